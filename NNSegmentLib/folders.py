@@ -1,0 +1,212 @@
+"""Every path we ever form: the workspace with nnU-Net's three roots, and the folders of one task in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import TaskError
+
+DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
+TRAINER = "nnUNetTrainer"
+DEFAULT_WORKSPACE = Path("~/NNSegment")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """nnU-Net's three root folders and ours for jobs; they need not exist yet."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+    jobs: Path
+
+    @classmethod
+    def at(cls, root: Path | str) -> Workspace:
+        """A workspace below one folder."""
+        root = Path(root).expanduser().absolute()
+        return cls(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results", root / "jobs")
+
+    @classmethod
+    def find(cls, root: Path | str | None = None, environment: Mapping[str, str] = os.environ) -> Workspace:
+        """The given folder; else nnU-Net's environment variables where set; else ~/NNSegment."""
+        if root is not None:
+            return cls.at(root)
+        home = cls.at(DEFAULT_WORKSPACE)
+        named = {
+            key: Path(environment[f"nnUNet_{key}"]).expanduser().absolute()
+            for key in ("raw", "preprocessed", "results")
+            if environment.get(f"nnUNet_{key}")
+        }
+        return cls(
+            **({"raw": home.raw, "preprocessed": home.preprocessed, "results": home.results, "jobs": home.jobs} | named)
+        )
+
+    def task_names(self) -> tuple[str, ...]:
+        """The data sets found below any of the three roots, sorted."""
+        roots = [root for root in (self.raw, self.preprocessed, self.results) if root.is_dir()]
+        return tuple(
+            sorted({p.name for root in roots for p in root.iterdir() if p.is_dir() and DATASET_NAME.match(p.name)})
+        )
+
+    def task(self, reference: str | int | Path) -> TaskFolders:
+        """The folders of a task given by number ('4'), name ('Dataset004_Hippocampus') or raw folder.
+
+        Raises TaskError when there is none or more than one.
+        """
+        text = str(reference)
+        as_path = Path(text).expanduser()
+        if (as_path / "dataset.json").is_file() and DATASET_NAME.match(as_path.absolute().name):
+            return TaskFolders(self, as_path.absolute().name, as_path.absolute())
+        names = self.task_names()
+        found = [n for n in names if n == text or (text.isdigit() and int(DATASET_NAME.match(n).group(1)) == int(text))]
+        if len(found) == 1:
+            return TaskFolders(self, found[0], self.raw / found[0])
+        if found:
+            raise TaskError(f"Task {text} is ambiguous: {', '.join(found)} share the number; give the name.")
+        known = ", ".join(names) if names else "no task yet"
+        raise TaskError(
+            f"There is no task {text} in {self.raw.parent} (found {known}); make one with 'nnsegment convert'."
+        )
+
+    def free_id(self, start: int = 501) -> int:
+        """The first data set number from `start` that is not taken."""
+        taken = {int(DATASET_NAME.match(name).group(1)) for name in self.task_names()}
+        return next(n for n in range(start, 10**6) if n not in taken)
+
+
+@dataclass(frozen=True)
+class TaskFolders:
+    """All folders and files of one task."""
+
+    workspace: Workspace
+    name: str
+    raw: Path
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.workspace.preprocessed / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.workspace.results / self.name
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.preprocessed / "dataset_fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.preprocessed / "splits_final.json"
+
+    @property
+    def reference_labels(self) -> Path:
+        """Copies of the label files on their original grids, for evaluation after the raw data are gone."""
+        return self.preprocessed / "gt_segmentations"
+
+    @property
+    def ensembles(self) -> Path:
+        return self.results / "ensembles"
+
+    @property
+    def selection(self) -> Path:
+        return self.results / "inference_information.json"
+
+    def plan(self, plans_name: str) -> Path:
+        return self.preprocessed / f"{plans_name}.json"
+
+    def prepared(self, data_identifier: str) -> Path:
+        """The folder of preprocessed cases of one configuration."""
+        return self.preprocessed / data_identifier
+
+    def model(self, plans_name: str, configuration: str) -> ModelFolders:
+        return ModelFolders(self.results / f"{TRAINER}__{plans_name}__{configuration}")
+
+    def models(self) -> tuple[ModelFolders, ...]:
+        """The model folders that exist, sorted by name."""
+        found = sorted(self.results.glob("*__*__*")) if self.results.is_dir() else []
+        return tuple(ModelFolders(p) for p in found if (p / "plans.json").is_file())
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """One trained configuration: plans, dataset.json and a folder per fold."""
+
+    folder: Path
+
+    @property
+    def configuration(self) -> str:
+        return self.folder.name.split("__")[-1]
+
+    @property
+    def plans_name(self) -> str:
+        return self.folder.name.split("__")[-2]
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plans.json"
+
+    @property
+    def dataset_json(self) -> Path:
+        return self.folder / "dataset.json"
+
+    @property
+    def labels_csv(self) -> Path:
+        return self.folder / "labels.csv"
+
+    def fold(self, fold: int | str) -> FoldFolder:
+        return FoldFolder(self.folder / f"fold_{fold}")
+
+    def crossvalidation(self, folds: tuple[int | str, ...]) -> Path:
+        return self.folder / ("crossval_results_folds_" + "_".join(str(f) for f in folds))
+
+    def next_stage(self, configuration: str) -> Path:
+        """Predictions that the cascade's next stage takes as input."""
+        return self.folder / "predicted_next_stage" / configuration
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """One run: checkpoints, events, validation."""
+
+    folder: Path
+
+    @property
+    def checkpoint_final(self) -> Path:
+        return self.folder / "checkpoint_final.pth"
+
+    @property
+    def checkpoint_best(self) -> Path:
+        return self.folder / "checkpoint_best.pth"
+
+    @property
+    def checkpoint_latest(self) -> Path:
+        return self.folder / "checkpoint_latest.pth"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "settings.json"
+
+    @property
+    def stop(self) -> Path:
+        """A file whose presence asks for a clean stop."""
+        return self.folder / "STOP"
+
+    @property
+    def progress_picture(self) -> Path:
+        return self.folder / "progress.png"
+
+    @property
+    def validation(self) -> Path:
+        return self.folder / "validation"
+
+    @property
+    def summary(self) -> Path:
+        return self.validation / "summary.json"

@@ -1,0 +1,230 @@
+"""Image files: read as float32 arrays (C, Z, Y, X) or integer label maps (Z, Y, X), written in the input's format.
+
+SimpleITK reads everything; nibabel takes over for NIfTI files whose direction SimpleITK refuses.
+Both imports happen inside the functions, so that asking for help or reading a plan costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ImageError
+from .geometry import Geometry
+from .records import written_whole
+
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+PLANE_ENDINGS = (".png", ".bmp")
+"""Natural images: always one plane, spacing (999, 1, 1) as nnU-Net gives them."""
+PLANE_SPACING = 999.0
+"""The out-of-plane voxel size nnU-Net gives to single planes, in multiples of the in-plane size."""
+REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+
+
+@dataclass(frozen=True)
+class Image:
+    """Voxels and where they are: `array` (C, Z, Y, X) float32 on the grid `geometry`."""
+
+    array: np.ndarray
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or self.array.shape[1:] != self.geometry.shape:
+            raise ImageError(
+                f"An image array has axes (C, Z, Y, X) matching its grid {self.geometry.shape}, "
+                f"found shape {self.array.shape}."
+            )
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """One integer per voxel: `array` (Z, Y, X) on the grid `geometry`."""
+
+    array: np.ndarray
+    geometry: Geometry
+
+
+def file_ending(path: Path | str) -> str:
+    """The image ending of a file name, '.nii.gz' included; raises ImageError naming those supported."""
+    name = Path(path).name.lower()
+    for ending in FILE_ENDINGS:
+        if name.endswith(ending):
+            return ending
+    raise ImageError(f"{Path(path).name} is no image file known here; expected one of {', '.join(FILE_ENDINGS)}.")
+
+
+def read_image(paths: Sequence[Path] | Path, reader: str = "") -> Image:
+    """Read one file per channel into one image (C, Z, Y, X) float32.
+
+    A vector (RGB) or 4-D file gives several channels. All channels must lie on the grid of the first.
+    `reader` is nnU-Net's reader name; those that re-orient (`REORIENTING_READERS`) turn the array to RAS.
+    Raises ImageError for unreadable files and for channels of different size or spacing.
+    """
+    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
+    arrays, geometries = zip(*[_read(path, reader) for path in paths], strict=True)
+    for path, geometry in zip(paths[1:], geometries[1:], strict=True):
+        _require_same_size(paths[0], geometries[0], path, geometry)
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Image(np.ascontiguousarray(joined, dtype=np.float32), geometries[0])
+
+
+def read_labels(path: Path, reader: str = "") -> LabelMap:
+    """Read a label map (Z, Y, X); raises ImageError when values are not whole numbers or there are several channels."""
+    array, geometry = _read(Path(path), reader)
+    if len(array) != 1:
+        raise ImageError(f"{path} should hold one label map, found {len(array)} channels.")
+    return LabelMap(whole_numbers(array[0], path), geometry)
+
+
+def whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
+    """The array as the smallest fitting integer type; raises ImageError when a value is not a whole number."""
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.rint(array)).any():
+            raise ImageError(
+                f"{path} should hold whole numbers (labels), found other values; export it as a label map."
+            )
+        array = array.astype(np.int32)
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    return array.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)), copy=False)
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The grid of an image file from its header alone; raises ImageError."""
+    import SimpleITK as sitk
+
+    path = _existing(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return _read(path, "")[1]
+    return _geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), path)
+
+
+def write_labels(path: Path, labels: np.ndarray, geometry: Geometry) -> None:
+    """Write a label map (Z, Y, X), uint8 if its values fit, else uint16, whole or not at all."""
+    high = int(labels.max()) if labels.size else 0
+    _write(path, labels.astype(np.uint8 if high < 255 else np.uint16, copy=False), geometry)
+
+
+def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write one channel (Z, Y, X) with its grid, whole or not at all."""
+    _write(path, array, geometry)
+
+
+def _read(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
+    import SimpleITK as sitk
+
+    path = _existing(path)
+    try:
+        volume = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        if file_ending(path) not in (".nii", ".nii.gz"):
+            raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
+        return _read_with_nibabel(path, reader)
+    if reader in REORIENTING_READERS and volume.GetDimension() == 3:
+        volume = sitk.DICOMOrient(volume, "RAS")
+    return _channels_first(sitk.GetArrayFromImage(volume), volume), _geometry(
+        volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path
+    )
+
+
+def _channels_first(array: np.ndarray, volume) -> np.ndarray:
+    """(C, Z, Y, X) from SimpleITK's array: vector pixels are last, a fourth axis and 2-D files lack the rest."""
+    if volume.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, -1, 0)
+    elif volume.GetDimension() < 4:
+        array = array[None]
+    return array[:, None] if volume.GetDimension() == 2 else array
+
+
+def _geometry(size, spacing, origin, direction, path: Path) -> Geometry:
+    dimension = len(size)
+    if dimension == 4:
+        direction = np.asarray(direction).reshape(4, 4)[:3, :3].ravel()
+        size, spacing, origin, dimension = size[:3], spacing[:3], origin[:3], 3
+    if dimension == 2:
+        in_plane = (1.0, 1.0) if file_ending(path) in (*PLANE_ENDINGS, ".tif", ".tiff") else spacing
+        spacing = (*in_plane, PLANE_SPACING * max(in_plane))
+        rows = np.eye(3)
+        rows[:2, :2] = np.asarray(direction).reshape(2, 2)
+        return Geometry.from_lps((*size, 1), spacing, (*origin, 0.0), rows.ravel(), dimension=2)
+    if file_ending(path) in (".tif", ".tiff"):
+        spacing = _tiff_spacing(path)[::-1]
+    return Geometry.from_lps(size, [abs(s) for s in spacing], origin, direction)
+
+
+def _tiff_spacing(path: Path) -> tuple[float, float, float]:
+    """(z, y, x) in mm from nnU-Net's sidecar CASE.json (without the channel suffix), else 1 mm."""
+    stem = path.name[: -len(file_ending(path))]
+    for name in (stem, stem[:-5]):
+        sidecar = path.with_name(name + ".json")
+        if sidecar.is_file():
+            return tuple(float(s) for s in json.loads(sidecar.read_text())["spacing"])
+    return (1.0, 1.0, 1.0)
+
+
+def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
+    import nibabel
+
+    try:
+        volume = nibabel.load(path)
+        if reader in REORIENTING_READERS:
+            volume = nibabel.as_closest_canonical(volume)
+        array = np.asanyarray(volume.dataobj)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
+    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    zyx = channels.transpose(0, 3, 2, 1)
+    return zyx, Geometry.from_ijk_to_ras(zyx.shape[1:], volume.affine)
+
+
+def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    import SimpleITK as sitk
+
+    path = Path(path)
+    ending = file_ending(path)
+    plane = geometry.dimension == 2 or ending in PLANE_ENDINGS
+    volume = sitk.GetImageFromArray(np.ascontiguousarray(array[0] if plane else array))
+    spacing, origin, direction = geometry.to_lps()
+    if not plane:
+        volume.SetSpacing(spacing), volume.SetOrigin(origin), volume.SetDirection(direction)
+    elif ending not in (*PLANE_ENDINGS, ".tif", ".tiff"):
+        volume.SetSpacing(spacing[:2]), volume.SetOrigin(origin[:2])
+        volume.SetDirection([direction[i] for i in (0, 1, 3, 4)])
+    compress = ending not in (".nii", ".mhd", ".gipl", ".bmp")
+    with written_whole(path) as temporary:
+        try:
+            sitk.WriteImage(volume, str(temporary), compress)
+        except RuntimeError as error:
+            raise OSError(str(error).splitlines()[-1]) from error
+        if ending in (".tif", ".tiff") and not plane:
+            path.with_name(path.name[: -len(ending)] + ".json").write_text(
+                json.dumps({"spacing": list(geometry.spacing_mm)})
+            )
+
+
+def _existing(path: Path | str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"Expected the image file {path}, found nothing there.")
+    return path
+
+
+def _require_same_size(first: Path, expected: Geometry, path: Path, found: Geometry) -> None:
+    if expected.shape != found.shape:
+        raise ImageError(
+            f"{path.name} has {found.shape} voxels (z, y, x) but {first.name} has {expected.shape}; "
+            "all channels of a case must lie on one grid, resample them first."
+        )
+    if not np.allclose(expected.spacing_mm, found.spacing_mm):
+        raise ImageError(
+            f"{path.name} has voxels of {found.spacing_mm} mm (z, y, x) but {first.name} has "
+            f"{expected.spacing_mm} mm; all channels of a case must lie on one grid, resample them first."
+        )

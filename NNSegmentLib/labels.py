@@ -1,0 +1,166 @@
+"""Label names and values, regions of several labels, the ignore label: what nnU-Net's `labels` entry means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import TaskError
+
+Region = tuple[int, ...]
+"""The label values that make up one target; a plain label is a region of one value."""
+IGNORE = "ignore"
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One named target: the voxel values it covers, and how Slicer shows it."""
+
+    name: str
+    values: Region
+    color: tuple[int, int, int] | None = None
+    """RGB, 0 to 255."""
+    terminology: str = ""
+    """Slicer's terminology entry as a string; empty when unknown."""
+
+    @property
+    def is_background(self) -> bool:
+        return set(self.values) == {0}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """All labels of a task in the order of dataset.json, background and ignore included.
+
+    Raises TaskError when the background is missing, a value is negative, or regions lack their painting order.
+    """
+
+    labels: tuple[Label, ...]
+    regions_class_order: tuple[int, ...] = ()
+    """With regions: the value painted for each foreground region in turn; later ones overwrite earlier ones."""
+
+    def __post_init__(self) -> None:
+        names = [label.name for label in self.labels]
+        if len(set(names)) != len(names):
+            raise TaskError(f"Label names must differ, found {', '.join(names)}.")
+        if not any(label.name == BACKGROUND and label.values == (0,) for label in self.labels):
+            raise TaskError('The labels must contain "background": 0; add it to dataset.json.')
+        if any(value < 0 for label in self.labels for value in label.values):
+            raise TaskError("Label values must be 0 or larger whole numbers; renumber them in dataset.json.")
+        ignore = self.ignore_value
+        if ignore is not None and ignore != max(self.values, default=0) + 1:
+            raise TaskError(
+                f"The ignore label must be the highest value plus one ({max(self.values) + 1}), found {ignore}."
+            )
+        if self.has_regions and len(self.regions_class_order) != len(self.foreground):
+            raise TaskError(
+                f"Labels that overlap (regions) need regions_class_order with {len(self.foreground)} values, "
+                f"found {len(self.regions_class_order)}."
+            )
+
+    @classmethod
+    def from_dataset_json(cls, values: Mapping) -> LabelSet:
+        """From parsed dataset.json (keys `labels`, `regions_class_order`)."""
+        labels = values.get("labels")
+        if not isinstance(labels, Mapping) or not labels:
+            raise TaskError('dataset.json should hold "labels": {"background": 0, "name": 1, …}, found none.')
+        return cls(
+            tuple(Label(str(name), _region(name, value)) for name, value in labels.items()),
+            tuple(int(v) for v in values.get("regions_class_order") or ()),
+        )
+
+    def to_dataset_json(self) -> dict:
+        """The `labels` (and, with regions, `regions_class_order`) entries of dataset.json."""
+        labels = {
+            label.name: label.values[0] if len(label.values) == 1 else list(label.values) for label in self.labels
+        }
+        return {"labels": labels} | (
+            {"regions_class_order": list(self.regions_class_order)} if self.regions_class_order else {}
+        )
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any label covers several values; the network then has sigmoid outputs, one per region."""
+        return any(len(label.values) > 1 for label in self.labels)
+
+    @property
+    def ignore_value(self) -> int | None:
+        """The value of voxels that count neither in training nor in evaluation."""
+        return next((label.values[0] for label in self.labels if label.name == IGNORE), None)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """All values in ascending order, background included, ignore excluded."""
+        return tuple(sorted({v for label in self.labels if label.name != IGNORE for v in label.values}))
+
+    @property
+    def foreground_values(self) -> tuple[int, ...]:
+        """All values but background and ignore."""
+        return tuple(v for v in self.values if v != 0)
+
+    @property
+    def foreground(self) -> tuple[Label, ...]:
+        """The targets to find: every label but background and ignore, in file order."""
+        return tuple(label for label in self.labels if label.name != IGNORE and not label.is_background)
+
+    @property
+    def targets(self) -> tuple[Region, ...]:
+        """The regions that are scored: the foreground labels' values with regions, else each foreground value."""
+        return (
+            tuple(label.values for label in self.foreground)
+            if self.has_regions
+            else tuple((v,) for v in self.foreground_values)
+        )
+
+    @property
+    def n_outputs(self) -> int:
+        """Channels the network gives: one per region, or one per value with the background."""
+        return len(self.foreground) if self.has_regions else len(self.values)
+
+    def name_of(self, region: Region | int) -> str:
+        """The name of a target; 'label 7' when it has none."""
+        region = (region,) if isinstance(region, int) else tuple(region)
+        return next((label.name for label in self.foreground if label.values == region), f"label {_shown(region)}")
+
+    def decide(self, scores: np.ndarray, probabilities: bool = False) -> np.ndarray:
+        """Label map (Z, Y, X) from network outputs (n_outputs, Z, Y, X).
+
+        Without regions the highest output wins; with regions every region above one half (logit 0, or 0.5 when
+        `probabilities`) is painted in `regions_class_order`.
+        """
+        if not self.has_regions:
+            return np.asarray(self.values, _integer(self.values))[scores.argmax(0)]
+        labels = np.zeros(scores.shape[1:], _integer(self.regions_class_order))
+        for region, value in zip(scores, self.regions_class_order, strict=True):
+            labels[region > (0.5 if probabilities else 0.0)] = value
+        return labels
+
+
+def region_key(region: Region) -> str:
+    """nnU-Net's name of a target in summary.json: '1' for one value, '(1, 2)' for several."""
+    return str(region[0]) if len(region) == 1 else str(tuple(int(v) for v in region))
+
+
+def parse_region_key(key: str) -> Region:
+    """The inverse of `region_key`."""
+    return tuple(int(part) for part in key.strip("()").split(",") if part.strip())
+
+
+def _region(name: str, value: object) -> Region:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        raise TaskError(f'Label "{name}" should be a whole number or a list of whole numbers, found {value!r}.')
+    if name == IGNORE and len(values) > 1:
+        raise TaskError(f"The ignore label should be one whole number, found {value!r}.")
+    return tuple(int(v) for v in values)
+
+
+def _integer(values: Sequence[int]) -> type:
+    return np.uint8 if max(values, default=0) < 255 else np.uint16
+
+
+def _shown(region: Region) -> str:
+    return "+".join(str(v) for v in region)

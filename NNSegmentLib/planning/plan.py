@@ -1,0 +1,348 @@
+"""The records of a plan, and nnU-Net v2's plans file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import PlanError
+from ..records import read_json, write_json
+
+PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+_ARCHITECTURES = "dynamic_network_architectures.architectures.unet."
+_RESAMPLING = "resample_data_or_seg_to_shape"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A U-Net: one entry per stage, stage 0 at full resolution. Axes as in the patch."""
+
+    kind: str
+    """`PLAIN` (convolutions per stage) or `RESIDUAL` (residual blocks per stage)."""
+    features: tuple[int, ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    blocks: tuple[int, ...]
+    """Convolutions (plain) or residual blocks of each encoder stage."""
+    decoder_convs: tuple[int, ...]
+    """Convolutions of each decoder stage, one stage fewer than the encoder."""
+    conv_bias: bool = True
+    norm_eps: float = 1e-5
+    norm_affine: bool = True
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.kernel_sizes[0])
+
+    @property
+    def n_stages(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How arrays reach another grid: spline order in plane and along z, and nnU-Net's `force_separate_z`."""
+
+    order: int
+    order_z: int = 0
+    force_separate_z: bool | None = None
+    function: str = _RESAMPLING
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to train: grid, patch, batch, normalisation and network. Axes are the transposed (z, y, x)."""
+
+    name: str
+    data_identifier: str
+    batch_size: int
+    patch_size: tuple[int, ...]
+    """Voxels along (z, y, x), or (y, x) for 2d."""
+    median_shape: tuple[float, ...]
+    """Median size of the cases at `spacing_mm`."""
+    spacing_mm: tuple[float, ...]
+    """Voxel size along (z, y, x), or (y, x) for 2d."""
+    normalization: tuple[str, ...]
+    """Scheme of each channel by nnU-Net's class name, e.g. 'ZScoreNormalization'."""
+    use_mask_for_norm: tuple[bool, ...]
+    network: NetworkSpec
+    batch_dice: bool
+    resampling_data: Resampling = Resampling(order=3)
+    resampling_labels: Resampling = Resampling(order=1)
+    resampling_probabilities: Resampling = Resampling(order=1)
+    previous_stage: str = ""
+    """Cascade: the configuration whose segmentation is an additional input."""
+    next_stage: str = ""
+    inherits_from: str = ""
+
+    @property
+    def is_2d(self) -> bool:
+        return len(self.patch_size) == 2
+
+    def target_spacing_mm(self, case_spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Spacing (z, y, x) to resample a case of transposed spacing to; 2d keeps the slice distance."""
+        return (case_spacing_mm[0], *self.spacing_mm) if self.is_2d else tuple(self.spacing_mm)
+
+
+@dataclass(frozen=True)
+class IntensityStats:
+    """Foreground intensities of one channel over the data set."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    median: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What nnU-Net would do with a task: axis order, intensity statistics and the configurations."""
+
+    dataset_name: str
+    name: str
+    """Name of the plans file without ending, e.g. 'nnUNetPlans'."""
+    transpose_forward: tuple[int, int, int]
+    """File axis that becomes axis 0, 1, 2."""
+    configurations: tuple[Configuration, ...]
+    intensities: tuple[IntensityStats, ...]
+    """One per channel."""
+    original_median_spacing_mm: tuple[float, ...] = ()
+    original_median_shape: tuple[int, ...] = ()
+    reader: str = "SimpleITKIO"
+    planner: str = "ExperimentPlanner"
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Decision → one sentence why; kept beside the plans file, which stays exactly nnU-Net's."""
+
+    @property
+    def transpose_backward(self) -> tuple[int, int, int]:
+        return tuple(self.transpose_forward.index(axis) for axis in range(3))
+
+    def configuration(self, name: str) -> Configuration:
+        """The configuration of this name; raises PlanError listing those the plan has."""
+        for configuration in self.configurations:
+            if configuration.name == name:
+                return configuration
+        known = ", ".join(c.name for c in self.configurations)
+        raise PlanError(f"The plan {self.name} of {self.dataset_name} has no configuration {name}; it has {known}.")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plans file of nnU-Net v2 (2.0 to 2.8) or ours; raises PlanError."""
+    plan = plan_from_json(read_json(path, PlanError), str(path))
+    reasons = reasons_path(Path(path))
+    return replace(plan, reasons=read_json(reasons, PlanError)) if reasons.is_file() else plan
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write nnU-Net v2's plans file, and the reasons beside it."""
+    write_json(path, plan_to_json(plan))
+    if plan.reasons:
+        write_json(reasons_path(Path(path)), dict(plan.reasons))
+
+
+def reasons_path(plans_path: Path) -> Path:
+    """Where the reasons of a plans file are kept."""
+    return plans_path.with_name(plans_path.stem + ".reasons")
+
+
+def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
+    """A plan from parsed JSON; raises PlanError naming what is missing."""
+    try:
+        intensities = values.get("foreground_intensity_properties_per_channel") or values.get(
+            "foreground_intensity_properties_by_modality", {}
+        )
+        return Plan(
+            dataset_name=values["dataset_name"],
+            name=values["plans_name"],
+            transpose_forward=_ints(values["transpose_forward"]),
+            configurations=tuple(
+                _configuration(name, resolve_inheritance(values["configurations"], name, where), own)
+                for name, own in values["configurations"].items()
+            ),
+            intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
+            original_median_spacing_mm=tuple(values["original_median_spacing_after_transp"]),
+            original_median_shape=_ints(values["original_median_shape_after_transp"]),
+            reader=values["image_reader_writer"],
+            planner=values.get("experiment_planner_used", ""),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
+        raise PlanError(f"{where} is no nnU-Net v2 plans file: {type(wrong).__name__} {wrong}.") from wrong
+
+
+def resolve_inheritance(configurations: Mapping, name: str, where: str = "the plans file") -> dict:
+    """A configuration's values with those of its parents filled in, the child's winning; raises PlanError."""
+    chain: list[str] = []
+    while name:
+        if name in chain:
+            raise PlanError(f"{where}: configurations inherit in a circle ({' → '.join([*chain, name])}).")
+        if name not in configurations:
+            raise PlanError(f"{where}: configuration {chain[-1]} inherits from {name}, which is not there.")
+        chain.append(name)
+        name = configurations[name].get("inherits_from", "")
+    merged: dict = {}
+    for link in reversed(chain):
+        merged |= configurations[link]
+    return merged
+
+
+def plan_to_json(plan: Plan) -> dict:
+    """The parsed content of nnU-Net v2's plans file, keys in nnU-Net's order."""
+    return {
+        "dataset_name": plan.dataset_name,
+        "plans_name": plan.name,
+        "original_median_spacing_after_transp": list(plan.original_median_spacing_mm),
+        "original_median_shape_after_transp": list(plan.original_median_shape),
+        "image_reader_writer": plan.reader,
+        "transpose_forward": list(plan.transpose_forward),
+        "transpose_backward": list(plan.transpose_backward),
+        "configurations": {c.name: _configuration_to_json(c) for c in plan.configurations},
+        "experiment_planner_used": plan.planner,
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            str(i): {
+                key: getattr(stats, key)
+                for key in ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")
+            }
+            for i, stats in enumerate(plan.intensities)
+        },
+    }
+
+
+def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:
+    return Configuration(
+        name=name,
+        data_identifier=values["data_identifier"],
+        batch_size=int(values["batch_size"]),
+        patch_size=_ints(values["patch_size"]),
+        median_shape=tuple(values["median_image_size_in_voxels"]),
+        spacing_mm=tuple(float(s) for s in values["spacing"]),
+        normalization=tuple(values["normalization_schemes"]),
+        use_mask_for_norm=tuple(bool(m) for m in values["use_mask_for_norm"]),
+        network=_network(values, len(values["patch_size"])),
+        batch_dice=bool(values.get("batch_dice", False)),
+        resampling_data=_resampling(values, "data", 3),
+        resampling_labels=_resampling(values, "seg", 1),
+        resampling_probabilities=_resampling(values, "probabilities", 1),
+        previous_stage=values.get("previous_stage") or "",
+        next_stage=own.get("next_stage") or "",
+        inherits_from=own.get("inherits_from") or "",
+    )
+
+
+def _resampling(values: Mapping, what: str, order: int) -> Resampling:
+    kwargs = values.get(f"resampling_fn_{what}_kwargs", {})
+    return Resampling(
+        order=kwargs.get("order", order),
+        order_z=kwargs.get("order_z", 0),
+        force_separate_z=kwargs.get("force_separate_z"),
+        function=values.get(f"resampling_fn_{what}", _RESAMPLING),
+    )
+
+
+def _network(values: Mapping, dimensions: int) -> NetworkSpec:
+    if "architecture" not in values:
+        return _network_from_old_keys(values, dimensions)
+    architecture = values["architecture"]
+    kind = architecture["network_class_name"].rsplit(".", 1)[-1]
+    kwargs = architecture["arch_kwargs"]
+    if kind not in (PLAIN, RESIDUAL):
+        raise PlanError(f"The plan asks for the network {kind}; supported are {PLAIN} and {RESIDUAL}.")
+    n = kwargs["n_stages"]
+    norm = kwargs.get("norm_op_kwargs") or {}
+    return NetworkSpec(
+        kind=kind,
+        features=_per_stage(kwargs["features_per_stage"], n),
+        kernel_sizes=_per_axis(kwargs["kernel_sizes"], n, dimensions),
+        strides=_per_axis(kwargs["strides"], n, dimensions),
+        blocks=_per_stage(kwargs["n_conv_per_stage" if kind == PLAIN else "n_blocks_per_stage"], n),
+        decoder_convs=_per_stage(kwargs["n_conv_per_stage_decoder"], n - 1),
+        conv_bias=bool(kwargs.get("conv_bias", True)),
+        norm_eps=float(norm.get("eps", 1e-5)),
+        norm_affine=bool(norm.get("affine", True)),
+    )
+
+
+def _network_from_old_keys(values: Mapping, dimensions: int) -> NetworkSpec:
+    """Plans of nnU-Net v2.0 to v2.2 describe the network by flat keys."""
+    blocks = _ints(values["n_conv_per_stage_encoder"])
+    base, most = values["UNet_base_num_features"], values["unet_max_num_features"]
+    return NetworkSpec(
+        kind=values["UNet_class_name"],
+        features=tuple(min(base * 2**i, most) for i in range(len(blocks))),
+        kernel_sizes=_per_axis(values["conv_kernel_sizes"], len(blocks), dimensions),
+        strides=_per_axis(values["pool_op_kernel_sizes"], len(blocks), dimensions),
+        blocks=blocks,
+        decoder_convs=_ints(values["n_conv_per_stage_decoder"]),
+    )
+
+
+def _per_stage(value, n: int) -> tuple[int, ...]:
+    return (int(value),) * n if isinstance(value, int) else _ints(value)
+
+
+def _per_axis(value, n: int, dimensions: int) -> tuple[tuple[int, ...], ...]:
+    stages = [value] * n if isinstance(value, int) else value
+    return tuple((int(s),) * dimensions if isinstance(s, int) else _ints(s) for s in stages)
+
+
+def _configuration_to_json(c: Configuration) -> dict:
+    if c.inherits_from and c.previous_stage:
+        return {"inherits_from": c.inherits_from, "previous_stage": c.previous_stage}
+    lists = {
+        "data_identifier": c.data_identifier,
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": c.batch_size,
+        "patch_size": list(c.patch_size),
+        "median_image_size_in_voxels": list(c.median_shape),
+        "spacing": list(c.spacing_mm),
+        "normalization_schemes": list(c.normalization),
+        "use_mask_for_norm": list(c.use_mask_for_norm),
+    }
+    resampling = {
+        "resampling_fn_data": c.resampling_data.function,
+        "resampling_fn_seg": c.resampling_labels.function,
+        "resampling_fn_data_kwargs": _resampling_to_json(c.resampling_data, is_seg=False),
+        "resampling_fn_seg_kwargs": _resampling_to_json(c.resampling_labels, is_seg=True),
+        "resampling_fn_probabilities": c.resampling_probabilities.function,
+        "resampling_fn_probabilities_kwargs": _resampling_to_json(c.resampling_probabilities, is_seg=False),
+    }
+    stages = {"next_stage": c.next_stage} if c.next_stage else {}
+    stages |= {"previous_stage": c.previous_stage} if c.previous_stage else {}
+    return lists | resampling | {"architecture": _architecture(c.network), "batch_dice": c.batch_dice} | stages
+
+
+def _resampling_to_json(r: Resampling, is_seg: bool) -> dict:
+    return {"is_seg": is_seg, "order": r.order, "order_z": r.order_z, "force_separate_z": r.force_separate_z}
+
+
+def _architecture(n: NetworkSpec) -> dict:
+    d = n.dimensions
+    return {
+        "network_class_name": _ARCHITECTURES + n.kind,
+        "arch_kwargs": {
+            "n_stages": n.n_stages,
+            "features_per_stage": list(n.features),
+            "conv_op": f"torch.nn.modules.conv.Conv{d}d",
+            "kernel_sizes": [list(k) for k in n.kernel_sizes],
+            "strides": [list(s) for s in n.strides],
+            "n_conv_per_stage" if n.kind == PLAIN else "n_blocks_per_stage": list(n.blocks),
+            "n_conv_per_stage_decoder": list(n.decoder_convs),
+            "conv_bias": n.conv_bias,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{d}d",
+            "norm_op_kwargs": {"eps": n.norm_eps, "affine": n.norm_affine},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _ints(values) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)

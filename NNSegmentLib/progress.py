@@ -1,0 +1,51 @@
+"""How long work tells how far it is: a function that is called with steps done, steps in all, and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Progress = Callable[[int, int, str], None]
+"""`progress(done, total, what)`: called once with done == 0 before the work and once after each step."""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """A progress receiver for callers that do not watch."""
+
+
+def stepped(items: Sequence[T], progress: Progress, what: str) -> Iterator[T]:
+    """The items one by one, reporting after each."""
+    progress(0, len(items), what)
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(done, len(items), what)
+
+
+def in_parallel(
+    work: Callable[[T], R], items: Iterable[T], workers: int, progress: Progress = silent, what: str = ""
+) -> list[R]:
+    """`work(item)` for every item in `workers` threads, results in the order of the items.
+
+    Threads, not processes: reading, decompressing and matrix products release the interpreter lock, nothing has to
+    be copied between processes, and a failing item raises its own error here instead of a dead worker.
+    """
+    items = list(items)
+    progress(0, len(items), what)
+    if workers <= 1 or len(items) <= 1:
+        return [_reported(work(item), n, len(items), progress, what) for n, item in enumerate(items, 1)]
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [_reported(f.result(), n, len(items), progress, what) for n, f in enumerate(futures, 1)]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _reported(result: R, done: int, total: int, progress: Progress, what: str) -> R:
+    progress(done, total, what)
+    return result

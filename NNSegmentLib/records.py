@@ -1,0 +1,125 @@
+"""Frozen dataclasses to JSON and back, and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InputError, StorageError, TaskError
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; renamed to `path` on success, removed on failure.
+
+    The temporary name keeps the file's ending, because image writers choose the format by it.
+    Raises StorageError when the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raises StorageError."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
+    """Write JSON with four spaces of indentation, as nnU-Net does, whole or not at all; raises StorageError."""
+    write_text(path, json.dumps(value, indent=4, sort_keys=sort_keys, default=_plain))
+
+
+def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
+    """Parsed JSON; raises `error` with one sentence when the file is missing or damaged."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        raise error(f"Expected the file {path}, found nothing there.") from missing
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise error(f"{path} cannot be read ({unreadable}).") from unreadable
+    except json.JSONDecodeError as damaged:
+        raise error(f"{path} is not valid JSON (line {damaged.lineno}: {damaged.msg}).") from damaged
+
+
+def to_json(record: Any) -> Any:
+    """A record as plain dictionaries, lists, numbers and strings."""
+    return json.loads(json.dumps(record, default=_plain))
+
+
+def from_json(cls: type[T], values: Mapping[str, Any], error: type[InputError] = TaskError) -> T:
+    """A record of class `cls` from parsed JSON; unknown keys raise `error` naming those that exist."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise error(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}.")
+    hints = typing.get_type_hints(cls)
+    try:
+        return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+    except (TypeError, ValueError) as wrong:
+        raise error(f"{cls.__name__} cannot be read: {wrong}.") from wrong
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _typed(next(a for a in arguments if a is not type(None)), value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_json(hint, value)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
+        return tuple(_typed(kind, item) for kind, item in zip(kinds, value, strict=True))
+    if hint is Path:
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()  # numpy scalars and arrays
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return f"Cannot write {path} ({error.strerror or error}); choose a folder with free space that you may write to."
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,220 @@
+"""A training run on disk: its settings, its events, its stop request. No torch here; the panel reads these files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SettingsError
+from .folders import FoldFolder
+from .records import from_json, read_json, to_json, write_json
+
+OPTIMIZERS = ("sgd", "adamw")
+LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
+SCHEDULES = ("poly", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the defaults are nnU-Net's (method section 5.1).
+
+    What nnU-Net does with a trainer class is a field here: `epochs=250` for nnUNetTrainer_250epochs,
+    `mirror_axes=()` for NoMirroring, `loss='ce'` for CELoss, …
+    """
+
+    epochs: int = 1000
+    iterations_per_epoch: int = 250
+    validation_iterations: int = 50
+    time_s: float | None = None
+    """Wall-clock budget in seconds; the schedule then ends when it is spent and `epochs` is ignored."""
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    schedule: str = "poly"
+    warmup_steps: int = 0
+    gradient_clip: float = 12.0
+    foreground_fraction: float = 0.33
+    loss: str = "dice_ce"
+    deep_supervision: bool = True
+    augmentation: str = "default"
+    """'default' (nnU-Net's table), 'light' (rotation, scaling, mirroring, brightness, noise), 'none'."""
+    mirror_axes: tuple[int, ...] | None = None
+    """Patch axes to mirror in training and prediction; None means all."""
+    batch_size: int | None = None
+    """None takes the plan's."""
+    weight_averaging: float = 0.0
+    """Decay of the exponential moving average of the weights used for validation and prediction; 0 is off."""
+    mixed_precision: bool = True
+    """Half precision on CUDA; never used on the CPU."""
+    compile: bool = False
+    device: str = "auto"
+    """'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'."""
+    threads: int = 0
+    """CPU threads of the network; 0 means all cores."""
+    loader_workers: int = -1
+    """Processes that prepare batches; 0 does it in a thread of the training process, -1 chooses."""
+    checkpoint_minutes: float = 5.0
+    """Longest time between two checkpoints."""
+    seed: int | None = None
+    """Makes sampling and initial weights repeatable; None draws fresh ones as nnU-Net does."""
+    validation_step: float = 0.5
+    """Sliding-window step of the final validation, as a fraction of the patch."""
+    validation_mirroring: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("iterations_per_epoch", 1),
+            ("validation_iterations", 0),
+            ("warmup_steps", 0),
+        ):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} must be at least {least}, found {getattr(self, name)}.")
+        for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}.")
+        if self.augmentation not in ("default", "light", "none"):
+            raise SettingsError(f"augmentation must be default, light or none, found {self.augmentation!r}.")
+        if self.learning_rate <= 0:
+            raise SettingsError(f"learning_rate must be positive, found {self.learning_rate}.")
+        if self.time_s is not None and self.time_s <= 0:
+            raise SettingsError(f"The training time must be positive, found {self.time_s} s.")
+        if not 0 <= self.foreground_fraction <= 1:
+            raise SettingsError(f"foreground_fraction must lie between 0 and 1, found {self.foreground_fraction}.")
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """One epoch is over; Dice values are the quick ones measured on patches."""
+
+    epoch: int
+    """Epochs done, counted from 1."""
+    epochs: int
+    """Epochs planned (an estimate under a time budget)."""
+    train_loss: float
+    validation_loss: float | None
+    dice_per_class: tuple[float | None, ...]
+    mean_dice: float | None
+    smoothed_dice: float | None
+    """Exponential moving average of `mean_dice` (0.9 old + 0.1 new)."""
+    learning_rate: float
+    seconds: float
+    seconds_left: float
+    time: float
+    """Seconds since 1970 at the end of the epoch."""
+    steps: int = 0
+    """Optimiser steps done so far."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something a person should know: a device chosen, memory saved, a resumed run."""
+
+    text: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A step of validation or prediction."""
+
+    done: int
+    total: int
+    what: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Stopped on request; the checkpoint is valid and the run can be resumed."""
+
+    epoch: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The work is complete."""
+
+    time: float
+    mean_dice: float | None = None
+    """Foreground Dice of the full validation, when there was one."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The work ended with an error; `text` is the sentence shown to the user."""
+
+    text: str
+    time: float
+
+
+Event = EpochFinished | Message | Progressed | Stopped | Finished | Failed
+_EVENTS = {cls.__name__: cls for cls in (EpochFinished, Message, Progressed, Stopped, Finished, Failed)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fold of one configuration."""
+
+    folder: FoldFolder
+    configuration: str
+    fold: int | str
+
+    def record(self, event: Event) -> None:
+        """Append an event to events.jsonl."""
+        append_event(self.folder.events, event)
+
+    def events(self) -> list[Event]:
+        """All events so far; a half-written last line is left out."""
+        return list(read_events(self.folder.events))
+
+    def stop_requested(self) -> bool:
+        return self.folder.stop.exists()
+
+    def request_stop(self) -> None:
+        """Ask for a clean stop after the current step: the run saves a checkpoint and ends."""
+        self.folder.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.stop.touch()
+
+    def settings(self) -> TrainingSettings:
+        """The settings the run was started with; raises RunError when it never was."""
+        return load_settings(self.folder.settings)
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.checkpoint_final.is_file()
+
+
+def append_event(path: Path, event: Event) -> None:
+    """Append one event as one line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"event": type(event).__name__} | to_json(event)) + "\n")
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events of a file, in order; none when the file is absent."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the writer is in the middle of this line
+        cls = _EVENTS.get(values.pop("event", ""))
+        if cls:
+            yield from_json(cls, values, SettingsError)
+
+
+def load_settings(path: Path) -> TrainingSettings:
+    """Training settings from a JSON file; raises SettingsError naming unknown fields."""
+    return from_json(TrainingSettings, read_json(path, SettingsError), SettingsError)
+
+
+def save_settings(settings: TrainingSettings, path: Path) -> None:
+    """Write training settings as JSON; raises StorageError."""
+    write_json(path, to_json(settings))
