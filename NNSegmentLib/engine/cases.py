@@ -1,0 +1,115 @@
+"""Prepared cases as the loader reads them: windows cut from memory maps, from memory or from the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import RunError
+from ..labels import Region
+from ..preprocessing.prepared import PreparedCase
+
+if TYPE_CHECKING:
+    from ..preprocessing.storage import PreparedStore
+
+OUTSIDE = -1
+"""Label of voxels beyond the case, as of voxels outside its non-zero mask."""
+_OPEN_CASES = 256
+"""Cases kept open at a time when they are read from disk: each holds two file handles."""
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """One case ready to be cut; arrays are numpy (memory-mapped) or tensors (resident)."""
+
+    id: str
+    image: np.ndarray | torch.Tensor
+    """(C, Z, Y, X) float32."""
+    labels: tuple[np.ndarray | torch.Tensor, ...]
+    """The label map (Z, Y, X) and, in a cascade, that of the previous stage."""
+    foreground: Mapping[Region, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along (z, y, x)."""
+        return tuple(self.image.shape[1:])
+
+
+class Cases:
+    """The cases of a store by id, opened on first use and kept.
+
+    `resident` copies each case to `device` when it is first used; otherwise only the windows asked for are read.
+    """
+
+    def __init__(self, store: PreparedStore, previous_stage: Path | None, device: torch.device, resident: bool):
+        self.store, self.previous_stage, self.device, self.resident = store, previous_stage, device, resident
+        self._open = lru_cache(maxsize=None if resident else _OPEN_CASES)(self._load)
+
+    def __getitem__(self, case_id: str) -> LoadedCase:
+        return self._open(case_id)
+
+    def __reduce__(self):
+        return Cases, (self.store, self.previous_stage, self.device, self.resident)
+
+    def _load(self, case_id: str) -> LoadedCase:
+        case = self.store.open(case_id)
+        if case.labels is None:
+            raise RunError(f"Case {case_id} has no prepared labels to train on; preprocess the task again.")
+        labels = (case.labels,) if self.previous_stage is None else (case.labels, self._previous_labels(case))
+        image = case.image
+        if self.resident:
+            image, labels = self._moved(image), tuple(self._moved(array.astype(np.int16)) for array in labels)
+        return LoadedCase(case_id, image, labels, case.foreground)
+
+    def _moved(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+    def _previous_labels(self, case: PreparedCase) -> np.ndarray:
+        """The previous stage's labels (Z, Y, X) on this stage's grid; raises RunError."""
+        path = self.previous_stage / f"{case.id}.npy"
+        if not path.is_file():
+            raise RunError(
+                f"The cascade needs the previous stage's labels of case {case.id} in {path}, found no such file; "
+                "finish the training of the previous stage first."
+            )
+        labels = np.load(path, mmap_mode="r")
+        if labels.shape != case.image.shape[1:]:
+            raise RunError(
+                f"The previous stage's labels of case {case.id} should have shape {case.image.shape[1:]}, "
+                f"found {labels.shape}; validate the previous stage again."
+            )
+        return labels
+
+
+def cut(array: np.ndarray | torch.Tensor, corner: Sequence[int], size: Sequence[int], outside: float) -> torch.Tensor:
+    """A window of the last three axes from `corner` (z, y, x), filled with `outside` beyond the array.
+
+    The result is always a copy; from a memory map only the window is read.
+    """
+    low = [max(c, 0) for c in corner]
+    high = [min(c + n, full) for c, n, full in zip(corner, size, array.shape[-3:], strict=True)]
+    inside = array[(..., *map(slice, low, high))] if all(b > a for a, b in zip(low, high, strict=True)) else None
+    if inside is not None and tuple(inside.shape[-3:]) == tuple(size):
+        return _copied(inside)
+    window = _empty_like(array, size).fill_(outside)
+    if inside is not None:
+        places = [slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True)]
+        window[(..., *places)] = _copied(inside)
+    return window
+
+
+def _copied(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    return array.clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+
+
+def _empty_like(array: np.ndarray | torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    shape = (*array.shape[:-3], *size)
+    if isinstance(array, torch.Tensor):
+        return array.new_empty(shape)
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype)
