@@ -65,7 +65,7 @@ def read_image(paths: Sequence[Path] | Path, reader: str = "") -> Image:
     Raises ImageError for unreadable files and for channels of different size or spacing.
     """
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
-    arrays, geometries = zip(*[_read(path, reader) for path in paths], strict=True)
+    arrays, geometries = zip(*[read_array(path, reader) for path in paths], strict=True)
     for path, geometry in zip(paths[1:], geometries[1:], strict=True):
         _require_same_size(paths[0], geometries[0], path, geometry)
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
@@ -74,7 +74,7 @@ def read_image(paths: Sequence[Path] | Path, reader: str = "") -> Image:
 
 def read_labels(path: Path, reader: str = "") -> LabelMap:
     """Read a label map (Z, Y, X); raises ImageError when values are not whole numbers or there are several channels."""
-    array, geometry = _read(Path(path), reader)
+    array, geometry = read_array(Path(path), reader)
     if len(array) != 1:
         raise ImageError(f"{path} should hold one label map, found {len(array)} channels.")
     return LabelMap(whole_numbers(array[0], path), geometry)
@@ -102,7 +102,7 @@ def read_geometry(path: Path) -> Geometry:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        return _read(path, "")[1]
+        return read_array(path)[1]
     return _geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), path)
 
 
@@ -117,7 +117,11 @@ def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     _write(path, array, geometry)
 
 
-def _read(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
+def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, Z, Y, X) of one file in the file's own number type, and their grid; raises ImageError.
+
+    For work that must neither lose digits nor pay for a float32 copy: checking and converting files.
+    """
     import SimpleITK as sitk
 
     path = _existing(path)
