@@ -1,0 +1,174 @@
+"""Sliding window against a plain second implementation on small volumes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from NNSegmentLib.engine.sliding_window import importance_map, predict_logits, tile_positions, tile_starts
+from NNSegmentLib.errors import OutOfMemoryError, RunError
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "starts"),
+    [
+        (100, 40, [0, 20, 40, 60]),
+        (90, 40, [0, 17, 33, 50]),
+        (41, 40, [0, 1]),
+        (40, 40, [0]),
+        (110, 64, [0, 23, 46]),
+        (45, 40, [0, 5]),
+    ],
+)
+def test_tiles_start_where_nnunet_starts_them(size, patch, starts):
+    assert tile_starts(size, patch, 0.5) == starts
+
+
+def test_positions_halfway_between_voxels_round_to_even():
+    assert tile_starts(15, 10, 0.25) == [0, 2, 5]
+
+
+@pytest.mark.parametrize("patch", [(40, 56, 40), (5, 16, 12), (256, 224), (7, 7, 7)])
+def test_the_importance_map_is_a_filtered_point_in_half_precision(patch):
+    point = np.zeros(patch)
+    point[tuple(n // 2 for n in patch)] = 1
+    blurred = gaussian_filter(point, [n / 8 for n in patch], mode="constant")
+    expected = (blurred / blurred.max() * 10).astype(np.float16)
+    expected[expected == 0] = expected[expected > 0].min()
+
+    np.testing.assert_allclose(importance_map(patch).numpy(), expected.astype(np.float32), rtol=1e-3, atol=6e-8)
+
+
+class Asymmetric(torch.nn.Module):
+    """Two outputs that depend on the neighbours and on the place in the tile."""
+
+    def __init__(self, dimensions: int, inputs: int = 1, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        kind = torch.nn.Conv3d if dimensions == 3 else torch.nn.Conv2d
+        self.conv = kind(inputs, 2, 3, padding=1)
+
+    def forward(self, x):
+        ramp = torch.arange(x.shape[-1], dtype=x.dtype) * torch.arange(x.shape[-2], dtype=x.dtype)[:, None]
+        return self.conv(x) + 0.01 * ramp
+
+
+def plain_prediction(network, image, patch, mirror_axes, step):
+    """Nested loops, float64 numpy, one tile and one flip at a time."""
+    pads = [max(0, p - s) for p, s in zip(patch, image.shape[1:], strict=True)]
+    padded = np.pad(image, [(0, 0), *[(p // 2, p - p // 2) for p in pads]])
+    sums, weights = 0.0, np.zeros(padded.shape[1:])
+    gauss = importance_map(tuple(patch)).numpy().astype(np.float64)
+    starts = []
+    for size, p in zip(padded.shape[1:], patch, strict=True):
+        n = math.ceil((size - p) / (p * step)) + 1
+        starts.append([int(np.round((size - p) / max(n - 1, 1) * i)) for i in range(n)])
+    for z in starts[0]:
+        for y in starts[1]:
+            for x in starts[2]:
+                where = (slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
+                tile = padded[(slice(None), *where)]
+                views = []
+                for bits in range(2 ** len(mirror_axes)):
+                    axes = [mirror_axes[k] + 1 for k in range(len(mirror_axes)) if bits >> k & 1]
+                    flipped = torch.from_numpy(np.flip(tile, axes).copy())[None]
+                    with torch.no_grad():
+                        views.append(np.flip(network(flipped)[0].numpy(), axes))
+                placed = np.zeros((2, *padded.shape[1:]))
+                placed[(slice(None), *where)] = np.mean(views, axis=0) * gauss
+                sums = sums + placed
+                weights[where] += gauss
+    inside = tuple(slice(p // 2, p // 2 + s) for p, s in zip(pads, image.shape[1:], strict=True))
+    return (sums / weights)[(slice(None), *inside)]
+
+
+@pytest.mark.parametrize("mirror_axes", [(), (0, 1, 2), (0, 2)])
+@pytest.mark.parametrize("shape", [(11, 17, 9), (5, 8, 21), (8, 8, 8)])
+def test_volumes_equal_the_plain_implementation(shape, mirror_axes):
+    image = np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32)
+    network = Asymmetric(3)
+
+    for tiles_at_once in (1, 3):
+        logits = predict_logits(
+            network, torch.from_numpy(image), (8, 8, 8), mirror_axes=mirror_axes, tiles_at_once=tiles_at_once
+        )
+        expected = plain_prediction(network, image, (8, 8, 8), mirror_axes, 0.5)
+        np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mirror_axes", [(), (0, 1)])
+def test_planes_are_predicted_one_by_one(mirror_axes):
+    image = np.random.default_rng(2).normal(size=(3, 4, 13, 7)).astype(np.float32)
+    network = Asymmetric(2, inputs=3)
+
+    logits = predict_logits(network, torch.from_numpy(image), (8, 8), mirror_axes=mirror_axes, step=0.3)
+
+    class OnVolumes:
+        def __call__(self, tile):
+            return network(tile[:, :, 0])[:, :, None]
+
+    for z in range(4):
+        plane = image[:, z : z + 1]
+        expected = plain_prediction(OnVolumes(), plane, (1, 8, 8), tuple(a + 1 for a in mirror_axes), 0.3)
+        np.testing.assert_allclose(logits[:, z : z + 1].numpy(), expected, atol=1e-5)
+
+
+def test_networks_are_averaged_before_anything_else():
+    image = torch.randn(1, 9, 12, 8)
+    networks = [Asymmetric(3, seed=1), Asymmetric(3, seed=2)]
+
+    both = predict_logits(networks, image, (8, 8, 8))
+
+    each = [predict_logits(network, image, (8, 8, 8)) for network in networks]
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+
+
+def test_large_logits_survive_where_half_precision_sums_would_overflow():
+    class Constant(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 1, *x.shape[2:]), 30000.0)
+
+    logits = predict_logits(Constant(), torch.zeros(1, 12, 12, 12), (8, 8, 8))
+
+    torch.testing.assert_close(logits, torch.full((1, 12, 12, 12), 30000.0))
+
+
+def test_values_that_are_no_numbers_are_an_error():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 1, *x.shape[2:]), float("nan"))
+
+    with pytest.raises(RunError, match="no numbers"):
+        predict_logits(Broken(), torch.zeros(1, 8, 8, 8), (8, 8, 8))
+
+
+def test_exhausted_memory_is_explained():
+    class Greedy(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(OutOfMemoryError, match="more memory than there is"):
+        predict_logits(Greedy(), torch.zeros(1, 8, 8, 8), (8, 8, 8))
+
+
+def test_progress_counts_every_pass():
+    heard = []
+
+    predict_logits(
+        [Asymmetric(3), Asymmetric(3)],
+        torch.zeros(1, 12, 8, 8),
+        (8, 8, 8),
+        tiles_at_once=1,
+        progress=lambda *step: heard.append(step),
+    )
+
+    assert heard == [(n, 4, "tiles") for n in range(5)]
+
+
+def test_every_plane_of_a_volume_is_tiled():
+    assert len(tile_positions((5, 16, 8), (8, 8), 0.5)) == 5 * 3
+    assert tile_positions((5, 8, 8), (8, 8), 0.5)[-1] == (4, slice(0, 8), slice(0, 8))
