@@ -1,0 +1,235 @@
+"""What a data set looks like to the planner: sizes, spacings and foreground intensities, in one read per case.
+
+nnU-Net draws the same number of foreground voxels from every case (10^8 in all) and takes their statistics, so every
+case with foreground weighs the same. Here the same weighting is applied to exact moments and to sorted values, of
+which a case keeps at most `MAX_KEPT_VALUES / cases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ImageError, TaskError
+from .image import Image, LabelMap, read_image, read_labels
+from .planning.plan import IntensityStats
+from .preprocessing.crop import cropped, nonzero_box
+from .progress import Progress, in_parallel, silent
+from .records import from_json, read_json, to_json, write_json
+from .task import Case, Task
+
+PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+"""Of the foreground of one case, kept for the report."""
+MAX_KEPT_VALUES = 4_000_000
+"""Foreground values of all cases together that are kept per channel; more would only cost memory."""
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """Foreground intensities of one channel of one case."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    percentiles: tuple[float, ...]
+    """At `PERCENTILES`."""
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """One case as it is on disk, axes in file order (z, y, x)."""
+
+    id: str
+    shape: tuple[int, int, int]
+    """Before cropping."""
+    shape_after_crop: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    label_voxels: tuple[tuple[int, int], ...]
+    """(value, number of voxels) of every value in the label map, background included."""
+    channels: tuple[ChannelFacts, ...]
+    """Empty when the case has no foreground."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """nnU-Net's fingerprint of a task; shapes and spacings in file order (z, y, x), one per case."""
+
+    shapes_after_crop: tuple[tuple[int, int, int], ...]
+    spacings_mm: tuple[tuple[float, float, float], ...]
+    intensities: tuple[IntensityStats, ...]
+    """One per channel, over the foreground of all cases."""
+    median_relative_size_after_cropping: float
+    cases: tuple[CaseFacts, ...] = ()
+    """For the report; empty when the file came from nnU-Net."""
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Ascending foreground values of one case and channel, each standing for `weight` of the case."""
+
+    values: np.ndarray
+    weights: np.ndarray
+
+
+def compute_fingerprint(task: Task, workers: int = 2, progress: Progress = silent) -> Fingerprint:
+    """Read every case once and summarise it; raises ImageError for unusable files, TaskError without foreground."""
+    kept = max(1000, MAX_KEPT_VALUES // len(task.cases))
+    results = in_parallel(lambda case: _examine(case, task, kept), task.cases, workers, progress, "fingerprint")
+    cases = tuple(facts for facts, _ in results)
+    if not any(facts.channels for facts in cases):
+        raise TaskError(
+            f"No case of {task.name} has a labelled voxel (value above 0) in {len(cases)} cases; "
+            "a network needs examples, check the label files."
+        )
+    return Fingerprint(
+        shapes_after_crop=tuple(facts.shape_after_crop for facts in cases),
+        spacings_mm=tuple(facts.spacing_mm for facts in cases),
+        intensities=tuple(
+            _over_cases([facts.channels[c] for facts in cases if facts.channels], [v[c] for _, v in results if v])
+            for c in range(len(task.channels))
+        ),
+        median_relative_size_after_cropping=float(
+            np.median([np.prod(facts.shape_after_crop) / np.prod(facts.shape) for facts in cases])
+        ),
+        cases=cases,
+    )
+
+
+def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
+    """Write nnU-Net's dataset_fingerprint.json, and the facts of each case beside it; raises StorageError."""
+    write_json(
+        path,
+        {
+            "spacings": [list(spacing) for spacing in fingerprint.spacings_mm],
+            "shapes_after_crop": [list(shape) for shape in fingerprint.shapes_after_crop],
+            "foreground_intensity_properties_per_channel": {
+                str(i): asdict(stats) for i, stats in enumerate(fingerprint.intensities)
+            },
+            "median_relative_size_after_cropping": fingerprint.median_relative_size_after_cropping,
+        },
+        sort_keys=True,
+    )
+    if fingerprint.cases:
+        write_json(cases_path(path), to_json(fingerprint.cases))
+
+
+def load_fingerprint(path: Path) -> Fingerprint:
+    """Read a dataset_fingerprint.json, nnU-Net's or ours; raises TaskError."""
+    values = read_json(path)
+    beside = read_json(cases_path(path)) if cases_path(path).is_file() else []
+    try:
+        intensities = values["foreground_intensity_properties_per_channel"]
+        return Fingerprint(
+            shapes_after_crop=tuple(tuple(int(n) for n in shape) for shape in values["shapes_after_crop"]),
+            spacings_mm=tuple(tuple(float(s) for s in spacing) for spacing in values["spacings"]),
+            intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
+            median_relative_size_after_cropping=float(values["median_relative_size_after_cropping"]),
+            cases=tuple(from_json(CaseFacts, facts) for facts in beside),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise TaskError(
+            f"{path} is no fingerprint ({type(wrong).__name__} {wrong}); delete it and plan again."
+        ) from wrong
+
+
+def cases_path(path: Path) -> Path:
+    """Where the facts of the cases are kept beside a fingerprint file."""
+    return Path(path).with_suffix(".cases")
+
+
+def _examine(case: Case, task: Task, kept: int) -> tuple[CaseFacts, tuple[_Values, ...]]:
+    image = read_image(case.images, task.reader)
+    labels = read_labels(_label_file(case), task.reader)
+    _require_usable(case, image, labels, len(task.channels))
+    box = nonzero_box(image.array)
+    foreground = cropped(labels.array, box) > 0
+    ordered = [np.sort(channel[foreground]) for channel in cropped(image.array, box)] if foreground.any() else []
+    facts = CaseFacts(
+        id=case.id,
+        shape=image.geometry.shape,
+        shape_after_crop=tuple(int(n) for n in box[1]),
+        spacing_mm=tuple(float(s) for s in image.geometry.spacing_mm),
+        label_voxels=_label_voxels(labels.array),
+        channels=tuple(_channel_facts(values) for values in ordered),
+    )
+    return facts, tuple(_weighted(values, kept) for values in ordered)
+
+
+def _label_file(case: Case) -> Path:
+    if case.labels is None:
+        raise TaskError(f"Case {case.id} should have a label file, found none; add it or remove the case.")
+    return case.labels
+
+
+def _require_usable(case: Case, image: Image, labels: LabelMap, n_channels: int) -> None:
+    if image.array.shape[1:] != labels.array.shape:
+        raise ImageError(
+            f"Case {case.id}: the image has {image.array.shape[1:]} voxels (z, y, x) but its label map "
+            f"{labels.array.shape}; resample the labels onto the image ('nnsegment check --fix' does it)."
+        )
+    if len(image.array) != n_channels:
+        raise ImageError(
+            f"Case {case.id} has {len(image.array)} channels, dataset.json names {n_channels}; "
+            "add the missing files or correct channel_names."
+        )
+    if np.isnan(image.array.min()):
+        raise ImageError(f"Case {case.id} holds voxels that are not a number (NaN); replace them or remove the case.")
+    if labels.array.min() < 0:
+        raise ImageError(f"Case {case.id} has negative labels; they should be 0 (background) or larger.")
+
+
+def _label_voxels(labels: np.ndarray) -> tuple[tuple[int, int], ...]:
+    counts = np.zeros(int(labels.max()) + 1, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    return tuple((int(value), int(counts[value])) for value in np.flatnonzero(counts))
+
+
+def _channel_facts(ordered: np.ndarray) -> ChannelFacts:
+    mean = float(ordered.mean(dtype=np.float64))
+    blocks = (ordered[i : i + _BLOCK].astype(np.float64) - mean for i in range(0, len(ordered), _BLOCK))
+    positions = np.asarray(PERCENTILES) / 100 * (len(ordered) - 1)
+    return ChannelFacts(
+        mean=mean,
+        std=float(np.sqrt(sum(np.dot(block, block) for block in blocks) / len(ordered))),
+        min=float(ordered[0]),
+        max=float(ordered[-1]),
+        percentiles=tuple(float(v) for v in ordered[np.rint(positions).astype(int)]),
+    )
+
+
+def _weighted(ordered: np.ndarray, kept: int) -> _Values:
+    """The distinct values with their shares; where too many, values at evenly spaced ranks."""
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    if len(first) <= kept:
+        return _Values(ordered[first], np.diff(first, append=len(ordered)) / len(ordered))
+    ranks = ((np.arange(kept) + 0.5) * (len(ordered) / kept)).astype(np.int64)
+    return _Values(ordered[ranks], np.full(kept, 1 / kept))
+
+
+def _over_cases(facts: Sequence[ChannelFacts], values: Sequence[_Values]) -> IntensityStats:
+    """Statistics of the mixture of all cases in equal parts."""
+    means, stds = np.array([f.mean for f in facts]), np.array([f.std for f in facts])
+    low, median, high = _weighted_percentiles(values, (0.5, 50.0, 99.5))
+    return IntensityStats(
+        mean=float(means.mean()),
+        std=float(np.sqrt((stds**2).mean() + means.var())),
+        min=min(f.min for f in facts),
+        max=max(f.max for f in facts),
+        median=median,
+        percentile_00_5=low,
+        percentile_99_5=high,
+    )
+
+
+def _weighted_percentiles(parts: Sequence[_Values], percentiles: Sequence[float]) -> list[float]:
+    values = np.concatenate([part.values for part in parts])
+    order = np.argsort(values)
+    reached = np.cumsum(np.concatenate([part.weights for part in parts])[order])
+    found = np.searchsorted(reached, np.asarray(percentiles) / 100 * reached[-1])
+    return [float(v) for v in values[order[np.minimum(found, len(order) - 1)]]]
