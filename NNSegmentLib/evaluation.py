@@ -1,0 +1,210 @@
+"""Predictions against references: one case, two folders, nnU-Net's summary.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ImageError, InputError, SettingsError
+from .image import FILE_ENDINGS, LabelMap, read_labels
+from .labels import LabelSet, Region
+from .metrics import Counts, SurfaceDistances, region_surface_distances, tabulate
+from .progress import Progress, in_parallel, silent
+from .scores import CaseScores, Metrics, Scores, case_id, load_scores, save_scores
+
+__all__ = [
+    "CaseScores", "Metrics", "Scores", "evaluate_files", "evaluate_folder", "evaluate_pair", "evaluate_simple",
+    "label_files", "load_scores", "save_scores",
+]  # fmt: skip
+SUMMARY = "summary.json"
+_GRID_TOLERANCE_VOXELS = 0.1
+"""Headers of the same grid differ by rounding, never by a tenth of a voxel."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What to score: targets, the reference value to leave out, and the surfaces (tolerance in mm, None for none)."""
+
+    targets: tuple[Region, ...]
+    ignore: int | None = None
+    tolerance_mm: float | None = None
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise SettingsError("There is nothing to score: name at least one label.")
+        if self.tolerance_mm is not None and not self.tolerance_mm >= 0:
+            raise SettingsError(f"The surface tolerance must be 0 mm or more, found {self.tolerance_mm}.")
+
+    @classmethod
+    def of(cls, label_set: LabelSet, surface: bool = True, tolerance_mm: float = 1.0) -> Measure:
+        """All targets of a task."""
+        names = tuple(label_set.name_of(target) for target in label_set.targets)
+        return cls(label_set.targets, label_set.ignore_value, tolerance_mm if surface else None, names)
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    label_set: LabelSet,
+    *,
+    file_ending: str | None = None,
+    reader: str = "",
+    surface: bool = True,
+    tolerance_mm: float = 1.0,
+    chill: bool = True,
+    output: Path | None = None,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> Scores:
+    """Score every prediction of a folder and write summary.json (`output`, by default into the folder).
+
+    Without `chill` every reference must have a prediction. Surface metrics are HD95 in mm and the surface Dice at
+    `tolerance_mm`. Raises ImageError for missing references and for predictions on another grid.
+    """
+    measure = Measure.of(label_set, surface, tolerance_mm)
+    return _evaluate_folder(predictions, references, measure, file_ending, reader, chill, output, workers, progress)
+
+
+def evaluate_simple(
+    predictions: Path,
+    references: Path,
+    targets: Sequence[Region | int],
+    *,
+    ignore: int | None = None,
+    file_ending: str | None = None,
+    reader: str = "",
+    surface: bool = True,
+    tolerance_mm: float = 1.0,
+    chill: bool = True,
+    output: Path | None = None,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> Scores:
+    """Like `evaluate_folder`, for label values or regions given one by one instead of a task's labels."""
+    regions = tuple((t,) if isinstance(t, int) else tuple(t) for t in targets)
+    measure = Measure(regions, ignore, tolerance_mm if surface else None)
+    return _evaluate_folder(predictions, references, measure, file_ending, reader, chill, output, workers, progress)
+
+
+def evaluate_pair(
+    prediction: LabelMap, reference: LabelMap, label_set: LabelSet, *, surface: bool = True, tolerance_mm: float = 1.0
+) -> tuple[Metrics, ...]:
+    """The scores of one label map, one per target; raises ImageError when the grids differ."""
+    if problem := _grid_problem(prediction, reference):
+        raise ImageError(f"The prediction {problem} its reference; resample it onto the reference's grid.")
+    return measured(prediction, reference, Measure.of(label_set, surface, tolerance_mm))
+
+
+def evaluate_files(
+    pairs: Sequence[tuple[Path, Path]], measure: Measure, *, reader: str = "", workers: int = 2,
+    progress: Progress = silent,
+) -> Scores:  # fmt: skip
+    """Score (prediction, reference) files, each read once."""
+
+    def score(pair: tuple[Path, Path]) -> CaseScores:
+        maps = read_pair(*pair, reader)
+        return CaseScores(case_id(pair[0]), measured(*maps, measure), *pair)
+
+    return Scores(measure.targets, tuple(in_parallel(score, pairs, workers, progress, "evaluating")), measure.names)
+
+
+def read_pair(prediction: Path, reference: Path, reader: str = "") -> tuple[LabelMap, LabelMap]:
+    """Both label maps; raises ImageError when they lie on different grids, naming the files."""
+    maps = read_labels(prediction, reader), read_labels(reference, reader)
+    if problem := _grid_problem(*maps):
+        raise ImageError(f"{prediction} {problem} its reference {reference}; resample it onto the reference's grid.")
+    return maps
+
+
+def measured(prediction: LabelMap, reference: LabelMap, measure: Measure) -> tuple[Metrics, ...]:
+    """The scores of two label maps that lie on one grid, one per target."""
+    table = tabulate(prediction.array, reference.array, measure.ignore)
+    counts = [table.counts(target) for target in measure.targets]
+    if measure.tolerance_mm is None:
+        return tuple(map(overlap, counts))
+    surfaces = region_surface_distances(
+        prediction.array, reference.array, measure.targets, reference.geometry.spacing_mm, measure.ignore
+    )
+    return tuple(_with_surface(c, s, measure.tolerance_mm) for c, s in zip(counts, surfaces, strict=True))
+
+
+def overlap(counts: Counts) -> Metrics:
+    """The scores that need no surface."""
+    return Metrics(
+        counts.dice, counts.iou, counts.tp, counts.fp, counts.fn, counts.tn, n_pred=counts.n_pred, n_ref=counts.n_ref
+    )
+
+
+def label_files(folder: Path, ending: str | None = None) -> tuple[Path, ...]:
+    """The label files of a folder, sorted; without `ending` all of the most frequent image ending.
+
+    Raises ImageError when there is none.
+    """
+    folder = Path(folder)
+    names = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
+    by_ending = {e: [p for p in names if p.name.endswith(e)] for e in ([ending] if ending else FILE_ENDINGS)}
+    found = max(by_ending.values(), key=len)
+    if not found:
+        raise ImageError(f"{folder} should hold label maps ({ending or 'NIfTI, NRRD, MHA, …'}), found none.")
+    return tuple(found)
+
+
+def pair_with_references(predictions: Sequence[Path], references: Path) -> list[tuple[Path, Path]]:
+    """Each prediction with the reference of the same case, whatever its ending; raises ImageError naming those missing."""
+    pairs = [(p, _reference(p, Path(references))) for p in predictions]
+    missing = [p.name for p, reference in pairs if reference is None]
+    if missing:
+        raise ImageError(
+            f"Every prediction needs a reference in {references}, missing for {len(missing)} of {len(pairs)}: "
+            f"{_some(missing)}; give the folder with the labels of these cases."
+        )
+    return pairs
+
+
+def _evaluate_folder(predictions, references, measure, ending, reader, chill, output, workers, progress) -> Scores:
+    predictions, references = Path(predictions), Path(references)
+    files = label_files(predictions, ending)
+    if not chill:
+        _require_all(files, label_files(references))
+    pairs = pair_with_references(files, references)
+    scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)
+    save_scores(scores, output or predictions / SUMMARY)
+    return scores
+
+
+def _reference(prediction: Path, references: Path) -> Path | None:
+    names = [prediction.name, *(case_id(prediction) + ending for ending in FILE_ENDINGS)]
+    return next((references / name for name in names if (references / name).is_file()), None)
+
+
+def _require_all(predictions: Sequence[Path], references: Sequence[Path]) -> None:
+    missing = sorted({case_id(p) for p in references} - {case_id(p) for p in predictions})
+    if missing:
+        raise InputError(
+            f"Every reference should have a prediction, missing for {len(missing)} of {len(references)}: "
+            f"{_some(missing)}; predict these cases or score only those that are there."
+        )
+
+
+def _with_surface(counts: Counts, surface: SurfaceDistances, tolerance_mm: float) -> Metrics:
+    flat = overlap(counts)
+    return Metrics(
+        **{**vars(flat), "hd95_mm": surface.hd95_mm, "nsd": surface.nsd(tolerance_mm), "nsd_tolerance_mm": tolerance_mm}
+    )
+
+
+def _grid_problem(prediction: LabelMap, reference: LabelMap) -> str:
+    """What is wrong, between 'The prediction' and 'its reference'; empty when the grids agree."""
+    found, expected = prediction.geometry, reference.geometry
+    if found.shape != expected.shape:
+        return f"has {found.shape} voxels (z, y, x) instead of the {expected.shape} of"
+    distance = found.corner_distance_mm(expected)
+    if distance > _GRID_TOLERANCE_VOXELS * min(expected.spacing_mm):
+        return f"lies {distance:.3g} mm away from"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
