@@ -1,0 +1,300 @@
+"""Trained models on disk: nnU-Net v2's model folders and ours, found from wherever the user points."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .archive import unpack
+from .errors import InputError, ModelError
+from .labels import LabelSet
+from .planning.plan import CONFIGURATIONS, Configuration, Plan, load_plan
+from .records import read_json
+from .task import parse_dataset_json
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+"""In the order of preference."""
+BEST_AVAILABLE = ""
+SELECTION = "inference_information.json"
+_DEPTH = 4
+"""Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
+_VARIANTS = (
+    r"_?\d+epochs?|_?NoMirroring|_?onlyMirror01|_1500ep|_?DASegOrd0|_?DA5|ord0|Segord0|_?NoDA|_?noDummy2DDA|CELoss"
+    r"|DiceLoss|DiceCELoss_noSmooth|Topk10Loss|LS01|DiceTopK10Loss|_?CosAnneal|_?warmup|NoDeepSupervision"
+    r"|(Vanilla)?Ad(am|an)(\d+en\d)?|_probabilisticOversampling(_\d+)?|Benchmark|_noDataLoading"
+)
+_KNOWN_TRAINER = re.compile(rf"^(nnUNetTrainer({_VARIANTS})*|nnUNet_Trainer_BS8)$")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network: a fold of a configuration."""
+
+    configuration: str
+    fold: int | str
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class TrainedConfiguration:
+    """A model folder: one configuration with the folds that are trained."""
+
+    folder: Path
+    plan: Plan
+    configuration: Configuration
+    members: tuple[Member, ...]
+    previous: TrainedConfiguration | None = None
+    """Cascade: the configuration whose label map is an additional input; None when its folder is not there."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What predicts: one trained configuration, or an ensemble whose probabilities are averaged."""
+
+    folder: Path
+    parts: tuple[TrainedConfiguration, ...]
+    label_set: LabelSet
+    channels: tuple[str, ...]
+    """Names of the input images, in their order."""
+    file_ending: str
+    postprocessing: Path | None = None
+    """postprocessing.json (or .pkl) that was chosen together with the model."""
+
+    @property
+    def plan(self) -> Plan:
+        return self.parts[0].plan
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(member for part in self.parts for member in part.members)
+
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        return tuple(part.configuration.name for part in self.parts)
+
+
+def load_model(
+    path: Path | str,
+    configuration: str | None = None,
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = BEST_AVAILABLE,
+    postprocess: bool = True,
+) -> Model:
+    """Find a model from a fold, configuration, data set or results folder, a checkpoint, or a zip of any of them.
+
+    Without `configuration`, what 'nnsegment best' (or nnU-Net) selected for the data set is taken, ensembles and
+    post-processing included; else the only one there is. `folds` None takes every trained fold. `checkpoint` is a
+    file name; the default takes the final one, else the best, else the latest. Raises ModelError.
+    """
+    path = Path(path).expanduser().absolute()
+    if path.is_file() and path.suffix == ".zip":
+        path = _unpacked_for_this_process(path)
+    if path.is_file() and path.suffix == ".pth":
+        path, checkpoint = path.parent, path.name
+    if not path.is_dir():
+        raise ModelError(f"Expected a model folder, zip or checkpoint at {path}, found nothing of that kind.")
+    if path.name.startswith("fold_") and _is_model_folder(path.parent):
+        folds = folds or (path.name.removeprefix("fold_"),)
+        path = path.parent
+    try:
+        return _load(path, configuration, folds, checkpoint, postprocess)
+    except ModelError:
+        raise
+    except InputError as error:
+        raise ModelError(f"The model in {path} cannot be used: {error}") from error
+
+
+def require_supported_trainer(name: str, where: Path | str) -> None:
+    """Raises ModelError when the trainer builds other networks than its plan says, or is unknown."""
+    if not _KNOWN_TRAINER.match(name):
+        raise ModelError(
+            f"{where} was trained by {name[:60]!r}, whose network is not known here; "
+            "supported are nnUNetTrainer and its variants with the plan's network (epochs, loss, mirroring, optimiser)."
+        )
+
+
+def find_model_folders(path: Path) -> list[Path]:
+    """The folders at or below `path` that hold a plan, dataset.json and trained folds, sorted."""
+    return sorted(_model_folders(path, _DEPTH))
+
+
+def _load(
+    path: Path, configuration: str | None, folds: Sequence[int | str] | None, checkpoint: str, postprocess: bool
+) -> Model:
+    found = find_model_folders(path)
+    if not found:
+        raise ModelError(
+            f"{path} holds no model: expected plans.json, dataset.json and fold_X/checkpoint_final.pth in it or below."
+        )
+    dataset = _only_dataset(path, found)
+    if configuration is None and path != found[0] and (dataset / SELECTION).is_file():
+        return _selected(dataset, folds, checkpoint, postprocess)
+    chosen = _only_configuration(path, found, configuration)
+    return _model(chosen, (_trained(chosen, configuration, folds, checkpoint),))
+
+
+def _model(folder: Path, parts: tuple[TrainedConfiguration, ...], postprocessing: Path | None = None) -> Model:
+    channels, label_set, file_ending = parse_dataset_json(read_json(folder / "dataset.json", ModelError), folder)
+    return Model(folder, parts, label_set, channels, file_ending, postprocessing)
+
+
+def _trained(
+    folder: Path, configuration: str | None, folds: Sequence[int | str] | None, checkpoint: str
+) -> TrainedConfiguration:
+    plan = load_plan(folder / "plans.json")
+    name = _configuration_name(folder, plan, configuration)
+    chosen = plan.configuration(name)
+    previous = _previous_folder(folder, chosen.previous_stage) if chosen.previous_stage else None
+    return TrainedConfiguration(
+        folder,
+        plan,
+        chosen,
+        _members(folder, name, folds, checkpoint),
+        _trained(previous, chosen.previous_stage, None, BEST_AVAILABLE) if previous else None,
+    )
+
+
+def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:
+    """By the folder's name Trainer__Plans__configuration; else by the user; else the plan's only one."""
+    names = [c.name for c in plan.configurations]
+    last = folder.name.split("__")[-1]
+    if last in names:
+        return last
+    if wanted is None and len(names) > 1:
+        raise ModelError(
+            f"The folder name {folder.name} does not tell the configuration; choose one of {', '.join(names)}."
+        )
+    return wanted or names[0]
+
+
+def _members(
+    folder: Path, configuration: str, folds: Sequence[int | str] | None, checkpoint: str
+) -> tuple[Member, ...]:
+    present = {p.name.removeprefix("fold_"): p for p in sorted(folder.glob("fold_*"), key=_fold_order) if p.is_dir()}
+    names = [checkpoint] if checkpoint else list(CHECKPOINTS)
+    wanted = [str(f) for f in folds] if folds else None
+    if wanted is None:
+        wanted, names = _trained_folds(present, names)
+    members = []
+    for fold in wanted:
+        file = next((present[fold] / n for n in names if fold in present and (present[fold] / n).is_file()), None)
+        if file is None:
+            raise ModelError(
+                f"{folder.name} has no {' or '.join(names)} for fold {fold}; "
+                f"it has the folds {', '.join(present) or 'none'}; train the fold or choose others."
+            )
+        members.append(Member(configuration, int(fold) if fold.isdigit() else fold, file))
+    if not members:
+        raise ModelError(f"{folder} has no trained fold: expected fold_X/{names[0]}, found none; train it first.")
+    return tuple(members)
+
+
+def _trained_folds(present: dict[str, Path], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All folds with the most finished kind of checkpoint that any has; 'all' only when it is alone."""
+    for name in names:
+        done = [fold for fold, folder in present.items() if (folder / name).is_file()]
+        numbered = [fold for fold in done if fold != "all"]
+        if done:
+            return numbered or done, [name]
+    return [], list(names)
+
+
+def _fold_order(folder: Path) -> tuple[int, str]:
+    name = folder.name.removeprefix("fold_")
+    return (int(name), "") if name.isdigit() else (10**6, name)
+
+
+def _is_model_folder(folder: Path) -> bool:
+    return (
+        (folder / "plans.json").is_file() and (folder / "dataset.json").is_file() and any(folder.glob("fold_*/*.pth"))
+    )
+
+
+def _model_folders(path: Path, depth: int) -> Iterator[Path]:
+    if _is_model_folder(path):
+        yield path
+    elif depth > 0:
+        for child in path.iterdir():
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+                yield from _model_folders(child, depth - 1)
+
+
+def _only_dataset(path: Path, found: Sequence[Path]) -> Path:
+    datasets = sorted({folder.parent for folder in found})
+    if len(datasets) > 1:
+        names = ", ".join(folder.name for folder in datasets)
+        raise ModelError(f"{path} holds models of several data sets ({names}); pick the folder of one of them.")
+    return datasets[0]
+
+
+def _only_configuration(path: Path, found: Sequence[Path], wanted: str | None) -> Path:
+    """The model folder of the wanted configuration; without a wish the only one, or the cascade of two stages."""
+    names = {folder: folder.name.split("__")[-1] for folder in found}
+    named = [folder for folder in found if wanted is None or names[folder] in (wanted, folder.name)]
+    named = named or [folder for folder in found if wanted and names[folder] not in CONFIGURATIONS]
+    if wanted is None and len(named) == 2 and set(names.values()) == {"3d_lowres", "3d_cascade_fullres"}:
+        named = [folder for folder in named if names[folder] == "3d_cascade_fullres"]
+    if len(named) == 1:
+        return named[0]
+    there = ", ".join(folder.name for folder in found)
+    if not named:
+        raise ModelError(f"{path} has no trained configuration {wanted}; it has {there}.")
+    raise ModelError(
+        f"{path} holds several models ({there}); choose a configuration, pick one folder, or run 'nnsegment best'."
+    )
+
+
+def _previous_folder(folder: Path, stage: str) -> Path | None:
+    """The sibling folder of an earlier cascade stage: of the same trainer and plans, else of the same plans."""
+    tokens = folder.name.split("__")
+    same = folder.with_name("__".join([*tokens[:-1], stage]))
+    plans = tokens[-2] if len(tokens) == 3 else "*"
+    candidates = [same, *sorted(folder.parent.glob(f"*__{plans}__{stage}"))]
+    return next((candidate for candidate in candidates if _is_model_folder(candidate)), None)
+
+
+def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str, postprocess: bool) -> Model:
+    """What inference_information.json names: models and post-processing."""
+    where = dataset / SELECTION
+    values = read_json(where, ModelError)
+    try:
+        best = values["best_model_or_ensemble"]
+        names = [
+            f"{chosen['trainer']}__{chosen['plans_identifier']}__{chosen['configuration']}"
+            for chosen in best["selected_model_or_models"]
+        ]
+        folds = folds or [str(fold) for fold in values["folds"]]
+        file = str(best.get("postprocessing_file") or "")
+    except (KeyError, TypeError, AttributeError) as wrong:
+        raise ModelError(
+            f"{where} is not what model selection writes ({wrong}); run 'nnsegment best' again."
+        ) from wrong
+    unsafe = [name for name in names if PurePosixPath(name).name != name or not _is_model_folder(dataset / name)]
+    if unsafe or not names:
+        raise ModelError(
+            f"{where} selects {', '.join(unsafe) or 'nothing'}, which is not in {dataset}; run 'nnsegment best' again."
+        )
+    parts = tuple(_trained(dataset / name, None, folds, checkpoint) for name in names)
+    found = _postprocessing_file(dataset, file) if postprocess else None
+    return _model(dataset / names[0], parts, found)
+
+
+def _postprocessing_file(dataset: Path, written: str) -> Path | None:
+    """The file named by selection, perhaps on another machine: the same place below this data set's folder."""
+    parts = PurePosixPath(written.replace("\\", "/")).parts
+    if dataset.name not in parts or ".." in parts:
+        return None
+    place = dataset.joinpath(*parts[len(parts) - parts[::-1].index(dataset.name) :])
+    return next((p for p in (place.with_suffix(".json"), place.with_suffix(".pkl")) if p.is_file()), None)
+
+
+def _unpacked_for_this_process(archive: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="nnsegment-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    unpack(archive, folder)
+    return folder
