@@ -35,7 +35,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
@@ -119,7 +119,8 @@ def _cannot_write(path: Path, error: OSError) -> str:
     return f"Cannot write {path} ({error.strerror or error}); choose a folder with free space that you may write to."
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions the user withholds from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

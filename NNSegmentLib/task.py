@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .colors import load_label_colors, with_colors
 from .errors import TaskError
 from .folders import DATASET_NAME
 from .labels import LabelSet
 from .records import read_json, write_json
 
+LABELS_CSV = "labels.csv"
 REQUIRED_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
 
 
@@ -77,6 +79,8 @@ def load_task(folder: Path | str) -> Task:
         raise TaskError(f"{folder} is no task: expected a file dataset.json in it; make one with 'nnsegment convert'.")
     values = read_json(folder / "dataset.json")
     names, labels, file_ending = parse_dataset_json(values, folder)
+    if (folder / LABELS_CSV).is_file():
+        labels = with_colors(labels, load_label_colors(folder / LABELS_CSV))
     return Task(
         folder=folder,
         channels=tuple(Channel(name) for name in names),
@@ -85,7 +89,7 @@ def load_task(folder: Path | str) -> Task:
             _listed_cases(folder, values["dataset"]) if "dataset" in values else _found_cases(folder, file_ending)
         ),
         file_ending=file_ending,
-        declared_training_cases=int(values["numTraining"]),
+        declared_training_cases=_whole(values["numTraining"], folder),
         reader=_reader(values),
         description=str(values.get("description", "")),
     )
@@ -162,6 +166,12 @@ def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:
         raise TaskError(
             f'"dataset" in {folder / "dataset.json"} should be like {{"case": {{"images": ["…"], "label": "…"}}}} ({wrong}).'
         ) from wrong
+
+
+def _whole(value: object, folder: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TaskError(f"numTraining in {folder / 'dataset.json'} should be a number of cases, found {value!r}.")
+    return value
 
 
 def _reader(values: Mapping) -> str:

@@ -1,0 +1,60 @@
+"""cases.json: where each case of a task came from and what was done to it. Ours; nnU-Net does not read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .errors import TaskError
+from .records import from_json, read_json, to_json, write_json
+
+CASES_FILE = "cases.json"
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """A label value of the source and the value it became."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class CaseOrigin:
+    """One case: the files it was made from, and what `check --fix` did to it."""
+
+    id: str
+    images: tuple[str, ...] = ()
+    labels: str = ""
+    """Empty when there is no label file."""
+    fixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskOrigin:
+    """A whole task: its source folder, the format it had, and its cases."""
+
+    source: str = ""
+    format: str = ""
+    values_changed: tuple[ValueChange, ...] = ()
+    """Label values renumbered at conversion, old to new."""
+    cases: tuple[CaseOrigin, ...] = ()
+
+    def with_fixes(self, fixes: tuple[tuple[str, str], ...]) -> TaskOrigin:
+        """The same with fixes added, given as (case id, sentence) pairs; unknown cases are added."""
+        by_id = {case.id: case for case in self.cases}
+        for case_id, sentence in fixes:
+            case = by_id.get(case_id, CaseOrigin(case_id))
+            by_id[case_id] = replace(case, fixes=(*case.fixes, sentence))
+        return replace(self, cases=tuple(by_id.values()))
+
+
+def load_origin(task_folder: Path) -> TaskOrigin:
+    """cases.json of a task's raw folder; an empty record when there is none; raises TaskError when it is damaged."""
+    path = task_folder / CASES_FILE
+    return from_json(TaskOrigin, read_json(path), TaskError) if path.is_file() else TaskOrigin()
+
+
+def save_origin(origin: TaskOrigin, task_folder: Path) -> None:
+    """Write cases.json; raises StorageError."""
+    write_json(task_folder / CASES_FILE, to_json(origin))

@@ -1,0 +1,263 @@
+"""Plain folders of images and labels, paired by file name: NIfTI, NRRD, MHA/MHD, TIF, PNG, BMP, mixed as they come.
+
+nnU-Net wants one file type for images and labels. What all files share is kept; .mhd (two files a volume) becomes
+.mha; mixed 2-D files become .png, or .tif when their numbers do not fit; mixed volumes become .nii.gz.
+TIF volumes stay TIF with their spacing in nnU-Net's JSON file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..cases import ValueChange
+from ..colors import load_label_colors
+from ..errors import TaskError
+from ..image import file_ending, read_array, whole_numbers
+from ..labels import BACKGROUND, Label, LabelSet
+from ..progress import Progress, in_parallel
+from ..task import LABELS_CSV
+from .source import Source, SourceCase, image_files, some, stem, stored_layout
+
+_IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img", "volumes", "scans")
+_LABEL_FOLDERS = (
+    "labelsTr", "labels", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "annotations", "gt"
+)  # fmt: skip
+_TEST_FOLDERS = ("imagesTs", "images_test", "test_images")
+_LABEL_WORD = r"(?:segmentation|seg|labelmap|labels|label|masks|mask|annotation|groundtruth|gt)"
+_IMAGE_WORD = r"(?:image|img|volume|vol|scan)"
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_COLOR_NAMES = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+_PLANE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+_MOST_VALUES_IN_A_PICTURE = 64
+"""More grey values than this in a PNG mask mean smoothed borders or an image, not labels."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one pass over a case's files shows."""
+
+    values: frozenset[int]
+    channels: int
+    is_plane: bool
+    fits_png: bool
+
+
+@dataclass(frozen=True)
+class _Match:
+    """An image file, the label file it belongs to, and its channel number."""
+
+    case_id: str
+    channel: int
+    image: Path
+    labels: Path
+
+
+def read(folder: Path, labels: Path | None, workers: int, progress: Progress) -> Source:
+    """Describe a folder of images and labels; `labels` names the label folder unless it is found by its name.
+
+    Raises TaskError naming every file without a partner.
+    """
+    image_paths, label_paths = _find_files(folder, labels)
+    cases = _paired(folder, image_paths, label_paths)
+    facts = in_parallel(_facts, cases, workers, progress, "Reading labels")
+    label_set, changes = _label_set(folder, frozenset().union(*(f.values for f in facts)))
+    mixed = len({file_ending(path) for path in (*image_paths, *label_paths)}) > 1
+    return Source(
+        folder=folder,
+        format="images and labels",
+        channel_names=_channel_names(cases, facts),
+        labels=label_set,
+        file_ending=_common_ending([*image_paths, *label_paths], facts),
+        cases=(*cases, *_test_cases(folder, cases)),
+        values_changed=changes,
+        split_colors=mixed,
+    )
+
+
+def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Path]]:
+    if labels is not None:
+        images, masks = folder, labels.expanduser().absolute()
+        images = _subfolder(folder, _IMAGE_FOLDERS) or images if not image_files(folder) else images
+    else:
+        images, masks = _subfolder(folder, _IMAGE_FOLDERS), _subfolder(folder, _LABEL_FOLDERS)
+    if images is None and masks is None:
+        return _split_by_name(folder)
+    for path, what in ((images, "images"), (masks, "labels")):
+        if path is None or not image_files(path):
+            raise TaskError(
+                f"{path or folder} should hold {what} ({', '.join(_PLANE_ENDINGS[:3])}, .nii.gz, .nrrd, .mha, …), found "
+                "none; expected the two folders images and labels, or name the label folder."
+            )
+    return image_files(images), image_files(masks)
+
+
+def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
+    present = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
+    return next((present[name.lower()] for name in names if name.lower() in present), None)
+
+
+def _split_by_name(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Images and labels of one folder, told apart by a word such as _seg, _label, _mask in the labels' names."""
+    files = image_files(folder)
+    labels = [path for path in files if _key(stem(path), _LABEL_WORD) != stem(path)]
+    images = [path for path in files if path not in labels]
+    if not images or not labels:
+        raise TaskError(
+            f"{folder} should hold dataset.json, or two folders images and labels, or pairs like case.nii.gz and "
+            f"case_seg.nii.gz; found {len(images)} images and {len(labels)} labels."
+        )
+    return images, labels
+
+
+def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> list[SourceCase]:
+    exact = {stem(path): path for path in labels}
+    tolerant = {_key(stem(path), _LABEL_WORD): path for path in labels}
+    if len(tolerant) < len(labels):
+        raise TaskError(f"Some label files in {labels[0].parent} have the same name but for their ending or suffix.")
+    matches = [_match(path, exact, tolerant) for path in images]
+    used = {match.labels for match in matches if match}
+    _require_partners(
+        [path.name for path, match in zip(images, matches, strict=True) if match is None],
+        [path.name for path in labels if path not in used],
+    )
+    return _grouped(folder, [match for match in matches if match])
+
+
+def _match(image: Path, exact: dict[str, Path], tolerant: dict[str, Path]) -> _Match | None:
+    """The label of an image: the same name, the name without channel number, then both with suffixes ignored."""
+    name = stem(image)
+    numbered = _CHANNEL.match(name)
+    candidates = [(name, 0)] + ([(numbered["case"], int(numbered["channel"]))] if numbered else [])
+    for table, word in ((exact, None), (tolerant, _IMAGE_WORD)):
+        for text, channel in candidates:
+            key = _key(text, word) if word else text
+            if key in table:
+                return _Match(key, channel, image, table[key])
+    return None
+
+
+def _key(name: str, word: str) -> str:
+    """The name without a leading or trailing word like 'mask' set off by a dot, dash, underscore or blank."""
+    shorter = re.sub(rf"(?:^{word}[ ._-]+)|(?:[ ._-]+{word}$)", "", name, flags=re.IGNORECASE)
+    return shorter or name
+
+
+def _require_partners(images: list[str], labels: list[str]) -> None:
+    if images or labels:
+        parts = [f"{len(images)} images without labels ({some(images)})"] if images else []
+        parts += [f"{len(labels)} labels without image ({some(labels)})"] if labels else []
+        raise TaskError(
+            f"Every image needs a label file of the same name, found {' and '.join(parts)}; "
+            "rename them, or move them to another folder."
+        )
+
+
+def _grouped(folder: Path, matches: Sequence[_Match]) -> list[SourceCase]:
+    by_case: dict[str, list[_Match]] = {}
+    for match in matches:
+        by_case.setdefault(match.case_id, []).append(match)
+    expected = sorted({match.channel for match in matches})
+    for case_id, files in by_case.items():
+        if sorted(match.channel for match in files) != expected:
+            raise TaskError(
+                f"Case {case_id} in {folder} should have the channels {_numbers(expected)} like the others, found "
+                f"{_numbers(sorted(match.channel for match in files))}."
+            )
+    return [
+        SourceCase(
+            case_id, tuple(m.image for m in sorted(by_case[case_id], key=_by_channel)), by_case[case_id][0].labels
+        )
+        for case_id in sorted(by_case)
+    ]
+
+
+def _by_channel(match: _Match) -> int:
+    return match.channel
+
+
+def _numbers(channels: Sequence[int]) -> str:
+    return ", ".join(f"{channel:04d}" for channel in channels)
+
+
+def _facts(case: SourceCase) -> _Facts:
+    labels, geometry = read_array(case.labels)
+    if len(labels) != 1:
+        raise TaskError(f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey.")
+    labels = whole_numbers(labels[0], case.labels)
+    headers = [stored_layout(path) for path in case.images]
+    return _Facts(
+        values=frozenset(_values(labels, case.labels)),
+        channels=sum(header.channels for header in headers),
+        is_plane=geometry.dimension == 2,
+        fits_png=all(header.fits_png for header in headers),
+    )
+
+
+def _values(labels: np.ndarray, path: Path) -> list[int]:
+    values = [int(value) for value in np.unique(labels)]
+    if values[0] < 0:
+        raise TaskError(f"{path} should hold labels from 0 on, found {values[0]}; renumber its labels.")
+    if file_ending(path) in _PLANE_ENDINGS and len(values) > _MOST_VALUES_IN_A_PICTURE:
+        raise TaskError(
+            f"{path} should hold a few label values, found {len(values)}; is it an image, or a mask with smoothed borders?"
+        )
+    return values
+
+
+def _label_set(folder: Path, values: frozenset[int]) -> tuple[LabelSet, tuple[ValueChange, ...]]:
+    """Labels numbered 0, 1, 2, …, and the values that change by it."""
+    known = {label.values[0]: label for label in _known_labels(folder)}
+    found = sorted(values - {0})
+    if not found:
+        raise TaskError(f"The labels in {folder} should mark something, found only the value 0.")
+    labels = [Label(BACKGROUND, (0,))]
+    for new, old in enumerate(found, start=1):
+        label = known.get(old, Label("foreground" if len(found) == 1 else f"label {old}", (old,)))
+        labels.append(Label(label.name, (new,), label.color, label.terminology))
+    changes = tuple(ValueChange(old, new) for new, old in enumerate(found, start=1) if old != new)
+    return LabelSet(tuple(labels)), changes
+
+
+def _known_labels(folder: Path) -> tuple[Label, ...]:
+    return load_label_colors(folder / LABELS_CSV) if (folder / LABELS_CSV).is_file() else ()
+
+
+def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tuple[str, ...]:
+    counts = {f.channels for f in facts}
+    if len(counts) > 1:
+        most = max(counts, key=[f.channels for f in facts].count)
+        odd = [case.id for case, f in zip(cases, facts, strict=True) if f.channels != most]
+        raise TaskError(f"All cases should have {most} channels like most, but {some(odd)} have another number.")
+    n_channels = counts.pop()
+    is_color = len(cases[0].images) == 1 and facts[0].is_plane
+    if n_channels in _COLOR_NAMES and (is_color or n_channels == 1):
+        return _COLOR_NAMES[n_channels]
+    return tuple(f"channel {n}" for n in range(n_channels))
+
+
+def _common_ending(files: Sequence[Path], facts: Sequence[_Facts]) -> str:
+    endings = {file_ending(path) for path in files}
+    planes = all(f.is_plane for f in facts) and endings <= set(_PLANE_ENDINGS)
+    if endings == {".mhd"}:
+        return ".mha"
+    if len(endings) == 1 and not (planes and endings == {".tiff"}):
+        return endings.pop()
+    if not planes:
+        return ".nii.gz"
+    return ".png" if all(f.fits_png for f in facts) and endings != {".tiff"} else ".tif"
+
+
+def _test_cases(folder: Path, training: Sequence[SourceCase]) -> list[SourceCase]:
+    """Images of a test folder, if there is one; channel numbers count only where the training images have them."""
+    tests = _subfolder(folder, _TEST_FOLDERS)
+    numbered = all(case.images[0].name.startswith(f"{case.id}_0") for case in training)
+    by_case: dict[str, list[Path]] = {}
+    for path in image_files(tests) if tests else ():
+        match = _CHANNEL.match(stem(path)) if numbered else None
+        by_case.setdefault(match["case"] if match else stem(path), []).append(path)
+    return [SourceCase(case_id, tuple(paths), group="Ts") for case_id, paths in by_case.items()]

@@ -1,0 +1,170 @@
+"""What every foreign format is described as before it becomes a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..cases import ValueChange
+from ..errors import ImageError, TaskError
+from ..folders import DATASET_NAME, Workspace
+from ..image import FILE_ENDINGS, file_ending, read_array
+from ..labels import BACKGROUND, LabelSet
+
+_NUMBERED = re.compile(r"^(?:Task|Dataset)0*(\d+)_(.+)$")
+_LARGEST_ID = 999
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """The files of one case as they lie in the source; one image file per channel, or one that holds all."""
+
+    id: str
+    images: tuple[Path, ...]
+    labels: Path | None = None
+    group: str = "Tr"
+    """The ending of the folder it belongs to: 'Tr' (training), 'Ts' (test), 'Val'."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in a foreign format."""
+
+    folder: Path
+    format: str
+    channel_names: tuple[str, ...]
+    labels: LabelSet
+    file_ending: str
+    """What images and labels of the task shall end in."""
+    cases: tuple[SourceCase, ...]
+    values_changed: tuple[ValueChange, ...] = ()
+    """Label values to renumber on the way."""
+    notes: Mapping[str, object] = field(default_factory=dict)
+    """Further entries of dataset.json (description, licence, …), kept as they are."""
+    companions: tuple[Path, ...] = ()
+    """Files that lie beside dataset.json and are copied with it."""
+    split_colors: bool = False
+    """Write colour planes as one file per channel, because the source mixes file types."""
+
+    def __post_init__(self) -> None:
+        training = [case.id for case in self.cases if case.group == "Tr"]
+        if not training:
+            raise TaskError(f"{self.folder} should hold at least one training case with image and labels, found none.")
+        twice = sorted({case_id for case_id in training if training.count(case_id) > 1})
+        if twice:
+            raise TaskError(f"{self.folder} names {some(twice)} more than once; every case needs its own name.")
+
+    @property
+    def n_training(self) -> int:
+        return sum(case.group == "Tr" for case in self.cases)
+
+    def with_channel_names(self, names: tuple[str, ...]) -> Source:
+        """The same with other channel names; raises TaskError when their number differs."""
+        if len(names) != len(self.channel_names):
+            raise TaskError(f"The cases have {len(self.channel_names)} channels, but {len(names)} names were given.")
+        return replace(self, channel_names=names)
+
+
+def target_name(folder: Path, workspace: Workspace, number: int | None, name: str | None) -> str:
+    """The name of the task's folder, 'Dataset004_Hippocampus'; raises TaskError when the number is taken."""
+    own = _NUMBERED.match(name or "") or _NUMBERED.match(folder.name)
+    if number is None:
+        number = int(own.group(1)) if own else workspace.free_id()
+    if not 0 <= number <= _LARGEST_ID:
+        raise TaskError(f"A task's number lies between 0 and {_LARGEST_ID}, found {number}.")
+    given = _NUMBERED.match(name or "")
+    text = given.group(2) if given else name or (own.group(2) if own else folder.name)
+    _require_free(workspace, number)
+    return f"Dataset{number:03d}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', text).strip('_') or 'Task'}"
+
+
+def _require_free(workspace: Workspace, number: int) -> None:
+    for taken in workspace.task_names():
+        if int(DATASET_NAME.match(taken).group(1)) == number:
+            where = [root / taken for root in (workspace.raw, workspace.preprocessed, workspace.results)]
+            place = next(path for path in where if path.is_dir())
+            raise TaskError(
+                f"The number {number} is taken by {place}; give another number (the next free one is "
+                f"{workspace.free_id()}), or delete that folder first."
+            )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; hidden files (such as macOS's `._` twins) and other files are left out."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(FILE_ENDINGS) and not path.name.startswith((".", "_")) and path.is_file()
+    )
+
+
+def stem(path: Path) -> str:
+    """The file name without its image ending."""
+    return path.name[: -len(file_ending(path))]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an image file's header tells."""
+
+    axes: int
+    channels: int
+    """A 4-D file or vector pixels hold several."""
+    fits_png: bool
+    """Whether its numbers are whole, not negative and below 65536."""
+
+
+def stored_layout(path: Path) -> Layout:
+    """The layout of an image file from its header; raises ImageError."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        array, geometry = read_array(path)
+        return Layout(4 if len(array) > 1 else geometry.dimension, len(array), array.dtype in (np.uint8, np.uint16))
+    axes = reader.GetDimension()
+    if axes > 4:
+        raise ImageError(f"{path} has {axes} axes, expected 2, 3 or 4; save one volume a file.")
+    channels = reader.GetSize()[3] if axes == 4 else reader.GetNumberOfComponents()
+    unsigned = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
+    return Layout(axes, channels, reader.GetPixelID() in unsigned)
+
+
+def value_to_name(labels: object, where: Path) -> LabelSet:
+    """Labels of the older dataset.json, {"1": "liver"}, as a label set; the newer {"liver": 1} is accepted too."""
+    if not isinstance(labels, Mapping) or not labels:
+        raise TaskError(f'dataset.json in {where} should hold "labels": {{"0": "background", …}}, found {labels!r}.')
+    if not all(str(key).isdigit() for key in labels):
+        return LabelSet.from_dataset_json({"labels": {BACKGROUND: 0} | dict(labels)})
+    names = {int(value): str(name) for value, name in labels.items()}
+    return LabelSet.from_dataset_json({"labels": _unique({0: BACKGROUND} | names)})
+
+
+def _unique(names: Mapping[int, str]) -> dict[str, int]:
+    by_name: dict[str, int] = {BACKGROUND: 0}
+    for value in sorted(set(names) - {0}):
+        name = names[value]
+        by_name[name if name not in by_name else f"{name} ({value})"] = value
+    return by_name
+
+
+def channel_names(modality: object, where: Path) -> tuple[str, ...]:
+    """The names of {"0": "MRI"} in order; raises TaskError."""
+    if not isinstance(modality, Mapping) or not modality or not all(str(k).isdigit() for k in modality):
+        raise TaskError(f'dataset.json in {where} should hold "modality": {{"0": "MRI"}}, found {modality!r}.')
+    return tuple(str(modality[key]) for key in sorted(modality, key=int))
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """A list for a sentence, cut off after a few names."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
