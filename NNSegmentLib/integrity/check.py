@@ -1,0 +1,208 @@
+"""The integrity check of a whole task: every case once, then what only shows when all are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..labels import LabelSet
+from ..progress import Progress, in_parallel, silent
+from ..task import Task, find_images
+from .examine import CaseReport, examine_case
+from .findings import CASE_COUNT, ERROR, LABEL_NUMBERS, LABEL_VALUES, WARNING, Finding
+from .renumbering import Renumbering, declared_values, find_renumbering
+
+
+def check_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[Finding]:
+    """Everything wrong with a task, the whole task's findings first, then case by case; an empty list is good news.
+
+    Every image and label file is read exactly once, `workers` at a time.
+    """
+    return findings_of(task, examine_task(task, workers, progress))
+
+
+def examine_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[CaseReport]:
+    """The report of every case, in the order of the cases."""
+    return in_parallel(partial(examine_case, task), task.cases, workers, progress, "Checking cases")
+
+
+def findings_of(task: Task, reports: Sequence[CaseReport]) -> list[Finding]:
+    """The findings of all cases and those that only show when cases are compared."""
+    found = found_values(reports)
+    renumbering = find_renumbering(task.labels, found)
+    return [
+        *_description_findings(task, renumbering),
+        *_duplicate_ids(task),
+        *_ignored_files(task),
+        *_absent_labels(task.labels, found, renumbering),
+        *_identical_images(reports),
+        *(finding for report in reports for finding in _case_findings(task, report, renumbering)),
+        *_incomplete_tests(task),
+    ]
+
+
+def found_values(reports: Sequence[CaseReport]) -> frozenset[int]:
+    """All label values of all cases."""
+    return frozenset().union(*(report.values or () for report in reports))
+
+
+def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | None) -> Iterator[Finding]:
+    yield from report.findings
+    unexpected = sorted(value for value in (report.values or ()) if value >= 0 and value not in _declared(task))
+    if unexpected:
+        yield Finding(
+            ERROR,
+            report.case_id,
+            LABEL_VALUES,
+            f"only {_listed(_declared(task))}",
+            f"also {_listed(unexpected)}",
+            "'nnsegment check --fix' renumbers the labels in ascending order"
+            if renumbering
+            else "name these values in dataset.json or take them out of the label file",
+            fixable=renumbering is not None,
+        )
+
+
+def _declared(task: Task) -> list[int]:
+    return sorted(declared_values(task.labels))
+
+
+def _listed(values: Sequence[int], most: int = 12) -> str:
+    text = ", ".join(str(value) for value in values[:most])
+    return text if len(values) <= most else f"{text} and {len(values) - most} more"
+
+
+def _description_findings(task: Task, renumbering: Renumbering | None) -> Iterator[Finding]:
+    declared = _declared(task)
+    if declared != list(range(len(declared))):
+        yield Finding(
+            ERROR,
+            "",
+            LABEL_NUMBERS,
+            f"the values 0 to {len(declared) - 1}",
+            _listed(declared),
+            "'nnsegment check --fix' renumbers the labels in dataset.json and in the files",
+            fixable=renumbering is not None,
+        )
+    if task.declared_training_cases != len(task.cases):
+        yield Finding(
+            ERROR,
+            "",
+            CASE_COUNT,
+            f"{task.declared_training_cases} training cases (numTraining in dataset.json)",
+            f"{len(task.cases)}, such as {_names([case.id for case in task.cases])}",
+            "add the missing cases, or let 'nnsegment check --fix' correct numTraining",
+            fixable=True,
+        )
+    if len(task.cases) < 2:
+        yield Finding(
+            WARNING,
+            "",
+            "enough cases",
+            "at least 2 training cases",
+            str(len(task.cases)),
+            "add cases; with one there is none left to validate on",
+        )
+
+
+def _duplicate_ids(task: Task) -> Iterator[Finding]:
+    spelled: dict[str, set[str]] = {}
+    for case in task.cases:
+        spelled.setdefault(case.id.lower(), set()).add(case.id)
+    twice = [sorted(names) for names in spelled.values() if len(names) > 1]
+    for names in [*twice, *([name] for name in _repeated_keys(task.folder / "dataset.json"))]:
+        yield Finding(
+            ERROR,
+            names[0],
+            "unique case names",
+            "every case once, capitals aside",
+            f"{' and '.join(names)}{' twice in dataset.json' if len(names) == 1 else ''}",
+            "rename one of them; some file systems take them for the same file",
+        )
+
+
+def _repeated_keys(path: Path) -> list[str]:
+    """Case names that occur twice under `dataset`; plain JSON reading keeps the last one without a word."""
+    repeated: list[str] = []
+
+    def noticing(pairs: list) -> dict:
+        keys = [key for key, value in pairs if isinstance(value, dict) and "images" in value]
+        repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        return dict(pairs)
+
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=noticing)
+    return repeated
+
+
+def _ignored_files(task: Task) -> Iterator[Finding]:
+    known = {path for case in task.cases for path in (*case.images, case.labels)}
+    folders = [task.folder / name for name in ("imagesTr", "labelsTr")]
+    for folder in folders if "dataset" not in task.dataset_json else ():
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        surplus = [path.name for path in paths if _counts(path, task) and path not in known]
+        if surplus:
+            yield Finding(
+                WARNING,
+                "",
+                "unused files",
+                f"only files of the cases in {folder.name}",
+                f"{len(surplus)} others ({_names(surplus)})",
+                f"name images like CASE_0000{task.file_ending} and labels like CASE{task.file_ending}, or remove them",
+            )
+
+
+def _counts(path: Path, task: Task) -> bool:
+    is_sidecar = path.suffix == ".json" and task.file_ending in (".tif", ".tiff")
+    return path.is_file() and not path.name.startswith(".") and not is_sidecar
+
+
+def _absent_labels(labels: LabelSet, found: frozenset[int], renumbering: Renumbering | None) -> Iterator[Finding]:
+    if renumbering is not None and renumbering.files and not found <= declared_values(labels):
+        return  # the values are known under other numbers
+    for label in labels.foreground:
+        if not set(label.values) & found:
+            yield Finding(
+                WARNING,
+                "",
+                "label occurs",
+                f'voxels of "{label.name}" (value {_listed(label.values)}) in some case',
+                "none in any case",
+                "segment it somewhere, or take it out of dataset.json",
+            )
+
+
+def _identical_images(reports: Sequence[CaseReport]) -> Iterator[Finding]:
+    by_digest: dict[str, list[str]] = {}
+    for report in reports:
+        if report.digest:
+            by_digest.setdefault(report.digest, []).append(report.case_id)
+    for names in by_digest.values():
+        if len(names) > 1:
+            yield Finding(
+                WARNING,
+                names[0],
+                "different images",
+                "an image of its own for every case",
+                f"the same voxels in {_names(names)}",
+                "remove all but one: the same image in training and validation makes the scores too good",
+            )
+
+
+def _incomplete_tests(task: Task) -> Iterator[Finding]:
+    for case_id, files in find_images(task.folder / "imagesTs", task.file_ending).items():
+        if len(files) != len(task.channels) and task.file_ending not in (".png", ".bmp", ".tif"):
+            yield Finding(
+                WARNING,
+                case_id,
+                "test images",
+                f"{len(task.channels)} files, one per channel",
+                f"{len(files)} in imagesTs",
+                "add the missing channel before predicting this case",
+            )
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text}, …"
