@@ -25,6 +25,8 @@ PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 """Of the foreground of one case, kept for the report."""
 MAX_KEPT_VALUES = 4_000_000
 """Foreground values of all cases together that are kept per channel; more would only cost memory."""
+MAX_LABEL = 65535
+"""Label maps are written with 16 bits."""
 _BLOCK = 1 << 20
 
 
@@ -78,6 +80,8 @@ class _Values:
 
 def compute_fingerprint(task: Task, workers: int = 2, progress: Progress = silent) -> Fingerprint:
     """Read every case once and summarise it; raises ImageError for unusable files, TaskError without foreground."""
+    if not task.cases:
+        raise TaskError(f"{task.name} has no training case; add images and labels to imagesTr and labelsTr.")
     kept = max(1000, MAX_KEPT_VALUES // len(task.cases))
     results = in_parallel(lambda case: _examine(case, task, kept), task.cases, workers, progress, "fingerprint")
     cases = tuple(facts for facts, _ in results)
@@ -179,8 +183,12 @@ def _require_usable(case: Case, image: Image, labels: LabelMap, n_channels: int)
         )
     if np.isnan(image.array.min()):
         raise ImageError(f"Case {case.id} holds voxels that are not a number (NaN); replace them or remove the case.")
-    if labels.array.min() < 0:
-        raise ImageError(f"Case {case.id} has negative labels; they should be 0 (background) or larger.")
+    low, high = int(labels.array.min()), int(labels.array.max())
+    if low < 0 or high > MAX_LABEL:
+        raise ImageError(
+            f"Case {case.id} has labels from {low} to {high}; they should be 0 (background) to {MAX_LABEL}, "
+            "renumber them ('nnsegment check --fix' does it)."
+        )
 
 
 def _label_voxels(labels: np.ndarray) -> tuple[tuple[int, int], ...]:

@@ -200,3 +200,20 @@ def test_a_missing_channel_is_refused(tmp_path):
 
     with pytest.raises(ImageError, match="1 channels, dataset.json names 2"):
         compute_fingerprint(load_task(task.folder))
+
+
+def test_a_task_without_cases_is_refused(task):
+    with pytest.raises(TaskError, match="no training case"):
+        compute_fingerprint(replace(task, cases=()))
+
+
+@pytest.mark.parametrize("value", [-1, 70_000])
+def test_labels_out_of_range_are_refused(tmp_path, value):
+    image, labels = phantom(1)
+    task = make_task(tmp_path, [image], [labels])
+    wrong = labels.astype(np.float32)
+    wrong[2, 2, 2] = value
+    write_image(task.cases[0].labels, wrong, Geometry(labels.shape, (2.0, 0.5, 0.75)))
+
+    with pytest.raises(ImageError, match=f"case0 .*{value}"):
+        compute_fingerprint(task)
