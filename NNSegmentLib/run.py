@@ -14,6 +14,7 @@ from .records import from_json, read_json, to_json, write_json
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
 SCHEDULES = ("poly", "cosine", "constant")
+AUGMENTATIONS = ("default", "light", "none", "batchgenerators")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class TrainingSettings:
     loss: str = "dice_ce"
     deep_supervision: bool = True
     augmentation: str = "default"
-    """'default' (nnU-Net's table), 'light' (rotation, scaling, mirroring, brightness, noise), 'none'."""
+    """'default' (nnU-Net's table), 'light' (rotation, scaling, mirroring, brightness, noise), 'none';
+    'batchgenerators' is the default table by that package's transforms, slower, for comparison."""
     mirror_axes: tuple[int, ...] | None = None
     """Patch axes to mirror in training and prediction; None means all."""
     batch_size: int | None = None
@@ -73,11 +75,14 @@ class TrainingSettings:
         ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}, found {getattr(self, name)}.")
-        for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("schedule", SCHEDULES)):
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("loss", LOSSES),
+            ("schedule", SCHEDULES),
+            ("augmentation", AUGMENTATIONS),
+        ):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}.")
-        if self.augmentation not in ("default", "light", "none"):
-            raise SettingsError(f"augmentation must be default, light or none, found {self.augmentation!r}.")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate must be positive, found {self.learning_rate}.")
         if self.time_s is not None and self.time_s <= 0:
