@@ -1,64 +1,60 @@
-"""Batches of patches for training and for the quick validation, prepared in the background."""
+"""Batches of patches for training and for the quick validation, prepared in the background.
+
+Who prepares them depends on the device. On the CPU one thread does, with a single thread of arithmetic: it costs a few
+per cent of a training step and shares the cases with the trainer. On a GPU the same thread drives the GPU, where the
+whole data set lies if it fits; if it does not, processes read and augment on the CPU.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
-from ..errors import NNSegmentError, RunError
+from ..errors import NNSegmentError, OutOfMemoryError, RunError
 from ..labels import LabelSet
 from ..planning.plan import Configuration
 from ..run import TrainingSettings
-from .cases import OUTSIDE, Cases, LoadedCase, cut
-from .sampling import PatchSampling, batch_ids, draw_corner
+from .augmentation import training_augmentation, validation_augmentation
+from .cases import Cases, stored_bytes
+from .loader_processes import LoaderProcesses
+from .recipe import Batch, BatchRecipe
+from .reference_augmentation import ReferenceAugmentation
+from .sampling import PatchSampling
+from .spatial import extraction_size
 
 if TYPE_CHECKING:
     from ..preprocessing.storage import PreparedStore
 
+T = TypeVar("T")
+__all__ = ["Batch", "BatchSource", "Loading", "choose_loading"]
+
 _AHEAD = 3
 """Batches prepared ahead of the network."""
+RESIDENT_SHARE = 0.25
+"""Part of the memory (of the GPU, of the machine) that the cases may occupy."""
+_MOST_WORKERS = 12
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
+"""What reading a damaged case raises."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Patches on the network's device."""
+class Loading:
+    """Who prepares batches, and where the cases lie."""
 
-    image: torch.Tensor
-    """(B, C, [Z,] Y, X) float32."""
-    target: torch.Tensor
-    """(B, 1, [Z,] Y, X) int16 label values, the ignore value included; 0 beyond the case."""
-
-
-@dataclass(frozen=True)
-class BatchRecipe:
-    """All that is needed to make one batch from a random generator; goes to loader processes as it is."""
-
-    cases: Cases
-    ids: tuple[str, ...]
-    sampling: PatchSampling
-    planes: bool
-    """Whether patches are slices (2d)."""
-
-    def make(self, rng: np.random.Generator) -> Batch:
-        """Draw and cut one batch."""
-        chosen = batch_ids(rng, self.ids, self.sampling)
-        patches = [self._patch(rng, i, self.cases[case_id]) for i, case_id in enumerate(chosen)]
-        image = torch.stack([image for image, _ in patches])
-        target = torch.stack([labels for _, labels in patches]).clamp_(min=0)
-        return Batch(image[:, :, 0], target[:, :, 0]) if self.planes else Batch(image, target)
-
-    def _patch(self, rng: np.random.Generator, index: int, case: LoadedCase) -> tuple[torch.Tensor, torch.Tensor]:
-        corner = draw_corner(rng, self.sampling, index, case.shape, case.foreground)
-        corner, size = self.sampling.patch_corner(corner), self.sampling.patch_size
-        labels = [cut(labels, corner, size, OUTSIDE).to(torch.int16) for labels in case.labels]
-        return cut(case.image, corner, size, 0.0), torch.stack(labels)
+    workers: int
+    """Processes; 0 is a thread of this process."""
+    cases_on: torch.device | None
+    """None reads windows from disk."""
+    augment_on: torch.device
 
 
 class BatchSource:
@@ -67,7 +63,7 @@ class BatchSource:
     `batch_size` patches of the cases `ids` a batch. `training` draws them with augmentation, otherwise plain patches are
     cut by the same rules. The same `seed` gives the same batches while they are prepared in a thread.
     `previous_stage` holds the previous stage's label maps CASE.npy (Z, Y, X), which become one channel per label.
-    Raises RunError from `next()` when a batch cannot be prepared.
+    `next()` raises RunError when a batch cannot be prepared.
     """
 
     def __init__(
@@ -86,15 +82,26 @@ class BatchSource:
     ) -> None:
         if not ids:
             raise RunError("Batches need at least one case, found none; check the split of the task.")
-        self.device = device
-        patch = (1, *configuration.patch_size) if configuration.is_2d else configuration.patch_size
-        sampling = PatchSampling(
-            patch, patch, batch_size, settings.foreground_fraction, label_set.ignore_value is not None
+        self.device = torch.device(device)
+        self.loading = choose_loading(settings, self.device, _told(lambda: stored_bytes(store, ids)))
+        values = label_set.foreground_values if previous_stage else ()
+        plain = not training or settings.augmentation == "none"
+        rules = training_augmentation(configuration, settings, values)
+        augmentation = validation_augmentation(configuration, values) if plain else rules
+        if training and settings.augmentation == "batchgenerators":
+            augmentation = ReferenceAugmentation(rules)
+        recipe = BatchRecipe(
+            Cases(store, previous_stage, self.loading.cases_on),
+            tuple(ids),
+            patch_sampling(configuration, label_set, batch_size, settings.foreground_fraction, plain),
+            augmentation,
+            configuration.is_2d,
+            self.loading.augment_on,
         )
-        cases = Cases(store, previous_stage, torch.device("cpu"), resident=True)
-        self.recipe = BatchRecipe(cases, tuple(ids), sampling, configuration.is_2d)
-        self._rng = np.random.default_rng(seed)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._make = _maker(recipe, self.loading.workers, seed)
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        # the thread's arithmetic must not spread over the cores that the network computes on
+        self._pool = ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,))
         self._waiting: deque[Future[Batch]] = deque()
 
     def __iter__(self) -> BatchSource:
@@ -103,18 +110,79 @@ class BatchSource:
     def __next__(self) -> Batch:
         while len(self._waiting) < _AHEAD:
             self._waiting.append(self._pool.submit(self._prepare))
-        try:
-            return self._waiting.popleft().result()
-        except NNSegmentError:
-            raise
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise RunError(f"A batch could not be prepared ({error}); preprocess the task again.") from error
+        batch = self._waiting.popleft().result()
+        if self._stream is not None:
+            for tensor in (batch.image, batch.target):
+                # keeps the memory from being used for the next batch while the network still reads this one
+                tensor.record_stream(torch.cuda.current_stream(self.device))
+        return batch
 
     def close(self) -> None:
-        """Stop preparing batches."""
+        """Stop preparing batches; may be called twice."""
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(self._make, LoaderProcesses):
+            self._make.close()
 
     def _prepare(self) -> Batch:
-        batch = self.recipe.make(self._rng)
-        return Batch(batch.image.to(self.device), batch.target.to(self.device))
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            batch = _told(self._make)
+            batch = Batch(batch.image.to(self.device), batch.target.to(self.device))
+            if self._stream:
+                self._stream.synchronize()
+        return batch
+
+
+def patch_sampling(
+    configuration: Configuration, label_set: LabelSet, batch_size: int, foreground_fraction: float, plain: bool
+) -> PatchSampling:
+    """How patches are chosen; `plain` ones need no room for rotation and scaling."""
+    slices = (1,) if configuration.is_2d else ()
+    patch = configuration.patch_size
+    return PatchSampling(
+        slices + tuple(patch),
+        slices + tuple(patch if plain else extraction_size(patch)),
+        batch_size,
+        foreground_fraction,
+        label_set.ignore_value is not None,
+    )
+
+
+def choose_loading(settings: TrainingSettings, device: torch.device, case_bytes: int) -> Loading:
+    """Who prepares batches of a data set of `case_bytes`; `settings.loader_workers` decides unless it is −1."""
+    cpu = torch.device("cpu")
+    reference = settings.augmentation == "batchgenerators"
+    cuda = device.type == "cuda" and settings.loader_workers <= 0 and not reference
+    if cuda and case_bytes <= RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory:
+        return Loading(0, device, device)
+    workers = settings.loader_workers
+    if workers < 0:
+        workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1)) if device.type == "cuda" else 0
+    # processes share the pages of the files; a copy in each would multiply the data set
+    fits = workers == 0 and case_bytes <= RESIDENT_SHARE * _machine_bytes()
+    return Loading(workers, cpu if fits else None, device if cuda and workers == 0 else cpu)
+
+
+def _machine_bytes() -> int:
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def _maker(recipe: BatchRecipe, workers: int, seed: int | None) -> Callable[[], Batch]:
+    if workers:
+        return LoaderProcesses(recipe, workers, seed)
+    rng = np.random.default_rng(seed)
+    return lambda: recipe.make(rng)
+
+
+def _told(work: Callable[[], T]) -> T:
+    """The result of reading cases, or one sentence why there is none."""
+    try:
+        return work()
+    except NNSegmentError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError("A batch needs more memory than is free; use a smaller batch size.") from error
+    except _DAMAGE as error:
+        raise RunError(f"A batch could not be prepared ({error}); preprocess the task again.") from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OUTSIDE = -1
 """Label of voxels beyond the case, as of voxels outside its non-zero mask."""
+_MEASURED_CASES = 16
 _OPEN_CASES = 256
 """Cases kept open at a time when they are read from disk: each holds two file handles."""
 
@@ -44,18 +45,18 @@ class LoadedCase:
 class Cases:
     """The cases of a store by id, opened on first use and kept.
 
-    `resident` copies each case to `device` when it is first used; otherwise only the windows asked for are read.
+    With a `device` each case is copied there when it is first used; without, only the windows asked for are read.
     """
 
-    def __init__(self, store: PreparedStore, previous_stage: Path | None, device: torch.device, resident: bool):
-        self.store, self.previous_stage, self.device, self.resident = store, previous_stage, device, resident
-        self._open = lru_cache(maxsize=None if resident else _OPEN_CASES)(self._load)
+    def __init__(self, store: PreparedStore, previous_stage: Path | None, device: torch.device | None) -> None:
+        self.store, self.previous_stage, self.device = store, previous_stage, device
+        self._open = lru_cache(maxsize=_OPEN_CASES if device is None else None)(self._load)
 
     def __getitem__(self, case_id: str) -> LoadedCase:
         return self._open(case_id)
 
     def __reduce__(self):
-        return Cases, (self.store, self.previous_stage, self.device, self.resident)
+        return Cases, (self.store, self.previous_stage, self.device)
 
     def _load(self, case_id: str) -> LoadedCase:
         case = self.store.open(case_id)
@@ -63,7 +64,7 @@ class Cases:
             raise RunError(f"Case {case_id} has no prepared labels to train on; preprocess the task again.")
         labels = (case.labels,) if self.previous_stage is None else (case.labels, self._previous_labels(case))
         image = case.image
-        if self.resident:
+        if self.device is not None:
             image, labels = self._moved(image), tuple(self._moved(array.astype(np.int16)) for array in labels)
         return LoadedCase(case_id, image, labels, case.foreground)
 
@@ -85,6 +86,13 @@ class Cases:
                 f"found {labels.shape}; validate the previous stage again."
             )
         return labels
+
+
+def stored_bytes(store: PreparedStore, ids: Sequence[str]) -> int:
+    """Memory that all these cases would occupy, extrapolated from a few of them."""
+    some = [store.open(case_id) for case_id in ids[:: -(-len(ids) // _MEASURED_CASES)]]
+    sizes = [case.image.nbytes + (0 if case.labels is None else 2 * case.labels.size) for case in some]
+    return int(np.mean(sizes) * len(ids))
 
 
 def cut(array: np.ndarray | torch.Tensor, corner: Sequence[int], size: Sequence[int], outside: float) -> torch.Tensor:

@@ -15,9 +15,6 @@ from ..geometry import Shape
 from ..labels import Region
 from ..preprocessing.prepared import ANNOTATED
 
-SMALLEST_PLANNED_SCALE = 0.85
-"""The extraction window leaves room for this scale, although scales down to 0.7 and up to 1.4 are drawn."""
-
 
 @dataclass(frozen=True)
 class PatchSampling:
@@ -85,29 +82,3 @@ def _forced_voxel(rng: np.random.Generator, foreground: Mapping[Region, np.ndarr
 
 def _random_voxel(rng: np.random.Generator, voxels: np.ndarray | None) -> np.ndarray | None:
     return None if voxels is None or not len(voxels) else np.asarray(voxels[rng.integers(len(voxels))], int)
-
-
-def extraction_size(patch: Sequence[int], rotation_degrees: float, in_plane: bool = False) -> tuple[int, ...]:
-    """Size of the window that still holds the patch after a rotation about one axis and shrinking to 0.85.
-
-    `patch` has two or three axes. `in_plane`: axis 0 of a 3-d patch is left alone.
-    """
-    size = np.asarray(patch, float)
-    angle = np.deg2rad(min(rotation_degrees, 90.0))
-    turned = [np.abs(size @ turn) for turn in _rotations(angle, len(size))]
-    grown = np.floor(np.max([size, *turned], axis=0) / SMALLEST_PLANNED_SCALE).astype(int)
-    return (int(patch[0]), *map(int, grown[1:])) if in_plane else tuple(map(int, grown))
-
-
-def _rotations(angle: float, dimensions: int) -> list[np.ndarray]:
-    """Rotation matrices by `angle` (radians) in each plane of two axes."""
-    planes = [(0, 1)] if dimensions == 2 else [(1, 2), (2, 0), (0, 1)]
-    return [_rotation(angle, plane, dimensions) for plane in planes]
-
-
-def _rotation(angle: float, plane: tuple[int, int], dimensions: int) -> np.ndarray:
-    i, j = plane
-    matrix = np.eye(dimensions)
-    matrix[i, i] = matrix[j, j] = np.cos(angle)
-    matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
-    return matrix

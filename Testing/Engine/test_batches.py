@@ -119,10 +119,17 @@ def test_the_same_seed_gives_the_same_batches(closing):
 
 
 def test_a_damaged_case_ends_in_one_sentence_and_no_waiting(closing):
-    batches = closing(MemoryStore(broken=("two",)))
+    store = MemoryStore()
+    batches = closing(store)
+    store.broken = ("two",)
     with pytest.raises(RunError, match="two is damaged"):
         for _ in range(50):
             next(batches)
+
+
+def test_a_case_damaged_from_the_start_is_told_at_once():
+    with pytest.raises(RunError, match="one is damaged"):
+        source(MemoryStore(broken=("one",)))
 
 
 def test_no_cases_are_refused_at_once():

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from NNSegmentLib.engine.cases import cut
-from NNSegmentLib.engine.sampling import PatchSampling, draw_corner, extraction_size
+from NNSegmentLib.engine.sampling import PatchSampling, draw_corner
+from NNSegmentLib.engine.spatial import extraction_size
 from NNSegmentLib.preprocessing.prepared import ANNOTATED
 
 
@@ -18,17 +19,17 @@ def sampling(patch=(4, 4, 4), extraction=(6, 7, 4), batch=2, fraction=0.33, anno
 
 
 @pytest.mark.parametrize(
-    ("patch", "degrees", "in_plane", "expected"),
+    ("patch", "expected"),
     [
-        ((128, 128, 128), 30, False, (205, 205, 205)),
-        ((40, 56, 40), 30, False, (73, 80, 64)),
-        ((96, 160, 160), 30, False, (191, 257, 219)),
-        ((20, 256, 224), 180, True, (20, 301, 301)),
-        ((256, 224), 180, False, (301, 301)),
+        ((128, 128, 128), (205, 205, 205)),
+        ((40, 56, 40), (73, 80, 64)),
+        ((96, 160, 160), (191, 257, 219)),
+        ((20, 256, 224), (20, 301, 301)),
+        ((256, 224), (301, 301)),
     ],
 )
-def test_the_extraction_window_has_nnunets_size(patch, degrees, in_plane, expected):
-    assert extraction_size(patch, degrees, in_plane) == expected
+def test_the_extraction_window_has_nnunets_size(patch, expected):
+    assert extraction_size(patch) == expected
 
 
 @pytest.mark.parametrize(("batch", "first_forced"), [(2, 1), (3, 2), (4, 3), (7, 5), (9, 6), (12, 8)])
