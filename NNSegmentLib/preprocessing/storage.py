@@ -1,0 +1,104 @@
+"""Prepared cases on disk: arrays that are read in parts through the page cache, and JSON for where they lie.
+
+CASE.npy (float32, C, Z, Y, X) · CASE_seg.npy (Z, Y, X) · CASE_foreground.npz · CASE.json (the placement).
+CASE.json is written last: a case with it is complete.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import TaskError
+from ..labels import parse_region_key, region_key
+from ..records import from_json, read_json, to_json, write_json, written_whole
+from .prepared import Placement, PreparedCase
+
+
+def prepared_files(folder: Path, case_id: str) -> tuple[Path, Path, Path, Path]:
+    """Where the image, labels, foreground and placement of a prepared case are."""
+    folder = Path(folder)
+    endings = (".npy", "_seg.npy", "_foreground.npz", ".json")
+    return tuple(folder / (case_id + ending) for ending in endings)
+
+
+def save_prepared(prepared: PreparedCase, folder: Path) -> None:
+    """Write a prepared case; labels and foreground only if it has labels. Raises StorageError."""
+    image, labels, foreground, placement = prepared_files(folder, prepared.id)
+    _save_array(image, prepared.image)
+    if prepared.labels is not None:
+        _save_array(labels, prepared.labels)
+        with written_whole(foreground) as temporary:
+            np.savez(temporary, **{region_key(region): voxels for region, voxels in prepared.foreground.items()})
+    write_json(placement, to_json(prepared.placement))
+
+
+@dataclass(frozen=True)
+class PreparedStore:
+    """The prepared cases of one configuration."""
+
+    folder: Path
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the complete cases, sorted."""
+        return tuple(
+            sorted(path.stem for path in Path(self.folder).glob("*.json") if path.with_suffix(".npy").is_file())
+        )
+
+    def open(self, case_id: str) -> PreparedCase:
+        """A case whose image and labels are memory-mapped, read-only; raises TaskError when a file is missing."""
+        image, labels, foreground, placement = prepared_files(self.folder, case_id)
+        where = from_json(Placement, _read_json(placement))
+        array = _open_array(image)
+        if not labels.is_file():
+            return PreparedCase(case_id, array, None, where)
+        return PreparedCase(case_id, array, _open_array(labels), where, _open_foreground(foreground))
+
+
+def save_previous_stage(labels: np.ndarray, folder: Path, case_id: str) -> None:
+    """Keep the previous stage's segmentation (Z, Y, X) on the prepared grid, for a cascade; raises StorageError."""
+    kind = np.uint8 if labels.max(initial=0) < 255 else np.uint16
+    _save_array(Path(folder) / (case_id + ".npy"), labels.astype(kind, copy=False))
+
+
+def load_previous_stage(folder: Path, case_id: str) -> np.ndarray:
+    """The segmentation (Z, Y, X) kept by `save_previous_stage`, memory-mapped; raises TaskError when it is missing."""
+    return _open_array(Path(folder) / (case_id + ".npy"), "train and validate the previous stage on all folds first")
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with written_whole(path) as temporary:
+        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
+
+
+_PREPARE_AGAIN = "run 'nnsegment preprocess' again"
+
+
+def _open_array(path: Path, advice: str = _PREPARE_AGAIN) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise TaskError(f"Expected the array {path}, found nothing there; {advice}.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise TaskError(f"{path} should hold an array but is damaged or incomplete; {advice}.") from error
+
+
+def _open_foreground(path: Path) -> dict:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {parse_region_key(key): found[key] for key in found.files}
+    except FileNotFoundError as error:
+        raise TaskError(f"Expected the foreground voxels {path}, found nothing there; {_PREPARE_AGAIN}.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TaskError(f"{path} should hold foreground voxels but is damaged; {_PREPARE_AGAIN}.") from error
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return read_json(path)
+    except TaskError as error:
+        raise TaskError(f"{str(error).rstrip('.')}; {_PREPARE_AGAIN}.") from error
