@@ -1,0 +1,190 @@
+"""What there is to report about a task: everything found on disk, read once; what is missing stays empty."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ..colors import colored, load_label_colors, with_colors
+from ..errors import NNSegmentError, PlanError, TaskError
+from ..fingerprint import Fingerprint, load_fingerprint
+from ..folders import FoldFolder, ModelFolders, TaskFolders
+from ..labels import LabelSet
+from ..planning.plan import Plan, load_plan
+from ..records import read_json
+from ..run import EpochFinished, Event, Failed, Finished, Stopped, read_events
+from ..scores import CaseScores, Scores, load_scores
+from ..task import Task, load_task, parse_dataset_json
+
+T = TypeVar("T")
+_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """One run of a model: its events and, once validated, its scores."""
+
+    folder: FoldFolder
+    events: tuple[Event, ...]
+    scores: Scores | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.folder.name.removeprefix("fold_")
+
+    @property
+    def epochs(self) -> tuple[EpochFinished, ...]:
+        return tuple(event for event in self.events if isinstance(event, EpochFinished))
+
+    @property
+    def state(self) -> str:
+        """How the run stands, in a few words."""
+        last = next((e for e in reversed(self.events) if isinstance(e, (Finished, Stopped, Failed))), None)
+        if isinstance(last, Failed):
+            return f"failed: {last.text}"
+        if self.folder.checkpoint_final.is_file() or isinstance(last, Finished):
+            return "finished"
+        return "stopped, can be resumed" if isinstance(last, Stopped) else "not finished"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One configuration of one plan with all its folds."""
+
+    folders: ModelFolders
+    folds: tuple[TrainedFold, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.folders.configuration} ({self.folders.plans_name})"
+
+    @property
+    def scores(self) -> Scores | None:
+        """The validation cases of all folds together; None before the first validation."""
+        found = [fold.scores for fold in self.folds if fold.scores]
+        if not found:
+            return None
+        alike = [scores for scores in found if scores.targets == found[0].targets]
+        return Scores(found[0].targets, tuple(case for scores in alike for case in scores.cases))
+
+    def fold_of(self, case: CaseScores) -> TrainedFold:
+        """The fold that validated a case."""
+        return next(fold for fold in self.folds if fold.scores and case in fold.scores.cases)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `best` chose, from inference_information.json."""
+
+    results: Mapping[str, float]
+    """Mean foreground Dice of every model and ensemble."""
+    before_postprocessing: float | None
+    after_postprocessing: float | None
+
+    @property
+    def best(self) -> str:
+        """The first with the highest Dice: nnU-Net's rule."""
+        return max(self.results, key=self.results.get)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything the report shows."""
+
+    folders: TaskFolders
+    task: Task | None
+    """None when the raw images are gone."""
+    channels: tuple[str, ...]
+    labels: LabelSet
+    fingerprint: Fingerprint | None
+    plans: tuple[Plan, ...]
+    models: tuple[TrainedModel, ...]
+    selection: Selection | None
+
+    @property
+    def best_model(self) -> TrainedModel | None:
+        """The validated model with the highest Dice."""
+        scored = [model for model in self.models if model.scores]
+        return max(scored, key=lambda model: model.scores.dice, default=None)
+
+
+def gather(folders: TaskFolders) -> Contents:
+    """Read what exists about a task; raises TaskError when not even a dataset.json does.
+
+    A damaged file counts as missing and is named in the log.
+    """
+    models = tuple(_model(folder) for folder in folders.models())
+    channels, labels = _channels_and_labels(folders)
+    return Contents(
+        folders=folders,
+        task=_readable(load_task, folders.raw, folders.raw / "dataset.json"),
+        channels=channels,
+        labels=labels,
+        fingerprint=_readable(load_fingerprint, folders.fingerprint),
+        plans=_plans(folders),
+        models=tuple(model for model in models if model.folds),
+        selection=_readable(_selection, folders.selection),
+    )
+
+
+def _readable(read: Callable[[Path], T], path: Path, needed: Path | None = None) -> T | None:
+    if not (needed or path).is_file():
+        return None
+    try:
+        return read(path)
+    except NNSegmentError as error:
+        _log.warning("Left out of the report: %s", error)
+        return None
+
+
+def _channels_and_labels(folders: TaskFolders) -> tuple[tuple[str, ...], LabelSet]:
+    homes = [folders.raw, folders.preprocessed, *(model.folder for model in folders.models())]
+    home = next((home for home in homes if (home / "dataset.json").is_file()), None)
+    if home is None:
+        raise TaskError(
+            f"{folders.name} has no dataset.json in {folders.raw} or beside its models, so there is nothing to report; "
+            "make the task with 'nnsegment convert'."
+        )
+    channels, labels, _ = parse_dataset_json(read_json(home / "dataset.json"), home)
+    known = next((k for k in (_readable(load_label_colors, h / "labels.csv") for h in homes) if k), ())
+    return channels, colored(with_colors(labels, known))
+
+
+def _plans(folders: TaskFolders) -> tuple[Plan, ...]:
+    paths = [p for p in sorted(folders.preprocessed.glob("*.json")) if p.name not in _NO_PLANS]
+    paths = paths or [model.plan for model in folders.models()]
+    plans = {plan.name: plan for plan in (_readable(_plan_or_error, path) for path in paths) if plan}
+    return tuple(plans.values())
+
+
+def _plan_or_error(path: Path) -> Plan:
+    plan = load_plan(path)
+    if not plan.configurations:
+        raise PlanError(f"{path} has no configuration.")
+    return plan
+
+
+def _model(folders: ModelFolders) -> TrainedModel:
+    names = sorted(p.name.removeprefix("fold_") for p in folders.folder.glob("fold_*") if p.is_dir())
+    return TrainedModel(folders, tuple(_fold(folders.fold(name)) for name in names))
+
+
+def _fold(folder: FoldFolder) -> TrainedFold:
+    return TrainedFold(folder, tuple(read_events(folder.events)), _readable(load_scores, folder.summary))
+
+
+def _selection(path: Path) -> Selection:
+    values = read_json(path)
+    try:
+        best = values["best_model_or_ensemble"]
+        results = {str(name): float(dice) for name, dice in values["all_results"].items()}
+        selection = Selection(results, best.get("result_on_crossval_pre_pp"), best.get("result_on_crossval_post_pp"))
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise TaskError(f"{path} is no inference_information.json ({wrong!r}); run 'nnsegment best' again.") from wrong
+    if not results:
+        raise TaskError(f"{path} names no model; run 'nnsegment best' again.")
+    return selection

@@ -1,0 +1,266 @@
+"""The report's sections about training, scores and pictures of the results."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import NNSegmentError
+from ..folders import FoldFolder
+from ..image import read_image, read_labels
+from ..scores import CaseScores, Scores, nan_mean, shown
+from .charts import dice_figure, runs_figure
+from .contents import Contents, TrainedFold, TrainedModel
+from .curves import latest_epochs, progress_figure
+from .markup import Markup, absent, code, element, figure, folded, joined, paragraph, picture, section, table
+from .overlays import draw_overlay
+from .plots import inline_svg
+
+N_WORST = 2
+"""Worst validation cases shown beside the best one."""
+
+
+def training_section(contents: Contents) -> Markup:
+    """Learning curves of every run."""
+    lead = (
+        "The loss should fall and the Dice on small patches rise; the two losses drifting apart means that the network "
+        "learns the training cases by heart."
+    )
+    if not contents.models:
+        line = absent(f"Nothing is trained yet; run: nnsegment train {contents.folders.name} 3d_fullres 0")
+        return section("training", "Training", lead, line)
+    return section("training", "Training", lead, *(_training(model) for model in contents.models))
+
+
+def results_section(contents: Contents) -> Markup:
+    """Dice and surface distances per class and case of every validated model."""
+    lead = (
+        "Each validation case was segmented by a network that had not seen it. Dice is the overlap with the reference: "
+        "0 none, 1 identical."
+    )
+    validated = [model for model in contents.models if model.scores]
+    if not validated:
+        line = absent("No run is validated yet; a run validates itself at its end, or run: nnsegment validate")
+        return section("results", "Results", lead, line)
+    return section("results", "Results", lead, *(_results(model, contents) for model in validated))
+
+
+def selection_section(contents: Contents) -> Markup:
+    """The table of models and ensembles with the best marked."""
+    lead = "Single models and pairs of them (ensembles), compared by their mean Dice in cross-validation."
+    chosen = contents.selection
+    if chosen is None:
+        line = absent(f"No model was chosen yet; run: nnsegment best {contents.folders.name}")
+        return section("selection", "Selection", lead, line)
+    names = sorted(chosen.results, key=chosen.results.get, reverse=True)
+    rows = [(_model_name(name), shown(chosen.results[name])) for name in names]
+    return section(
+        "selection",
+        "Selection",
+        lead,
+        table(("model or ensemble", "mean Dice"), rows, best=names.index(chosen.best)),
+        paragraph(_postprocessing(chosen.before_postprocessing, chosen.after_postprocessing)),
+    )
+
+
+def pictures_section(contents: Contents) -> Markup:
+    """Outlines over the best and the worst validation cases of the best model."""
+    lead = (
+        "Reference solid, prediction dashed and paler, in the slices where they fill and differ most; radiological view: "
+        "the patient's right is on the left."
+    )
+    model = contents.best_model
+    if model is None:
+        return section("pictures", "Best and worst cases", lead, absent("There is no validated run to show yet."))
+    cases = best_and_worst(model.scores.cases)
+    names = [label.name for label in contents.labels.foreground]
+    return section(
+        "pictures",
+        "Best and worst cases",
+        lead,
+        paragraph(f"Model {model.title}; outlines: {', '.join(names)}."),
+        *(_overlay(kind, case, model, contents) for kind, case in cases),
+    )
+
+
+def prediction_section(contents: Contents) -> Markup:
+    """The command lines that apply the result."""
+    lead = "The folder IMAGES holds new cases named like the training images, one file per channel (CASE_0000, CASE_0001, …)."
+    name = shlex.quote(contents.folders.name)
+    if not contents.models:
+        return section("predict", "How to predict", lead, absent("A model has to be trained first."))
+    commands = [f"nnsegment predict -t {name} -i IMAGES -o PREDICTIONS"]
+    commands += [
+        f"nnsegment predict -t {name} -c {model.folders.configuration} -i IMAGES -o PREDICTIONS"
+        for model in contents.models
+    ]
+    return section(
+        "predict",
+        "How to predict",
+        lead,
+        paragraph("The first line applies what was selected; the others a single configuration."),
+        code("\n".join(dict.fromkeys(commands))),
+    )
+
+
+def best_and_worst(cases: Sequence[CaseScores]) -> list[tuple[str, CaseScores]]:
+    """The best case and up to `N_WORST` worst ones by mean Dice, none twice; cases without a Dice are left out."""
+    ordered = sorted((c for c in cases if not math.isnan(c.mean_dice)), key=lambda c: c.mean_dice)
+    worst = [("worst" if i == 0 else f"worst but {i}", case) for i, case in enumerate(ordered[:-1][:N_WORST])]
+    return [("best", ordered[-1]), *worst] if ordered else []
+
+
+def _training(model: TrainedModel) -> Markup:
+    told = [fold for fold in model.folds if fold.epochs]
+    if not told:
+        return joined([element("h3", model.title), absent("These folds have no record of their epochs.")])
+    overview = runs_figure({f"fold {fold.name}": fold.epochs for fold in told}, "Moving average of the quick Dice")
+    curves = [
+        folded(f"All curves of fold {f.name}", figure(inline_svg(progress_figure(f.epochs), f"Fold {f.name}")))
+        for f in told
+    ]
+    header = ("fold", "epochs", "time", "s per epoch", "quick Dice", "validation Dice", "state")
+    return joined(
+        [
+            element("h3", model.title),
+            table(header, [_run_row(fold) for fold in model.folds]),
+            figure(inline_svg(overview, f"Quick Dice of {model.title}")),
+            *curves,
+        ]
+    )
+
+
+def _run_row(fold: TrainedFold) -> tuple:
+    epochs = latest_epochs(fold.epochs)
+    validated = shown(fold.scores.dice) if fold.scores else "–"
+    if not epochs:
+        return fold.name, "–", "–", "–", "–", validated, fold.state
+    seconds = [e.seconds for e in epochs]
+    done = f"{epochs[-1].epoch} of {epochs[-1].epochs}"
+    typical = f"{np.median(seconds):.3g}"
+    return fold.name, done, _duration(sum(seconds)), typical, shown(epochs[-1].smoothed_dice), validated, fold.state
+
+
+def _results(model: TrainedModel, contents: Contents) -> Markup:
+    scores = model.scores
+    names = [contents.labels.name_of(target) for target in scores.targets]
+    colors = [_color(contents, target) for target in scores.targets]
+    dice = {name: [case.metrics[i].dice for case in scores.cases] for i, name in enumerate(names)}
+    drawn = dice_figure(dice, colors, f"Dice of {len(scores.cases)} validation cases")
+    return joined(
+        [
+            element("h3", model.title),
+            table(*_class_table(scores, names)),
+            figure(
+                inline_svg(drawn, f"Dice per class of {model.title}"),
+                "One dot per case; box: middle half; bar: median.",
+            ),
+            folded(f"All {len(scores.cases)} cases, the worst first", table(*_case_table(model, names))),
+        ]
+    )
+
+
+def _class_table(scores: Scores, names: Sequence[str]) -> tuple[tuple, list]:
+    surface = any(m.hd95_mm is not None for m in scores.mean)
+    header = ("class", "mean Dice", "± std", "median", "lowest", "cases")
+    rows = []
+    for i, (name, mean) in enumerate(zip(names, scores.mean, strict=True)):
+        values = np.array([c.metrics[i].dice for c in scores.cases if not math.isnan(c.metrics[i].dice)])
+        spread = [f"{v:.3f}" for v in (values.std(), np.median(values), values.min())] if len(values) else ["–"] * 3
+        rows.append((name, shown(mean.dice), *spread, len(values), *(_surface(mean) if surface else ())))
+    rows.append(("mean of classes", shown(scores.dice), *[""] * (len(header) - 2 + 2 * surface)))
+    return header + ((("HD95, mm", _nsd_title(scores))) if surface else ()), rows
+
+
+def _surface(metrics) -> tuple[str, str]:
+    return shown(metrics.hd95_mm, 2), shown(metrics.nsd, 3)
+
+
+def _nsd_title(scores: Scores) -> str:
+    tolerance = scores.mean[0].nsd_tolerance_mm
+    return f"surface Dice at {tolerance:g} mm" if tolerance else "surface Dice"
+
+
+def _case_table(model: TrainedModel, names: Sequence[str]) -> tuple[tuple, list]:
+    scores = model.scores
+    ordered = sorted(scores.cases, key=lambda c: (not math.isnan(c.mean_dice), c.mean_dice))
+    surface = any(m.hd95_mm is not None for m in scores.mean)
+    header = ("case", "fold", *names, *(("mean HD95, mm", "mean surface Dice") if surface else ()))
+    return header, [
+        (
+            c.case_id,
+            model.fold_of(c).name,
+            *(shown(m.dice, 3) for m in c.metrics),
+            *(_case_surface(c) if surface else ()),
+        )
+        for c in ordered
+    ]
+
+
+def _case_surface(case: CaseScores) -> tuple[str, str]:
+    values = [[getattr(m, name) for m in case.metrics] for name in ("hd95_mm", "nsd")]
+    hd95, nsd = (nan_mean(math.nan if v is None else v for v in column) for column in values)
+    return shown(hd95, 2), shown(nsd, 3)
+
+
+def _overlay(kind: str, case: CaseScores, model: TrainedModel, contents: Contents) -> Markup:
+    dice = " · ".join(
+        f"{contents.labels.name_of(t)} {shown(m.dice, 3)}"
+        for t, m in zip(model.scores.targets, case.metrics, strict=True)
+    )
+    title = f"{case.case_id} ({kind}) · Dice {dice}"
+    try:
+        return picture(_drawn(case, model.fold_of(case).folder, contents, title), title)
+    except NNSegmentError as error:
+        return absent(f"{title}: the picture is left out. {error}")
+
+
+def _drawn(case: CaseScores, fold: FoldFolder, contents: Contents, title: str) -> bytes:
+    reader = contents.task.reader if contents.task else ""
+    reference = read_labels(_reference_file(case, contents), reader)
+    prediction = read_labels(_moved(case.prediction_file, fold.validation), reader)
+    if contents.task is None:
+        image = np.zeros(reference.array.shape, np.float32)
+    else:
+        image = read_image(contents.task.case(case.case_id).images, reader).array[0]
+    return draw_overlay(image, reference.array, prediction.array, reference.geometry, contents.labels, title)
+
+
+def _reference_file(case: CaseScores, contents: Contents) -> Path:
+    kept = _moved(case.reference_file, contents.folders.reference_labels)
+    return kept if kept.is_file() or contents.task is None else contents.task.case(case.case_id).labels
+
+
+def _moved(file: Path, folder: Path) -> Path:
+    """The file where its record says, else of the same name in `folder`: model folders travel."""
+    return file if file.is_file() else folder / file.name
+
+
+def _color(contents: Contents, target) -> tuple[float, ...]:
+    found = next((label.color for label in contents.labels.foreground if label.values == target), (90, 120, 150))
+    return tuple(part / 255 for part in found)
+
+
+def _model_name(name: str) -> str:
+    members = name.removeprefix("ensemble___").split("___")
+    models = [m.split("__") for m in members if "__" in m]
+    readable = " + ".join(f"{m[-1]} ({m[-2]})" for m in models if len(m) >= 3)
+    return f"ensemble of {readable}" if name.startswith("ensemble") else readable or name
+
+
+def _postprocessing(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "Post-processing was not determined."
+    if after <= before:
+        return "Keeping only the largest component does not raise the Dice, so predictions are left as they are."
+    return f"Keeping only the largest component raises the Dice from {before:.4f} to {after:.4f} and is applied."
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
