@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
@@ -18,13 +19,15 @@ TOP_FRACTION = 0.1
 """Share of the worst voxels that the top-k cross-entropy averages."""
 
 
-def make_loss(label_set: LabelSet, *, kind: str = "dice_ce", batch_dice: bool = False) -> Loss:
+def make_loss(
+    label_set: LabelSet, *, kind: str = "dice_ce", batch_dice: bool = False, device: torch.device | str = "cpu"
+) -> Loss:
     """A function (outputs, target) → scalar; the lower the better, about −1 at its best with a Dice term.
 
     `outputs` are logits (B, n_outputs, *space), or a list of them from deep supervision, full resolution first.
     `target` holds label values (B, 1, *space), the ignore value included. `kind` is one of `run.LOSSES`.
     """
-    return DeepSupervisionLoss(SegmentationLoss(kind, batch_dice, targets_of(label_set)))
+    return DeepSupervisionLoss(SegmentationLoss(kind, batch_dice, targets_of(label_set, device)))
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,14 @@ def nearest(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Labels (B, 1, *space) on a coarser grid over the same box: the value at each new voxel's centre."""
     for axis, (n, new) in enumerate(zip(target.shape[2:], size, strict=True), start=2):
         if n != new:
-            centres = (torch.arange(new, device=target.device, dtype=torch.float64) + 0.5) * (n / new)
-            target = target.index_select(axis, centres.long())
+            target = target.index_select(axis, _centres(n, new, target.device))
     return target
+
+
+@lru_cache(maxsize=256)
+def _centres(n: int, new: int, device: torch.device) -> torch.Tensor:
+    """For each of `new` voxels, the one of `n` that holds its centre; kept, since copies to a card wait for it."""
+    return ((torch.arange(new, dtype=torch.float64) + 0.5) * (n / new)).long().to(device)
 
 
 @dataclass(frozen=True)
@@ -78,15 +86,15 @@ class Targets:
 
     def indices(self, labels: torch.Tensor) -> torch.Tensor:
         """Output indices (B, N) of labels (B, N), 0 for the ignore value."""
-        return self.table.to(labels.device)[labels.long()]
+        return self.table[labels.long()]
 
     def members(self, labels: torch.Tensor) -> torch.Tensor:
         """Membership (B, n_outputs, N) of labels (B, N) in each region, none for the ignore value."""
-        return self.table.to(labels.device)[labels.long()].movedim(-1, 1)
+        return self.table[labels.long()].movedim(-1, 1)
 
 
-def targets_of(label_set: LabelSet) -> Targets:
-    """The comparison that the labels ask for: one output per value, or one per region."""
+def targets_of(label_set: LabelSet, device: torch.device | str = "cpu") -> Targets:
+    """The comparison that the labels ask for, on `device`: one output per value, or one per region."""
     ignore = label_set.ignore_value
     n_values = max((*label_set.values, ignore or 0)) + 1
     if label_set.has_regions:
@@ -96,7 +104,7 @@ def targets_of(label_set: LabelSet) -> Targets:
     else:
         table = torch.zeros(n_values, dtype=torch.int64)
         table[list(label_set.values)] = torch.arange(len(label_set.values))
-    return Targets(table, ignore)
+    return Targets(table.to(device), ignore)
 
 
 @dataclass(frozen=True)
