@@ -114,24 +114,32 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], 
 
     Raises ModelError naming the first layer that is missing, unknown, or of another shape.
     """
+    given = require_fitting(network, weights, where)
+    with torch.no_grad():
+        for name, weight in given.items():
+            network.get_parameter(name).copy_(weight)
+
+
+def require_fitting(
+    network: torch.nn.Module, weights: Mapping[str, torch.Tensor], where: str = "the checkpoint"
+) -> dict[str, torch.Tensor]:
+    """One name of each parameter → its weight; raises ModelError as `load_weights` does. Allocates nothing."""
     names = network.state_dict(keep_vars=True)
     unknown = sorted(set(weights) - set(names))
     if unknown:
         raise ModelError(f"{where} holds the layer {unknown[0]}, which the plan's network does not have.")
-    given: dict[int, torch.Tensor] = {}
+    given: dict[int, tuple[str, torch.Tensor]] = {}
     for name, weight in weights.items():
         if weight.shape != names[name].shape:
             raise ModelError(
                 f"{where}: layer {name} should have the shape {tuple(names[name].shape)} by the plan, "
                 f"found {tuple(weight.shape)}."
             )
-        given[id(names[name])] = weight
+        given[id(names[name])] = name, weight
     missing = next((name for name, parameter in names.items() if id(parameter) not in given), None)
     if missing:
         raise ModelError(f"{where} lacks the layer {missing} of the plan's network.")
-    with torch.no_grad():
-        for parameter in {id(p): p for p in names.values()}.values():
-            parameter.copy_(given[id(parameter)])
+    return dict(given.values())
 
 
 def _on_cpu(tensor: torch.Tensor, copies: dict[tuple, torch.Tensor]) -> torch.Tensor:

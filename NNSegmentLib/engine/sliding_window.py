@@ -34,8 +34,9 @@ def predict_logits(
     progress: Progress = silent,
     message: Callable[[str], None] = lambda text: None,
 ) -> torch.Tensor:
-    """Logits (n_outputs, Z, Y, X) float32 on the CPU for a prepared image (C, Z, Y, X), averaged over the networks.
+    """Logits (n_outputs, Z, Y, X) on the CPU for a prepared image (C, Z, Y, X), averaged over the networks.
 
+    They are float16, and float32 only where half precision would overflow.
     `patch_size` has three entries, or two for networks that see planes (y, x); `mirror_axes` count its axes.
     `networks` are used one after the other, so that a sequence may load each when it is asked for.
     `mixed_precision` is half precision on CUDA only. `message` hears what a person should know.
@@ -47,16 +48,8 @@ def predict_logits(
     padded, inside = _padded(image, patch_size)
     tiles = tile_positions(padded.shape[1:], patch_size, step)
     batches = list(_in_batches(tiles, tiles_at_once or _tiles_at_once(patch_size, device)))
-    work = (networks, padded, batches, window, progress)
-    try:
-        logits = _average(*work, accumulate_on=device)
-    except RuntimeError as error:
-        if device.type == "cpu" or not _is_out_of_memory(error):
-            raise _explained(error) from error
-        message("The result does not fit into the graphics memory; it is collected in main memory, which is slower.")
-        _forget_cached_memory(device)
-        logits = _average_on_cpu(work)
-    return logits[(slice(None), *inside)]
+    work = _Work(networks, padded, batches, window, progress, message)
+    return _without_exhausting_memory(work)[(slice(None), *inside)]
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,19 @@ class _Window:
             for axes in self.flips:
                 total += network(batch.flip(axes)).flip(axes)
         return total.div_(len(self.flips) + 1)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One volume to predict."""
+
+    networks: Sequence[torch.nn.Module]
+    image: torch.Tensor
+    """(C, Z, Y, X), padded."""
+    batches: list[list[Tile]]
+    window: _Window
+    progress: Progress
+    message: Callable[[str], None]
 
 
 def tile_starts(size: int, patch: int, step: float) -> list[int]:
@@ -136,54 +142,74 @@ def _in_batches(tiles: list[Tile], n: int) -> Iterator[list[Tile]]:
     return (tiles[start : start + n] for start in range(0, len(tiles), n))
 
 
-@torch.inference_mode()
-def _average(
-    networks: Sequence[torch.nn.Module],
-    image: torch.Tensor,
-    batches: list[list[Tile]],
-    window: _Window,
-    progress: Progress,
-    accumulate_on: torch.device,
-) -> torch.Tensor:
-    """Weighted mean of all tiles and networks, float32: half-precision sums would overflow above 65504."""
-    weights = importance_map(window.patch_size).to(accumulate_on)
-    image = image.to(accumulate_on)
-    total_steps, done, total = len(networks) * len(batches), 0, None
-    progress(0, total_steps, "tiles")
-    for network in networks:
-        for tiles in batches:
-            batch = torch.stack([image[(slice(None), *tile)] for tile in tiles]).to(window.device)
-            outputs = window.look(network, batch).to(accumulate_on).mul_(weights)
-            total = outputs.new_zeros((outputs.shape[1], *image.shape[1:])) if total is None else total
-            for tile, output in zip(tiles, outputs, strict=True):
-                total[(slice(None), *tile)] += output
-            done += 1
-            progress(done, total_steps, "tiles")
-    total /= _weight_of_tiles(image.shape[1:], batches, weights).mul_(len(networks))
-    return _require_numbers(total).cpu()
-
-
-def _average_on_cpu(work: tuple) -> torch.Tensor:
+def _without_exhausting_memory(work: _Work) -> torch.Tensor:
+    """Logits on the CPU, collected on the network's device when they fit there."""
+    device = work.window.device
     try:
-        return _average(*work, accumulate_on=torch.device("cpu"))
+        return _without_overflow(work, device)
+    except RuntimeError as error:
+        if device.type == "cpu" or not _is_out_of_memory(error):
+            raise _explained(error) from error
+    work.message("The result does not fit into the graphics memory; it is collected in main memory, which is slower.")
+    _forget_cached_memory(device)
+    try:
+        return _without_overflow(work, torch.device("cpu"))
     except RuntimeError as error:
         raise _explained(error) from error
 
 
-def _weight_of_tiles(shape: Sequence[int], batches: list[list[Tile]], weights: torch.Tensor) -> torch.Tensor:
-    summed = weights.new_zeros(tuple(shape))
-    for tile in itertools.chain.from_iterable(batches):
-        summed[tile] += weights
-    return summed
-
-
-def _require_numbers(logits: torch.Tensor) -> torch.Tensor:
-    if not all(bool(torch.isfinite(channel).all()) for channel in logits):
+def _without_overflow(work: _Work, collect_on: torch.device) -> torch.Tensor:
+    """nnU-Net's half-precision sums; sums above 65504 are collected again in single precision."""
+    logits = _average(work, collect_on, torch.float16)
+    if not _are_numbers(logits):
+        work.message("The network's values exceed half precision; the image is predicted again in single precision.")
+        logits = _average(work, collect_on, torch.float32)
+    if not _are_numbers(logits):
         raise RunError(
             "The network gave values that are no numbers; check the image for extreme intensities, or predict with "
             "device cpu, which computes in full precision."
         )
-    return logits
+    return logits.cpu()
+
+
+@torch.inference_mode()
+def _average(work: _Work, collect_on: torch.device, kind: torch.dtype) -> torch.Tensor:
+    """Weighted mean of all tiles, then of all networks: logits (n_outputs, Z, Y, X).
+
+    Half precision halves the memory and, rounding where nnU-Net rounds, gives its labels even in the corners of the
+    volume, where the weights are smaller than half precision resolves.
+    """
+    weights = importance_map(work.window.patch_size).to(collect_on)
+    image = work.image.to(collect_on)
+    summed_weights = _sum_of_weights(work, weights, kind)
+    steps = [len(work.networks) * len(work.batches), 0]
+    work.progress(0, steps[0], "tiles")
+    mean = None
+    for network in work.networks:
+        total = None
+        for tiles in work.batches:
+            batch = torch.stack([image[(slice(None), *tile)] for tile in tiles]).to(work.window.device)
+            outputs = work.window.look(network, batch).to(collect_on).mul_(weights)
+            if total is None:
+                total = torch.zeros((outputs.shape[1], *image.shape[1:]), dtype=kind, device=collect_on)
+            for tile, output in zip(tiles, outputs, strict=True):
+                total[(slice(None), *tile)] += output
+            steps[1] += 1
+            work.progress(steps[1], steps[0], "tiles")
+        total /= summed_weights
+        mean = total if mean is None else mean.add_(total)
+    return mean.div_(len(work.networks)) if len(work.networks) > 1 else mean
+
+
+def _sum_of_weights(work: _Work, weights: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    summed = torch.zeros(work.image.shape[1:], dtype=kind, device=weights.device)
+    for tile in itertools.chain.from_iterable(work.batches):
+        summed[tile] += weights
+    return summed
+
+
+def _are_numbers(logits: torch.Tensor) -> bool:
+    return all(bool(torch.isfinite(channel).all()) for channel in logits)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,0 +1,227 @@
+"""Folders of images in, folders of label maps out: reading, the network and writing overlap, one failure costs one case."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ImageError, NNSegmentError, RunError
+from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_labels
+from ..model import Model
+from ..prediction import Prediction, save_prediction
+from ..progress import Progress, silent
+from ..task import Case, find_images
+from .predictor import Outputs, Predictor, Ready
+
+T = TypeVar("T")
+_CHANNEL = re.compile(r"(?<=.)_(\d{4})$")
+Finish = Callable[[Prediction], Prediction]
+
+
+@dataclass(frozen=True)
+class FileRequest:
+    """What becomes of each case."""
+
+    output: Path
+    """A folder, or the file for a single case."""
+    file_ending: str = ""
+    """Empty for the ending of the case's own image."""
+    save_probabilities: bool = False
+    overwrite: bool = True
+    previous: Path | None = None
+    """Cascade: a folder with the earlier stage's label maps `CASE.ending`; None predicts that stage."""
+    finish: Finish = lambda prediction: prediction
+    """Post-processing, applied before writing."""
+
+    def target(self, case: Case) -> Path:
+        """The label map's file."""
+        if is_image_name(self.output):
+            return self.output
+        return self.output / (case.id + (self.file_ending or file_ending(case.images[0])))
+
+    def is_done(self, case: Case) -> bool:
+        target = self.target(case)
+        npz = target.with_name(target.name[: -len(file_ending(target))] + ".npz")
+        return target.is_file() and (npz.is_file() or not self.save_probabilities)
+
+
+def predict_files(
+    predictor: Predictor, cases: Sequence[Case], request: FileRequest, progress: Progress = silent
+) -> tuple[str, ...]:
+    """Predict every case into files; returns the ids that were predicted now.
+
+    Raises ImageError before starting when files would overwrite each other. A case that fails does not keep the
+    others from being predicted; afterwards RunError names those that failed (a single case raises its own error).
+    """
+    _require_distinct_targets(cases, request)
+    wanted = [case for case in cases if request.overwrite or not request.is_done(case)]
+    failed: dict[str, NNSegmentError] = {}
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        try:
+            _predict_all(predictor, wanted, request, progress, reading, writing, failed)
+        except BaseException:
+            reading.shutdown(wait=False, cancel_futures=True)
+            writing.shutdown(wait=False, cancel_futures=True)
+            raise
+    if not is_image_name(request.output):
+        _copy_card(predictor.model, request.output)
+    _report(failed, wanted)
+    return tuple(case.id for case in wanted if case.id not in failed)
+
+
+def find_cases(inputs: Sequence[Path], model: Model) -> list[Case]:
+    """The cases in a folder of `CASE_0000.ending` files, in one image, or in one file per channel; raises ImageError.
+
+    A folder may also hold `CASE.ending` files when the model has one channel; several files are one case when the
+    model has as many channels, and a case each when it has one.
+    """
+    inputs = [Path(path) for path in inputs]
+    for path in inputs:
+        if not path.exists():
+            raise ImageError(f"Expected an image or a folder of images at {path}, found nothing there.")
+    if any(path.is_dir() for path in inputs):
+        return [case for path in inputs for case in _cases_in(path, model)]
+    if len(inputs) == 1 or len(model.channels) == 1:
+        return [Case(_case_id(path), (path,)) for path in inputs]
+    if len(inputs) == len(model.channels):
+        return [Case(_case_id(inputs[0]), tuple(inputs))]
+    raise ImageError(
+        f"The model expects {len(model.channels)} channels ({', '.join(model.channels)}, in this order), "
+        f"found {len(inputs)} files; give one file per channel, or a folder of cases."
+    )
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a path is named like an image file rather than a folder."""
+    return path.name.lower().endswith(FILE_ENDINGS) and not path.is_dir()
+
+
+def _predict_all(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    request: FileRequest,
+    progress: Progress,
+    reading: ThreadPoolExecutor,
+    writing: ThreadPoolExecutor,
+    failed: dict[str, NNSegmentError],
+) -> None:
+    """One case is read ahead and one written behind, so that at most three are in memory."""
+    progress(0, len(cases), "cases")
+    ahead = reading.submit(_read, predictor, cases[0], request) if cases else None
+    behind: tuple[Case, Future] | None = None
+    for n, case in enumerate(cases):
+        current, ahead = ahead, None
+        if n + 1 < len(cases):
+            ahead = reading.submit(_read, predictor, cases[n + 1], request)
+        outputs = _attempt(failed, case, _run, predictor, current, case, _tiles_of(case, n, len(cases), progress))
+        if behind:
+            _attempt(failed, behind[0], behind[1].result)
+        behind = (case, writing.submit(_write, predictor, case, *outputs, request)) if outputs else None
+        progress(n + 1, len(cases), "cases")
+    if behind:
+        _attempt(failed, behind[0], behind[1].result)
+
+
+def _attempt(failed: dict[str, NNSegmentError], case: Case, work: Callable[..., T], *given) -> T | None:
+    try:
+        return work(*given)
+    except NNSegmentError as error:
+        failed[case.id] = error
+        return None
+
+
+def _read(predictor: Predictor, case: Case, request: FileRequest) -> Ready:
+    _require_channel_files(case, predictor.model)
+    previous = _previous(case, request, predictor.model) if request.previous else None
+    return predictor.prepare(predictor.read(case), previous, case.id)
+
+
+def _previous(case: Case, request: FileRequest, model: Model) -> LabelMap:
+    for ending in dict.fromkeys((file_ending(case.images[0]), model.file_ending)):
+        path = request.previous / (case.id + ending)
+        if path.is_file():
+            return read_labels(path, model.plan.reader)
+    raise ImageError(f"Expected the earlier stage's label map of {case.id} in {request.previous}, found none.")
+
+
+def _run(predictor: Predictor, ready: Future[Ready], case: Case, progress: Progress) -> tuple[Ready, Outputs]:
+    return ready.result(), predictor.run(ready.result(), progress)
+
+
+def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
+    """A receiver of tile counts that reports them as the text of the case's step."""
+    return lambda done, steps, what: progress(n, total, f"{case.id}: {done} of {steps} {what}")
+
+
+def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
+    prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
+    save_prediction(prediction.on_grid(read_geometry(case.images[0])), request.target(case))
+
+
+def _cases_in(folder: Path, model: Model) -> list[Case]:
+    endings = dict.fromkeys((model.file_ending, *FILE_ENDINGS))
+    for ending in endings:
+        found = find_images(folder, ending)
+        if found:
+            return [Case(case_id, files) for case_id, files in found.items()]
+    if len(model.channels) == 1:
+        for ending in endings:
+            files = [p for p in sorted(folder.iterdir()) if p.name.endswith(ending) and not p.name.startswith(".")]
+            if files:
+                return [Case(_case_id(path), (path,)) for path in files]
+    raise ImageError(
+        f"{folder} should hold images like CASE_0000{model.file_ending} (one file per channel), found none."
+    )
+
+
+def _require_channel_files(case: Case, model: Model) -> None:
+    """A single file may hold all channels; otherwise each of them needs its file, numbered where they come numbered."""
+    suffixes = [_CHANNEL.search(path.name[: -len(file_ending(path))]) for path in case.images]
+    numbers = [int(suffix[1]) for suffix in suffixes if suffix]
+    if len(case.images) == 1 or numbers in ([], list(range(len(model.channels)))):
+        return
+    wanted = ", ".join(f"{i:04d} ({name})" for i, name in enumerate(model.channels))
+    raise ImageError(
+        f"Case {case.id} has files for the channels {', '.join(f'{n:04d}' for n in numbers)}, the model expects "
+        f"{wanted}; add the missing files or remove those of other channels."
+    )
+
+
+def _case_id(path: Path) -> str:
+    return _CHANNEL.sub("", path.name[: -len(file_ending(path))])
+
+
+def _require_distinct_targets(cases: Sequence[Case], request: FileRequest) -> None:
+    targets: dict[Path, Case] = {}
+    for case in cases:
+        target = request.target(case)
+        if target in targets:
+            raise ImageError(
+                f"{case.images[0]} and {targets[target].images[0]} would both be written to {target}; "
+                "give a folder as output and different names to the cases."
+            )
+        if target.absolute() in {path.absolute() for path in case.images}:
+            raise ImageError(f"The prediction would overwrite its image {target}; choose another output.")
+        targets[target] = case
+
+
+def _copy_card(model: Model, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("dataset.json", "plans.json"):
+        source = model.folder / name
+        if source.absolute().parent != output.absolute():
+            shutil.copyfile(source, output / name)
+
+
+def _report(failed: dict[str, NNSegmentError], cases: Sequence[Case]) -> None:
+    if not failed:
+        return
+    if len(cases) == 1:
+        raise next(iter(failed.values()))
+    details = "; ".join(f"{case_id}: {error}" for case_id, error in failed.items())
+    raise RunError(f"{len(failed)} of {len(cases)} cases could not be predicted, the others were. {details}")

@@ -1,0 +1,256 @@
+"""A model that is ready to predict: networks built, weights at hand, one image in, labels on its grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..errors import ImageError, ModelError
+from ..image import Image, LabelMap, read_image
+from ..labels import LabelSet
+from ..memory import affordable_workers
+from ..model import Model, TrainedConfiguration, require_supported_trainer
+from ..planning.plan import Configuration
+from ..prediction import Prediction
+from ..preprocessing.prepare import prepare_image, prepare_previous
+from ..preprocessing.prepared import Placement, PreparedCase
+from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
+from ..progress import Progress, silent
+from ..task import Case
+from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
+from .checkpoints import Checkpoint, load_checkpoint, load_weights, require_fitting
+from .network import UNet, build_network
+from .sliding_window import predict_logits
+
+Message = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How to predict; the defaults are nnU-Net's."""
+
+    device: str = "cpu"
+    mirroring: bool = True
+    """Average over mirrored views along the axes the model was trained with."""
+    step: float = 0.5
+    """Distance of tiles as a part of the patch; larger is faster and coarser."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image on the networks' grids."""
+
+    image: Image
+    prepared: tuple[PreparedCase, ...]
+    """One per part of the model."""
+    previous: LabelMap | None = None
+    """Cascade: the earlier stage's labels on the image's grid; None when they are still to be predicted."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the networks said: logits (n_outputs, Z, Y, X) on each part's own grid."""
+
+    logits: tuple[np.ndarray, ...]
+    placements: tuple[Placement, ...]
+
+
+class Predictor:
+    """Predicts images with a model that is loaded once.
+
+    `predict` does everything; `prepare`, `run` and `finish` are its three steps, for callers that overlap them.
+    Raises ModelError when the model cannot be loaded, RunError or OutOfMemoryError when predicting fails.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        mirroring: bool = True,
+        step: float = 0.5,
+        message: Message = lambda text: None,
+    ) -> None:
+        if not 0 < step <= 1:
+            raise ModelError(f"The step of the sliding window must lie above 0 and at most at 1, found {step}.")
+        self.model = model
+        self.message = message
+        self.settings = PredictionSettings(device, mirroring, step)
+        self._parts = tuple(_LoadedPart.load(part, model, device) for part in model.parts)
+        self._previous: dict[str, Predictor] = {}
+
+    def predict(
+        self,
+        image: Image | Case,
+        *,
+        want_probabilities: bool = False,
+        previous: LabelMap | None = None,
+        progress: Progress = silent,
+    ) -> Prediction:
+        """Labels (and probabilities) on the image's own grid.
+
+        `previous` is the earlier stage's label map for a cascade; without it that stage is predicted first.
+        Raises ImageError when the image does not fit the model.
+        """
+        case_id = image.id if isinstance(image, Case) else ""
+        image = self.read(image) if isinstance(image, Case) else image
+        ready = self.prepare(image, previous, case_id)
+        return self.finish(ready, self.run(ready, progress), want_probabilities)
+
+    def read(self, case: Case) -> Image:
+        """The case's channels as the model's reader gives them; raises ImageError."""
+        return read_image(case.images, self.model.plan.reader)
+
+    def prepare(self, image: Image, previous: LabelMap | None = None, case_id: str = "") -> Ready:
+        """Check the image and bring it to the networks' grids; raises ImageError or OutOfMemoryError."""
+        require_channels(image, self.model.channels)
+        if previous is not None:
+            require_same_shape(image, previous)
+        for part in self._parts:
+            require_memory(image, part.configuration, self.model)
+            if part.configuration.previous_stage and previous is None:
+                require_previous(part.source)
+        prepared = [
+            prepare_image(image, None, part.source.plan, part.configuration.name, self.model.label_set, case_id)
+            for part in self._parts
+        ]
+        return Ready(image, tuple(prepared), previous)
+
+    def run(self, ready: Ready, progress: Progress = silent) -> Outputs:
+        """The networks' part, on the chosen device."""
+        logits = tuple(
+            self._logits(part, self._input(part, case, ready, progress), progress)
+            for part, case in zip(self._parts, ready.prepared, strict=True)
+        )
+        return Outputs(logits, tuple(case.placement for case in ready.prepared))
+
+    def finish(self, ready: Ready, outputs: Outputs, want_probabilities: bool = False) -> Prediction:
+        """Labels on the image's grid; an ensemble averages probabilities there (nnU-Net's rule)."""
+        labels_of, geometry = self.model.label_set, ready.image.geometry
+        if len(self._parts) == 1 and not want_probabilities:
+            return Prediction(self._restored(0, outputs, labels_from_logits), geometry, labels_of)
+        mean = self._restored(0, outputs, probabilities_from_logits)
+        for k in range(1, len(self._parts)):
+            mean += self._restored(k, outputs, probabilities_from_logits)
+        mean /= len(self._parts)
+        labels = labels_of.decide(mean, probabilities=True)
+        return Prediction(labels, geometry, labels_of, mean if want_probabilities else None)
+
+    def _restored(self, k: int, outputs: Outputs, restore: Callable[..., np.ndarray]) -> np.ndarray:
+        return restore(outputs.logits[k], outputs.placements[k], self._parts[k].configuration, self.model.label_set)
+
+    def _input(self, part: _LoadedPart, case: PreparedCase, ready: Ready, progress: Progress) -> torch.Tensor:
+        """(C, Z, Y, X), in a cascade with the earlier stage's labels, predicted now if they are not there yet."""
+        if not part.configuration.previous_stage:
+            return torch.from_numpy(np.ascontiguousarray(case.image))
+        labels = ready.previous or self._earlier(part).predict(ready.image, progress=progress)
+        array = labels.array if isinstance(labels, LabelMap) else labels.labels
+        on_grid = prepare_previous(array, case.placement, part.configuration)
+        return with_previous_labels(case.image, on_grid, self.model.label_set)
+
+    def _earlier(self, part: _LoadedPart) -> Predictor:
+        name = part.configuration.name
+        if name not in self._previous:
+            source = require_previous(part.source)
+            model = Model(source.folder, (source,), self.model.label_set, self.model.channels, self.model.file_ending)
+            s = self.settings
+            self._previous[name] = Predictor(
+                model, device=s.device, mirroring=s.mirroring, step=s.step, message=self.message
+            )
+        return self._previous[name]
+
+    def _logits(self, part: _LoadedPart, image: torch.Tensor, progress: Progress) -> np.ndarray:
+        return predict_logits(
+            part.networks,
+            image,
+            part.configuration.patch_size,
+            mirror_axes=part.mirror_axes if self.settings.mirroring else (),
+            step=self.settings.step,
+            device=self.settings.device,
+            progress=progress,
+            message=self.message,
+        ).numpy()
+
+
+def require_channels(image: Image, channels: Sequence[str]) -> None:
+    """Raises ImageError when the number of channels differs from the model's."""
+    if len(image.array) != len(channels):
+        raise ImageError(
+            f"The model expects {len(channels)} channel{'s' * (len(channels) != 1)} ({', '.join(channels)}, "
+            f"in this order), found {len(image.array)}; give one file per channel."
+        )
+
+
+def require_memory(image: Image, configuration: Configuration, model: Model) -> None:
+    """Raises OutOfMemoryError when the image at the configuration's voxel size would not fit into memory."""
+    order = model.plan.transpose_forward
+    shape = [image.geometry.shape[axis] for axis in order]
+    spacing = tuple(image.geometry.spacing_mm[axis] for axis in order)
+    target = configuration.target_spacing_mm(spacing)
+    patch = (1, *configuration.patch_size)[-3:]
+    voxels = np.prod([max(n * s / t, p) for n, s, t, p in zip(shape, spacing, target, patch, strict=True)])
+    arrays = len(model.channels) + model.label_set.n_outputs + 1
+    affordable_workers(1, float(voxels) * arrays * 4 / 1e9, f"Predicting an image of {image.geometry.shape} voxels")
+
+
+class FoldNetworks(Sequence):
+    """The networks of a configuration's folds; one is in memory at a time and takes each fold's weights in turn."""
+
+    def __init__(self, network: UNet, checkpoints: Sequence[Checkpoint], device: str) -> None:
+        self._network = network.to_empty(device="cpu").eval().requires_grad_(False)
+        self._checkpoints = checkpoints
+        self._loaded = 0
+        load_weights(self._network, checkpoints[0].network_weights)
+        self._network.to(device)
+
+    def __len__(self) -> int:
+        return len(self._checkpoints)
+
+    def __getitem__(self, k: int) -> UNet:
+        if not 0 <= k < len(self):
+            raise IndexError(k)
+        if k != self._loaded:
+            load_weights(self._network, self._checkpoints[k].network_weights)
+            self._loaded = k
+        return self._network
+
+
+@dataclass(frozen=True)
+class _LoadedPart:
+    """A configuration whose checkpoints were read and found to fit its plan."""
+
+    source: TrainedConfiguration
+    networks: FoldNetworks = field(repr=False)
+    mirror_axes: tuple[int, ...] = ()
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.source.configuration
+
+    @classmethod
+    def load(cls, part: TrainedConfiguration, model: Model, device: str) -> _LoadedPart:
+        """Read and check all folds; raises ModelError."""
+        checkpoints = [load_checkpoint(member.checkpoint, mapped=True) for member in part.members]
+        network = _bare_network(part.configuration, len(model.channels), part, model.label_set)
+        for member, checkpoint in zip(part.members, checkpoints, strict=True):
+            require_supported_trainer(checkpoint.trainer_name, member.checkpoint)
+            require_fitting(network, checkpoint.network_weights, str(member.checkpoint))
+        axes = checkpoints[0].mirroring_axes or ()
+        dimensions = len(part.configuration.patch_size)
+        return cls(part, FoldNetworks(network, checkpoints, device), tuple(a for a in axes if a < dimensions))
+
+
+def _bare_network(
+    configuration: Configuration, n_channels: int, part: TrainedConfiguration, label_set: LabelSet
+) -> UNet:
+    """The network without memory for its weights, so that a wrong plan is found before anything is allocated."""
+    try:
+        with torch.device("meta"):
+            return build_network(configuration.network, n_inputs(part, n_channels, label_set), label_set.n_outputs)
+    except (RuntimeError, ValueError, TypeError, IndexError, OverflowError) as error:
+        raise ModelError(
+            f"The network described in {part.folder / 'plans.json'} cannot be built ({str(error).splitlines()[0]})."
+        ) from error
