@@ -191,7 +191,7 @@ def _configuration(c: Configuration, contents: Contents) -> dict[str, str]:
         "intensities": ", ".join(dict.fromkeys(scheme.removesuffix("Normalization") for scheme in c.normalization)),
         "stages": str(network.n_stages),
         "features": "–".join(str(f) for f in (network.features[0], network.features[-1])),
-        "parameters": f"{parameters / 1e6:.1f} million",
+        "parameters": f"{parameters:,}".replace(",", "\u202f"),
         "takes the result of": c.previous_stage or "–",
     }
 

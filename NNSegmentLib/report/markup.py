@@ -12,14 +12,10 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e7eb; --soft: #a3adb8; --line: #353c45; --paper: #15181c; --card: #1d2228; --accent: #6fa8dc;
           --good: #5cc596; --bad: #ef8078; --warn: #e0a84a; } }
-@media print {
-  :root { --ink: #000; --soft: #444; --line: #ccc; --paper: #fff; --card: #fff; --accent: #1d4f86;
-          --good: #1c6e49; --bad: #96271f; --warn: #80530a; }
-  nav { display: none } section, figure, tr { break-inside: avoid } main { max-width: none !important } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-main { max-width: 1060px; margin: 0 auto; padding: 28px 24px 64px }
+main { max-width: 940px; margin: 0 auto; padding: 28px 24px 64px }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 4px } h2 { font-size: 1.35rem; margin: 0 0 4px }
 h3 { font-size: 1.05rem; margin: 26px 0 6px } p { margin: 4px 0 12px; max-width: 78ch }
 .soft, figcaption, .lead { color: var(--soft) } a { color: var(--accent) }
@@ -35,6 +31,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } t
 figure { margin: 10px 0 18px } figure svg, figure img { max-width: 100%; height: auto; display: block }
 figure img { border-radius: 8px; border: 1px solid var(--line) } figcaption { font-size: .88rem; margin-top: 4px }
 .row { display: flex; flex-wrap: wrap; gap: 8px 26px; align-items: flex-start }
+.row figure { flex: 1 1 300px; max-width: 430px }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .5em }
 pre, code { font-family: ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; font-size: .88rem }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; overflow-x: auto; white-space: pre-wrap }
@@ -42,6 +39,12 @@ details { margin: 6px 0 12px } summary { cursor: pointer; color: var(--accent) }
 .absent { color: var(--soft); font-style: italic } .error { color: var(--bad) } .warning { color: var(--warn) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: .93rem } dt { font-weight: 600 } dd { margin: 0 }
 @media (max-width: 640px) { dl { grid-template-columns: 1fr } dd { margin-bottom: 8px } }
+@media print {
+  :root { --ink: #000; --soft: #444; --line: #ccc; --paper: #fff; --card: #fff; --accent: #1d4f86;
+          --good: #1c6e49; --bad: #96271f; --warn: #80530a; }
+  nav { display: none } figure, tr, pre, .tiles { break-inside: avoid } h2, h3, .lead { break-after: avoid }
+  main { max-width: none; padding: 0 }
+  details::details-content { content-visibility: visible; block-size: auto } }
 """
 
 

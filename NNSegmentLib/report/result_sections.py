@@ -22,6 +22,7 @@ from .plots import inline_svg
 
 N_WORST = 2
 """Worst validation cases shown beside the best one."""
+_SEEN = "The fold 'all' trains on every case, so its scores are on cases it has seen and say nothing about new ones."
 
 
 def training_section(contents: Contents) -> Markup:
@@ -154,6 +155,7 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
     return joined(
         [
             element("h3", model.title),
+            absent(_SEEN) if any(fold.name == "all" and fold.scores for fold in model.folds) else "",
             table(*_class_table(scores, names)),
             figure(
                 inline_svg(drawn, f"Dice per class of {model.title}"),
