@@ -1,0 +1,155 @@
+"""The validations of several folds as one set of predictions: every case predicted by a model that never saw it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import RunError
+from .evaluation import evaluate_folder, label_files
+from .folders import ModelFolders, TaskFolders
+from .folds import Fold, load_folds
+from .image import FILE_ENDINGS
+from .labels import LabelSet
+from .postprocessing import PostProcessing, determine_postprocessing
+from .progress import Progress, silent
+from .records import written_whole
+from .scores import Scores, case_id
+
+FoldName = int | str
+CARDS = ("plans.json", "dataset.json")
+
+
+@dataclass(frozen=True)
+class ChosenFolds:
+    """The folds every model has completely validated, and what was left out."""
+
+    folds: tuple[FoldName, ...]
+    notes: tuple[str, ...]
+
+
+def choose_folds(
+    folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName] | None, ending: str | None = None
+) -> ChosenFolds:
+    """The folds to compare models on: those asked for, else all numbered folds that every model has finished.
+
+    Raises RunError when a fold that was asked for is missing or incomplete, or none is left.
+    """
+    splits = load_folds(folders.splits) if folders.splits.is_file() else ()
+    wanted = _existing_folds(models) if folds is None else [_fold_name(fold) for fold in folds]
+    problems = {fold: [p for m in models if (p := _problem(folders, m, fold, splits, ending))] for fold in wanted}
+    notes = tuple(problem for of_fold in problems.values() for problem in of_fold)
+    chosen = tuple(fold for fold in wanted if not problems[fold])
+    if notes and folds is not None or not chosen:
+        raise RunError(notes[0] if notes else f"No fold of {folders.name} is validated yet; run 'nnsegment train'.")
+    left_out = tuple(f"Left out: {note}" for note in notes)
+    n_folds = f" of {len(splits)}" if splits else ""
+    return ChosenFolds(chosen, (f"Compared on fold {', '.join(map(str, chosen))}{n_folds}.", *left_out))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What predictions are compared with, and how."""
+
+    label_set: LabelSet
+    references: Path
+    file_ending: str | None = None
+    reader: str = ""
+    surface: bool = True
+    tolerance_mm: float = 1.0
+    workers: int = 2
+    progress: Progress = silent
+
+    def evaluate(self, folder: Path) -> Scores:
+        """Score a folder and write its summary.json."""
+        return evaluate_folder(
+            folder, self.references, self.label_set, file_ending=self.file_ending, reader=self.reader,
+            surface=self.surface, tolerance_mm=self.tolerance_mm, workers=self.workers, progress=self.progress,
+        )  # fmt: skip
+
+    def determine(self, folder: Path, scores: Scores) -> PostProcessing:
+        """Find and write the post-processing of a folder that was scored."""
+        return determine_postprocessing(
+            folder, self.references, self.label_set, scores=scores, file_ending=self.file_ending, reader=self.reader,
+            surface=self.surface, tolerance_mm=self.tolerance_mm, workers=self.workers, progress=self.progress,
+        )  # fmt: skip
+
+
+def crossvalidate(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> tuple[Path, Scores]:
+    """Gather the folds' validations into the model's crossval_results folder and score them; returns both."""
+    folder = gather(model, folds, scoring.file_ending)
+    return folder, scoring.evaluate(folder)
+
+
+def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = None) -> Path:
+    """Copy the folds' validated label maps into crossval_results_folds_… (made anew) and return that folder.
+
+    Raises RunError when a case was predicted in two folds.
+    """
+    sources: dict[str, Path] = {}
+    for fold in folds:
+        for path in label_files(model.fold(fold).validation, ending):
+            if path.name in sources:
+                raise RunError(
+                    f"Case {case_id(path)} was predicted in two folds, {sources[path.name]} and {path}; each case "
+                    "validates once, so delete the validation that does not belong to splits_final.json."
+                )
+            sources[path.name] = path
+    target = model.crossvalidation(tuple(folds))
+    shutil.rmtree(target, ignore_errors=True)
+    for path in [*sources.values(), *_sidecars(sources.values()), *cards(model)]:
+        copy(path, target / path.name)
+    return target
+
+
+def cards(model: ModelFolders) -> list[Path]:
+    """plans.json and dataset.json of a model, where it has them."""
+    return [model.folder / name for name in CARDS if (model.folder / name).is_file()]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all; raises StorageError."""
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _sidecars(paths) -> list[Path]:
+    """The files that give volumes in TIFF their voxel size."""
+    beside = [path.with_name(case_id(path) + ".json") for path in paths if path.suffix in (".tif", ".tiff")]
+    return [path for path in beside if path.is_file()]
+
+
+def _existing_folds(models: Sequence[ModelFolders]) -> list[int]:
+    found = {p.parent.name[5:] for m in models for p in m.folder.glob("fold_*/validation") if p.is_dir()}
+    return sorted(int(name) for name in found if name.isdigit())
+
+
+def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending) -> str:
+    """Why this fold of a model cannot be compared; empty when it can."""
+    validation = model.fold(fold).validation
+    if not validation.is_dir():
+        return (
+            f"Fold {fold} of {model.folder.name} has no validation; "
+            f"run 'nnsegment train {folders.name} {model.configuration} {fold}'."
+        )
+    expected = splits[fold].validation if isinstance(fold, int) and fold < len(splits) else ()
+    endings = (ending,) if ending else FILE_ENDINGS
+    present = {case_id(path) for path in validation.iterdir() if path.name.endswith(endings)}
+    missing = sorted(set(expected) - present)
+    if present and not missing:
+        return ""
+    found = f"lacks {len(missing)} of {len(expected)} validation cases ({_some(missing)})" if missing else "is empty"
+    return (
+        f"The validation of fold {fold} of {model.folder.name} {found}; "
+        f"finish it with 'nnsegment validate {folders.name} {model.configuration} {fold}'."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _fold_name(fold: FoldName) -> FoldName:
+    return int(fold) if str(fold).isdigit() else fold

@@ -1,0 +1,166 @@
+"""Which configuration, or pair of configurations, to predict with: decided by cross-validation, as nnU-Net does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from .crossvalidation import ChosenFolds, FoldName, Scoring, cards, choose_folds, copy, crossvalidate
+from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
+from .errors import InputError, RunError
+from .evaluation import SUMMARY, Scores, load_scores
+from .folders import ModelFolders, TaskFolders
+from .labels import LabelSet
+from .postprocessing_rules import PICKLE_FILE
+from .progress import Progress, silent
+from .records import write_text
+from .selection_record import (
+    POSTPROCESSED,
+    Candidate,
+    Member,
+    Selection,
+    ensemble_name,
+    instructions,
+    load_selection,
+    member_of,
+    save_selection,
+)
+
+__all__ = ["Candidate", "Member", "Selection", "find_best", "load_selection", "save_selection"]
+INSTRUCTIONS = "inference_instructions.txt"
+
+
+def find_best(
+    folders: TaskFolders,
+    label_set: LabelSet,
+    candidates: Sequence[tuple[str, str] | ModelFolders],
+    folds: Sequence[FoldName] | None = None,
+    *,
+    ensembles: bool = True,
+    require_ensembles: bool = False,
+    references: Path,
+    file_ending: str | None = None,
+    reader: str = "",
+    surface: bool = True,
+    tolerance_mm: float = 1.0,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> Selection:
+    """Compare trained configurations and all pairs of them as ensembles, and settle the best one's post-processing.
+
+    `candidates` are (plans name, configuration) or model folders; `folds` None takes those that all have finished.
+    Ensembles whose probabilities are missing are left out with a note, unless `require_ensembles`. Writes
+    crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
+    results folder. Raises RunError for missing or incomplete folds, InputError for missing probabilities.
+    """
+    models = _models(folders, candidates)
+    scoring = Scoring(label_set, Path(references), file_ending, reader, surface, tolerance_mm, workers, progress)
+    chosen = choose_folds(folders, models, folds, file_ending)
+    found = [_single(model, chosen.folds, scoring) for model in models]
+    pairs, notes = _pairs(folders, models, chosen.folds, scoring, require_ensembles) if ensembles else ((), ())
+    selection = _select(folders, chosen, [*found, *pairs], notes, scoring, ensembles)
+    save_selection(selection, folders.selection)
+    write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))
+    return selection
+
+
+@dataclass(frozen=True)
+class _Scored:
+    candidate: Candidate
+    scores: Scores
+
+    @classmethod
+    def of(cls, members: Sequence[Member], folder: Path, scores: Scores) -> _Scored:
+        dice = tuple(metrics.dice for metrics in scores.mean)
+        return cls(Candidate(tuple(members), folder, scores.foreground_mean.dice, dice), scores)
+
+
+def _models(folders: TaskFolders, candidates: Sequence[tuple[str, str] | ModelFolders]) -> list[ModelFolders]:
+    """The model folders; raises RunError when there are none or one does not exist."""
+    models = [c if isinstance(c, ModelFolders) else folders.model(*c) for c in candidates]
+    if not models:
+        raise RunError(f"There is nothing to compare for {folders.name}; train a configuration with 'nnsegment train'.")
+    for model in models:
+        if not model.folder.is_dir():
+            raise RunError(
+                f"{folders.name} has no trained {model.configuration} with {model.plans_name} (expected {model.folder}); "
+                f"run 'nnsegment train {folders.name} {model.configuration} folds'."
+            )
+    return models
+
+
+def _single(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> _Scored:
+    return _Scored.of([member_of(model)], *crossvalidate(model, folds, scoring))
+
+
+def _pairs(
+    folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName], scoring: Scoring, require: bool
+) -> tuple[tuple[_Scored, ...], tuple[str, ...]]:
+    """All ensembles of two that can be made, and why others cannot."""
+    found, notes = [], []
+    for pair in combinations(models, 2):
+        try:
+            cases = _cases(pair, folds, scoring.file_ending)
+        except InputError as missing:
+            if require:
+                raise
+            notes.append(f"Left out the ensemble {' + '.join(m.configuration for m in pair)}: {missing}")
+        else:
+            found.append(_ensemble(folders, pair, folds, cases, scoring))
+    return tuple(found), tuple(notes)
+
+
+def _cases(pair: Sequence[ModelFolders], folds: Sequence[FoldName], ending: str | None) -> list[EnsembleCase]:
+    """The validation cases of all folds with both models' probabilities; raises InputError when some are missing."""
+    return [case for f in folds for case in ensemble_cases([model.fold(f).validation for model in pair], ending)]
+
+
+def _ensemble(
+    folders: TaskFolders,
+    pair: Sequence[ModelFolders],
+    folds: Sequence[FoldName],
+    cases: Sequence[EnsembleCase],
+    scoring: Scoring,
+) -> _Scored:
+    members = [member_of(model) for model in pair]
+    folder = folders.ensembles / ensemble_name(members, folds)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_ensemble(
+        cases, folder, scoring.label_set, reader=scoring.reader, workers=scoring.workers, progress=scoring.progress
+    )
+    for card in cards(pair[0]):
+        copy(card, folder / card.name)
+    return _Scored.of(members, folder, scoring.evaluate(folder))
+
+
+def _select(
+    folders: TaskFolders,
+    chosen: ChosenFolds,
+    found: Sequence[_Scored],
+    notes: Sequence[str],
+    scoring: Scoring,
+    ensembles: bool,
+) -> Selection:
+    """The first of those with the highest Dice, and its post-processing."""
+    index = max(range(len(found)), key=lambda i: found[i].candidate.rank)
+    best = found[index]
+    rules = scoring.determine(best.candidate.folder, best.scores)
+    after = load_scores(best.candidate.folder / POSTPROCESSED / SUMMARY)
+    return Selection(
+        task=folders.name,
+        folds=chosen.folds,
+        targets=best.scores.titles,
+        candidates=tuple(scored.candidate for scored in found),
+        best_index=index,
+        ensembling_allowed=ensembles,
+        dice_after=after.foreground_mean.dice,
+        dice_after_per_target=tuple(after.of(target).dice for target in best.scores.targets),
+        postprocessing=rules,
+        postprocessing_file=best.candidate.folder / PICKLE_FILE,
+        plans_file=best.candidate.folder / "plans.json",
+        postprocessing_text=rules.describe(scoring.label_set),
+        notes=(*chosen.notes, *notes),
+    )

@@ -1,0 +1,295 @@
+"""The best configuration or ensemble, from the validations of all folds."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from NNSegmentLib.arguments import build_parser
+from NNSegmentLib.errors import InputError, ModelError, RunError
+from NNSegmentLib.evaluation import load_scores
+from NNSegmentLib.folders import Workspace
+from NNSegmentLib.folds import Fold, save_folds
+from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.records import to_json, write_json
+from NNSegmentLib.selection import find_best, load_selection
+
+LABELS = {"background": 0, "edge": 1, "core": 2}
+TWO = LabelSet.from_dataset_json({"labels": LABELS})
+SHAPE = (6, 12, 12)
+GRID = Geometry(SHAPE, (2.0, 1.0, 1.0))
+CASES = ("a", "b", "c", "d")
+SPLITS = (Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d")))
+MODELS = [("nnUNetPlans", "2d"), ("nnUNetPlans", "3d_fullres")]
+
+
+def reference(case):
+    labels = np.zeros(SHAPE, np.uint8)
+    start = CASES.index(case)
+    labels[1:5, start : start + 7, 2:9] = 1
+    labels[2:4, start + 2 : start + 5, 4:7] = 2
+    return labels
+
+
+def guess(case, share, seed):
+    """The reference as probabilities, with a share of the voxels set to another class."""
+    rng = np.random.default_rng(seed + CASES.index(case))
+    wrong = rng.random(SHAPE) < share
+    labels = np.where(wrong, rng.integers(0, 3, SHAPE), reference(case))
+    certainty = np.where(wrong, 0.5, 0.8)
+    rest = (1 - certainty) / 2
+    return np.stack([np.where(labels == value, certainty, rest) for value in range(3)]).astype(np.float32)
+
+
+class World:
+    """A workspace with references, splits and validated models."""
+
+    def __init__(self, root: Path) -> None:
+        self.folders = _task_folders(root)
+        self.references = self.folders.raw / "labelsTr"
+        for case in CASES:
+            write_labels(self.references / f"{case}.nii.gz", reference(case), GRID)
+        save_folds(SPLITS, self.folders.splits)
+
+    def validated(self, configuration, share, seed, plans="nnUNetPlans", npz=True, folds=(0, 1)):
+        model = self.folders.model(plans, configuration)
+        write_json(model.folder / "dataset.json", {"labels": LABELS})
+        write_json(model.folder / "plans.json", {})
+        for fold in folds:
+            for case in SPLITS[fold].validation:
+                self.predict(model.fold(fold).validation, case, guess(case, share, seed), npz)
+        return model
+
+    def predict(self, folder, case, probabilities, npz=True):
+        write_labels(folder / f"{case}.nii.gz", probabilities.argmax(0).astype(np.uint8), GRID)
+        if npz:
+            np.savez_compressed(folder / f"{case}.npz", probabilities=probabilities)
+
+    def best(self, candidates=MODELS, folds=None, **options):
+        return find_best(
+            self.folders, TWO, candidates, folds, references=self.references, file_ending=".nii.gz", **options
+        )
+
+
+def _task_folders(root):
+    workspace = Workspace.at(root)
+    (workspace.raw / "Dataset501_Cubes").mkdir(parents=True)
+    return workspace.task(501)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path / "my work")
+    world.validated("2d", 0.3, seed=1)
+    world.validated("3d_fullres", 0.25, seed=100)
+    return world
+
+
+def dice_by_hand(arrays):
+    """nnU-Net's foreground mean over cases given as {case: labels}."""
+    scores = []
+    for value in (1, 2):
+        pairs = [(array == value, reference(case) == value) for case, array in arrays.items()]
+        scores.append(np.mean([2 * (p & r).sum() / (p.sum() + r.sum()) for p, r in pairs]))
+    return np.mean(scores)
+
+
+def test_the_average_of_two_wins_when_their_errors_differ(world):
+    selection = world.best()
+
+    single = [dice_by_hand({c: guess(c, *of).argmax(0) for c in CASES}) for of in ((0.3, 1), (0.25, 100))]
+    both = dice_by_hand({c: (guess(c, 0.3, 1) + guess(c, 0.25, 100)).argmax(0) for c in CASES})
+    assert [c.dice for c in selection.candidates] == pytest.approx([*single, both])
+    assert both > max(single) and selection.best.title == "2d + 3d_fullres"
+    assert [m.configuration for m in selection.members] == ["2d", "3d_fullres"]
+    assert selection.folds == (0, 1)
+
+
+def test_the_best_is_post_processed_and_only_the_best(world):
+    selection = world.best()
+
+    folder = selection.best.folder
+    after = load_scores(folder / "postprocessed" / "summary.json")
+    assert selection.postprocessing.steps and selection.dice_after == after.foreground_mean.dice > selection.best.dice
+    assert selection.postprocessing_file == folder / "postprocessing.pkl" and selection.postprocessing_file.is_file()
+    written = sorted(path.parent for path in world.folders.results.rglob("postprocessing.pkl"))
+    assert written == [folder]
+
+
+def test_folders_and_names_are_nnunets(world):
+    world.best()
+
+    results = world.folders.results
+    gathered = results / "nnUNetTrainer__nnUNetPlans__2d" / "crossval_results_folds_0_1"
+    ensemble = (
+        results
+        / "ensembles"
+        / "ensemble___nnUNetTrainer__nnUNetPlans__2d___nnUNetTrainer__nnUNetPlans__3d_fullres___0_1"
+    )
+    for folder in (gathered, ensemble):
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+        assert names >= {"a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz", "summary.json", "plans.json", "dataset.json"}
+    assert np.array_equal(read_labels(gathered / "c.nii.gz").array, guess("c", 0.3, 1).argmax(0))
+
+
+def test_inference_information_has_nnunets_keys(world):
+    selection = world.best()
+
+    information = json.loads((world.folders.results / "inference_information.json").read_text())
+    assert list(information) == [
+        "folds", "dataset_name_or_id", "considered_models", "ensembling_allowed", "all_results", "best_model_or_ensemble",
+    ]  # fmt: skip
+    assert information["considered_models"][0] == {
+        "plans": "nnUNetPlans", "configuration": "2d", "trainer": "nnUNetTrainer",
+    }  # fmt: skip
+    assert list(information["all_results"])[2].startswith("ensemble___nnUNetTrainer__nnUNetPlans__2d___")
+    assert information["best_model_or_ensemble"] == {
+        "result_on_crossval_pre_pp": selection.best.dice,
+        "result_on_crossval_post_pp": selection.dice_after,
+        "postprocessing_file": str(selection.best.folder / "postprocessing.pkl"),
+        "some_plans_file": str(selection.best.folder / "plans.json"),
+        "selected_model_or_models": [
+            {"configuration": c, "trainer": "nnUNetTrainer", "plans_identifier": "nnUNetPlans"}
+            for c in ("2d", "3d_fullres")
+        ],
+    }
+
+
+def test_a_saved_selection_is_read_back_even_after_moving_the_results(world, tmp_path):
+    selection = world.best()
+
+    loaded = load_selection(world.folders.selection)
+    assert to_json(loaded) | {"notes": []} == to_json(selection) | {"notes": []}
+    assert loaded.table().splitlines()[:5] == selection.table().splitlines()[:5]
+
+    moved = world.folders.results.rename(tmp_path / "elsewhere")
+    again = load_selection(moved / "inference_information.json")
+    assert again.postprocessing == selection.postprocessing
+    assert moved in again.postprocessing_file.parents and moved in again.plans_file.parents
+
+
+def test_the_table_shows_every_class_and_marks_the_best(world):
+    selection = world.best(ensembles=False)
+
+    lines = selection.table().splitlines()
+    assert lines[0].split() == ["Dice", "edge", "core"]
+    assert lines[1].startswith("2d") and "best" not in lines[1]
+    assert lines[2].startswith("3d_fullres") and lines[2].endswith("← best")
+    assert f"{selection.dice_after:.4f}" in lines[3]
+    assert "Compared on fold 0, 1 of 2." in lines and "largest component" in lines[-1]
+
+
+def test_instructions_are_our_command_lines(world):
+    selection = world.best()
+
+    text = (world.folders.results / "inference_instructions.txt").read_text()
+    commands = [line for line in text.splitlines() if not line.startswith("#")]
+    assert [line.split()[1] for line in commands] == ["predict", "predict", "predict", "ensemble", "postprocess"]
+    parsed = [build_parser().parse_args(shlex.split(line)[1:]) for line in commands]
+    assert Path(parsed[1].model) == world.folders.results / selection.members[0].name and parsed[1].save_probabilities
+    assert parsed[4].rules == selection.postprocessing_file
+
+
+def test_the_first_of_equals_wins_and_single_models_come_before_ensembles(tmp_path):
+    world = World(tmp_path)
+    world.validated("2d", 0.3, seed=1)
+    world.validated("3d_fullres", 0.3, seed=1)
+
+    assert world.best().best.title == "2d"
+
+
+def test_a_single_configuration_needs_no_probabilities(tmp_path):
+    world = World(tmp_path)
+    world.validated("2d", 0.3, seed=1, npz=False)
+
+    selection = world.best([MODELS[0]])
+
+    assert selection.best.title == "2d"
+    assert "ensemble" not in (world.folders.results / "inference_instructions.txt").read_text()
+
+
+def test_an_ensemble_without_probabilities_is_left_out_with_a_note_unless_it_is_required(world):
+    (world.folders.model(*MODELS[1]).fold(1).validation / "d.npz").unlink()
+
+    selection = world.best()
+
+    assert len(selection.candidates) == 2
+    assert any("--save-probabilities" in note and "2d + 3d_fullres" in note for note in selection.notes)
+    with pytest.raises(InputError, match="--save-probabilities"):
+        world.best(require_ensembles=True)
+
+
+def test_only_folds_that_all_have_finished_are_compared(world):
+    (world.folders.model(*MODELS[0]).fold(1).validation / "d.nii.gz").unlink()
+
+    selection = world.best()
+
+    assert selection.folds == (0,)
+    assert any("lacks 1 of 2 validation cases (d)" in note and "nnsegment validate" in note for note in selection.notes)
+    assert (world.folders.model(*MODELS[0]).folder / "crossval_results_folds_0").is_dir()
+    with pytest.raises(RunError, match="lacks 1 of 2"):
+        world.best(folds=["0", "1"])
+
+
+def test_missing_folds_and_models_are_named(world, tmp_path):
+    with pytest.raises(RunError, match="Fold 4"):
+        world.best(folds=[0, 4])
+    with pytest.raises(RunError, match="3d_lowres"):
+        world.best([("nnUNetPlans", "3d_lowres")])
+    with pytest.raises(RunError, match="nothing to compare"):
+        world.best([])
+    empty = World(tmp_path / "empty")
+    empty.folders.model(*MODELS[0]).folder.mkdir(parents=True)
+    with pytest.raises(RunError, match="No fold"):
+        empty.best([MODELS[0]])
+
+
+def test_a_case_in_two_folds_is_refused(world):
+    world.predict(world.folders.model(*MODELS[0]).fold(1).validation, "a", guess("a", 0.1, 3))
+
+    with pytest.raises(RunError, match="Case a was predicted in two folds"):
+        world.best()
+
+
+def test_an_older_result_is_replaced_as_a_whole(world):
+    world.best()
+    stale = world.folders.model(*MODELS[0]).folder / "crossval_results_folds_0_1" / "z.nii.gz"
+    stale.touch()
+
+    world.best()
+
+    assert not stale.exists()
+
+
+def test_a_class_that_is_nowhere_does_not_hide_the_difference(world):
+    three = LabelSet.from_dataset_json({"labels": {**LABELS, "nowhere": 3}})
+
+    selection = find_best(world.folders, three, MODELS, references=world.references, ensembles=False)
+
+    assert math.isnan(selection.best.dice) and selection.best.title == "3d_fullres"
+    assert "NaN" in world.folders.selection.read_text()
+
+
+def test_model_folders_of_other_trainers_can_be_compared(world):
+    model = world.folders.model(*MODELS[0])
+    renamed = type(model)(model.folder.rename(model.folder.with_name("nnUNetTrainer_1epoch__nnUNetPlans__2d")))
+
+    selection = world.best([renamed])
+
+    assert selection.members[0].trainer == "nnUNetTrainer_1epoch"
+    assert selection.best.title == "2d (nnUNetTrainer_1epoch)"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"folds": [0], "best_model_or_ensemble": 5, "all_results": {}}', "x"])
+def test_files_that_are_no_selection_are_refused(tmp_path, content):
+    (tmp_path / "inference_information.json").write_text(content)
+
+    with pytest.raises(ModelError, match=r"inference_information\.json"):
+        load_selection(tmp_path / "inference_information.json")
