@@ -94,9 +94,11 @@ def _scheme(name: str):
 def _standardize(values: np.ndarray) -> None:
     """Zero mean and unit standard deviation in place.
 
-    The sums run in float32 over rows and in float64 over them: as exact as needed without a float64 copy.
+    The sums run in float32 over rows and in float64 over them: as exact as needed without a float64 copy. The mean is
+    taken off twice, because the mean of large values is itself rounded to float32.
     """
     rows = values.reshape(-1, values.shape[-1])
-    values -= np.float32(rows.sum(axis=1).sum(dtype=np.float64) / values.size)
+    for _ in range(2):
+        rows -= np.float32(rows.sum(axis=1).sum(dtype=np.float64) / values.size)
     variance = np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64) / values.size
-    values /= np.float32(max(np.sqrt(variance), SMALLEST_DIVISOR))
+    rows /= np.float32(max(np.sqrt(variance), SMALLEST_DIVISOR))

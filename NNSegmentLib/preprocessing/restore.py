@@ -23,19 +23,17 @@ _SLAB_VOXELS = 1 << 18
 """Voxels of the target that are worked on at once: a few arrays of this size stay in the processor's cache."""
 
 
-def restore_labels(
-    labels: np.ndarray, placement: Placement, resampling: Resampling | None = None, fill: int = 0
-) -> np.ndarray:
-    """A label map (Z, Y, X) on the prepared grid brought to the input's grid; `fill` outside the crop box.
+def restore_labels(labels: np.ndarray, placement: Placement, resampling: Resampling | None = None) -> np.ndarray:
+    """A label map (Z, Y, X) on the prepared grid brought to the input's grid; 0 outside the crop box.
 
     Labels below 0 (outside) become 0. `resampling` is linear voting unless given. Raises ModelError when the
     labels are not on the prepared grid.
     """
     _require_grid(labels.shape, placement)
-    inside = np.maximum(labels, 0).astype(_integer(int(labels.max(initial=0)), fill), copy=False)
+    inside = np.maximum(labels, 0).astype(_integer(int(labels.max(initial=0))), copy=False)
     spacings = placement.spacing_mm, placement.original_spacing_mm
     inside = resample_labels(inside, placement.crop_shape, *spacings, resampling or Resampling(order=1))
-    result = np.full(placement.geometry.shape, fill, inside.dtype)
+    result = np.zeros(placement.geometry.shape, inside.dtype)
     _crop_of(result, placement)[...] = inside
     return result
 
@@ -49,16 +47,31 @@ def labels_from_logits(
     `regions_class_order`. Voxels outside the crop box are 0. uint8, or uint16 for values of 255 and more. Raises
     ModelError when the outputs fit neither the label set nor the prepared grid.
     """
-    grid = _grid(logits, placement, configuration, label_set)
-    painted = label_set.regions_class_order if label_set.has_regions else label_set.values
-    result = np.zeros(placement.geometry.shape, _integer(max(painted, default=0)))
-    inside = _crop_of(result, placement)
-    decide = _painted if label_set.has_regions else _largest
+    _require_outputs(logits, placement, label_set)
+    result = np.zeros(placement.geometry.shape, _integer(max(_painted_values(label_set))))
+    _decide(logits, _grid(logits, placement, configuration), label_set, _crop_of(result, placement), workers)
+    return result
 
-    def fill(slab: slice) -> None:
-        inside[slab] = decide(grid.scores(logits, slab), painted, result.dtype)
 
-    in_parallel(fill, grid.slabs(), workers)
+def labels_for_next_stage(
+    logits: np.ndarray,
+    placement: Placement,
+    configuration: Configuration,
+    next_placement: Placement,
+    label_set: LabelSet,
+    workers: int = 2,
+) -> np.ndarray:
+    """The label map (Z, Y, X) on the prepared grid of the next stage of a cascade, without the way over the input's.
+
+    `placement` and `configuration` belong to the stage that gave the logits (n_outputs, Z, Y, X), `next_placement` to
+    the same case prepared for the next stage. Raises ModelError as `labels_from_logits`.
+    """
+    _require_outputs(logits, placement, label_set)
+    target = prepared_shape(next_placement)
+    result = np.zeros(target, _integer(max(_painted_values(label_set))))
+    resampling = configuration.resampling_probabilities
+    grid = _Grid(logits.shape[1:], target, placement.spacing_mm, next_placement.spacing_mm, resampling)
+    _decide(logits, grid, label_set, result, workers)
     return result
 
 
@@ -69,7 +82,8 @@ def probabilities_from_logits(
 
     Outside the crop box they are 0, the background's 1. Raises ModelError as `labels_from_logits`.
     """
-    grid = _grid(logits, placement, configuration, label_set)
+    _require_outputs(logits, placement, label_set)
+    grid = _grid(logits, placement, configuration)
     result = np.zeros((len(logits), *placement.geometry.shape), np.float32)
     if not label_set.has_regions:
         result[0] = 1.0
@@ -86,62 +100,75 @@ def probabilities_from_logits(
 
 @dataclass(frozen=True)
 class _Grid:
-    """How outputs reach the crop box: the spline order of each axis, and whether all fits slab by slab."""
+    """How outputs reach another grid: shapes and spacings (z, y, x) of both, and the rule."""
 
-    placement: Placement
-    resampling: Resampling
     shape: tuple[int, int, int]
-    """Voxels of the prepared grid."""
-    orders: tuple[int, int, int]
+    target: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    target_spacing_mm: tuple[float, float, float]
+    resampling: Resampling
+
+    @property
+    def orders(self) -> tuple[int, int, int]:
+        """Spline order along each axis."""
+        order, order_z = spline_orders(self.resampling)
+        apart = separate_axis(self.spacing_mm, self.target_spacing_mm, self.resampling.force_separate_z)
+        return tuple(order_z if axis == apart else order for axis in range(3))
 
     def slabs(self) -> list[slice]:
-        """Ranges along the first axis of the crop box; one for all when overshoot has to be limited."""
-        depth, *plane = self.placement.crop_shape
+        """Ranges along the first axis of the target; one for all when overshoot has to be limited."""
+        depth, *plane = self.target
         step = depth if self._overshoots else max(1, _SLAB_VOXELS // int(np.prod(plane)))
         return [slice(start, min(start + step, depth)) for start in range(0, depth, step)]
 
     def scores(self, logits: np.ndarray, slab: slice) -> Iterator[np.ndarray]:
-        """The resampled outputs of a slab, class by class, float32 (Z, Y, X); each is valid until the next."""
+        """The resampled outputs of a slab, class by class: new float32 arrays (Z, Y, X)."""
         if self._overshoots:
-            spacings = self.placement.spacing_mm, self.placement.original_spacing_mm
-            for output in logits:
-                yield resample_to(output[None], self.placement.crop_shape, *spacings, self.resampling)[0]
-            return
-        target = self.placement.crop_shape
-        rows = operators.rows(self.shape[0], target[0], self.orders[0], slab.start, slab.stop)
-        planes = [(axis, operators.blocks(self.shape[axis], target[axis], self.orders[axis])) for axis in (1, 2)
-                  if self.shape[axis] != target[axis]]  # fmt: skip
-        for output in logits:
-            scores = output[rows.first : rows.last].astype(np.float32)
-            if self.shape[0] != target[0]:
-                scores = operators.apply(scores, 0, (rows.moved(),))
-            for axis, parts in planes:
-                scores = operators.apply(scores, axis, parts)
-            yield scores
+            return (self._whole(output) for output in logits)
+        rows = operators.rows(self.shape[0], self.target[0], self.orders[0], slab.start, slab.stop)
+        parts = [operators.blocks(*sizes) for sizes in zip(self.shape, self.target, self.orders, strict=True)]
+        parts[0] = (rows.moved(),)
+        changing = [axis for axis in range(3) if self.shape[axis] != self.target[axis]]
+        return (_resized(output[rows.first : rows.last], changing, parts) for output in logits)
+
+    def _whole(self, output: np.ndarray) -> np.ndarray:
+        return resample_to(output[None], self.target, self.spacing_mm, self.target_spacing_mm, self.resampling)[0]
 
     @property
     def _overshoots(self) -> bool:
-        return max(self.orders) > 1 and self.shape != self.placement.crop_shape
+        return max(self.orders) > 1 and self.shape != self.target
 
 
-def _grid(logits: np.ndarray, placement: Placement, configuration: Configuration, label_set: LabelSet) -> _Grid:
-    if len(logits) != label_set.n_outputs:
-        raise ModelError(
-            f"The labels of the task need {label_set.n_outputs} network outputs, found {len(logits)}; the model was "
-            "trained for another label set."
-        )
-    _require_grid(logits.shape[1:], placement)
-    resampling = configuration.resampling_probabilities
-    order, order_z = spline_orders(resampling)
-    apart = separate_axis(placement.spacing_mm, placement.original_spacing_mm, resampling.force_separate_z)
-    orders = tuple(order_z if axis == apart else order for axis in range(3))
-    return _Grid(placement, resampling, logits.shape[1:], orders)
+def _grid(logits: np.ndarray, placement: Placement, configuration: Configuration) -> _Grid:
+    spacings = placement.spacing_mm, placement.original_spacing_mm
+    return _Grid(logits.shape[1:], placement.crop_shape, *spacings, configuration.resampling_probabilities)
+
+
+def _resized(output: np.ndarray, axes: list[int], parts: list[tuple[operators.Block, ...]]) -> np.ndarray:
+    scores = output.astype(np.float32)
+    for axis in axes:
+        scores = operators.apply(scores, axis, parts[axis])
+    return scores
+
+
+def _decide(logits: np.ndarray, grid: _Grid, label_set: LabelSet, result: np.ndarray, workers: int) -> None:
+    """Fill `result` (a view of the target) with label values, slab by slab."""
+    decide = _painted if label_set.has_regions else _largest
+    values = _painted_values(label_set)
+
+    def fill(slab: slice) -> None:
+        result[slab] = decide(grid.scores(logits, slab), values, result.dtype)
+
+    in_parallel(fill, grid.slabs(), workers)
+
+
+def _painted_values(label_set: LabelSet) -> tuple[int, ...]:
+    return label_set.regions_class_order if label_set.has_regions else label_set.values
 
 
 def _largest(scores: Iterator[np.ndarray], values: tuple[int, ...], dtype) -> np.ndarray:
     """The value of the largest output of each voxel, the first of equals."""
     best = next(scores)
-    best = best if best.flags.writeable else best.copy()
     winner = np.zeros(best.shape, dtype)
     better, candidate = np.empty(best.shape, bool), np.empty(best.shape, dtype)
     for index, score in enumerate(scores, start=1):
@@ -179,6 +206,15 @@ def _crop_of(array: np.ndarray, placement: Placement) -> np.ndarray:
     return array.transpose(placement.transpose_forward)[tuple(slice(start, start + n) for start, n in box)]
 
 
+def _require_outputs(logits: np.ndarray, placement: Placement, label_set: LabelSet) -> None:
+    if len(logits) != label_set.n_outputs:
+        raise ModelError(
+            f"The labels of the task need {label_set.n_outputs} network outputs, found {len(logits)}; the model was "
+            "trained for another label set."
+        )
+    _require_grid(logits.shape[1:], placement)
+
+
 def _require_grid(shape: tuple[int, ...], placement: Placement) -> None:
     expected = prepared_shape(placement)
     if tuple(shape) != expected:
@@ -188,5 +224,5 @@ def _require_grid(shape: tuple[int, ...], placement: Placement) -> None:
         )
 
 
-def _integer(*values: int) -> np.dtype:
-    return np.dtype(np.uint8 if max(values) < 255 else np.uint16)
+def _integer(highest: int) -> np.dtype:
+    return np.dtype(np.uint8 if highest < 255 else np.uint16)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import TaskError
+from ..errors import StorageError, TaskError
 from ..labels import parse_region_key, region_key
 from ..records import from_json, read_json, to_json, write_json, written_whole
 from .prepared import Placement, PreparedCase
@@ -28,6 +28,7 @@ def prepared_files(folder: Path, case_id: str) -> tuple[Path, Path, Path, Path]:
 def save_prepared(prepared: PreparedCase, folder: Path) -> None:
     """Write a prepared case; labels and foreground only if it has labels. Raises StorageError."""
     image, labels, foreground, placement = prepared_files(folder, prepared.id)
+    _forget(placement, labels, foreground)
     _save_array(image, prepared.image)
     if prepared.labels is not None:
         _save_array(labels, prepared.labels)
@@ -70,6 +71,18 @@ def load_previous_stage(folder: Path, case_id: str) -> np.ndarray:
     return _open_array(Path(folder) / (case_id + ".npy"), "train and validate the previous stage on all folds first")
 
 
+def _forget(*paths: Path) -> None:
+    """Remove what an earlier preparation left, so that an interrupted one is never taken for complete."""
+    for path in paths:
+        try:
+            if path.exists():
+                path.unlink()
+        except OSError as error:
+            raise StorageError(
+                f"Cannot replace {path} ({error.strerror}); choose a folder you may write to."
+            ) from error
+
+
 def _save_array(path: Path, array: np.ndarray) -> None:
     with written_whole(path) as temporary:
         np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
@@ -89,7 +102,7 @@ def _open_array(path: Path, advice: str = _PREPARE_AGAIN) -> np.ndarray:
 
 def _open_foreground(path: Path) -> dict:
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             return {parse_region_key(key): found[key] for key in found.files}
     except FileNotFoundError as error:
         raise TaskError(f"Expected the foreground voxels {path}, found nothing there; {_PREPARE_AGAIN}.") from error
