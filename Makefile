@@ -1,0 +1,35 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each builds .venv by itself.
+PYTHON ?= python3
+TORCH_VERSION ?= 2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check check-style format bench clean
+
+demo: $(READY)
+	$(BIN)/nnsegment demo $(DEMO)
+
+test: $(READY)
+	$(BIN)/python -m pytest Testing $(TEST)
+
+check-style: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: check-style
+	$(BIN)/python -m pytest Testing -m "not slow" $(TEST)
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NNSegment needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info NNSegment-demo

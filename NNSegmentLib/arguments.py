@@ -1,0 +1,189 @@
+"""The grammar of the command line; standard library only, so that help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+TASK = "task: number (4), name (Dataset004_Hippocampus) or folder"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `nnsegment`."""
+    parser = argparse.ArgumentParser(
+        prog="nnsegment",
+        description="From labelled images to a cross-validated segmentation model and its predictions.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for define in (_data, _planning, _training, _selection, _prediction, _seeing):
+        define(commands)
+    return parser
+
+
+def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("-j", "--workers", type=_positive, default=_cores(), metavar="N", help="parallel workers")
+    return parser
+
+
+def _data(commands) -> None:
+    convert = _command(commands, "convert", "make a task of a folder of images and labels")
+    convert.add_argument("source", type=Path, help="Decathlon, nnU-Net v1 or v2 folder, or a folder of images")
+    convert.add_argument(
+        "--labels", type=Path, metavar="DIR", help="folder of labels, when the source holds images only"
+    )
+    convert.add_argument("--id", type=int, metavar="N", help="data set number")
+    convert.add_argument("--name", help="data set name, without the number")
+    convert.add_argument("--in-place", action="store_true", help="use the files where they are instead of copying them")
+    check = _command(commands, "check", "find everything wrong with a task's files")
+    check.add_argument("task", help=TASK)
+    check.add_argument("--fix", action="store_true", help="mend what can be mended; originals are kept")
+
+
+def _planning(commands) -> None:
+    fingerprint = _command(commands, "fingerprint", "measure sizes, spacings and intensities of a task")
+    fingerprint.add_argument("task", help=TASK)
+    fingerprint.add_argument("--clean", action="store_true", help="measure again")
+    plan = _command(commands, "plan", "fingerprint, plan and preprocess a task")
+    plan.add_argument("task", help=TASK)
+    plan.add_argument(
+        "-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG", help="prepare only these"
+    )
+    plan.add_argument("--preset", choices=PRESETS, default="default", help="how large the networks are")
+    plan.add_argument("--gpu-memory", type=float, metavar="GB", help="GPU memory to plan for")
+    plan.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target voxel size in mm")
+    plan.add_argument("-p", "--plans", metavar="NAME", help="name of the plans file")
+    plan.add_argument("--check", action="store_true", help="check the files first")
+    plan.add_argument("--clean", action="store_true", help="measure the fingerprint again")
+    plan.add_argument("--only", action="store_true", help="do not preprocess")
+    preprocess = _command(commands, "preprocess", "prepare all cases for the planned configurations")
+    preprocess.add_argument("task", help=TASK)
+    preprocess.add_argument("-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG")
+    _plan_choice(preprocess)
+
+
+def _training(commands) -> None:
+    train = _command(commands, "train", "train one fold, or all of them, and validate it")
+    _run_choice(train)
+    train.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
+    train.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
+    train.add_argument("--device", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    train.add_argument(
+        "--save-probabilities", "--npz", action="store_true", help="keep validation probabilities for ensembles"
+    )
+    train.add_argument("--resume", "-r", action="store_true", help="go on where the run stopped")
+    train.add_argument("--settings", type=Path, metavar="FILE", help="training settings as JSON")
+    train.add_argument("--recipe", metavar="MODULE:FUNCTION", help="function that turns the settings into others")
+    train.add_argument("--pretrained", type=Path, metavar="MODEL", help="checkpoint or model folder to start from")
+    train.add_argument("--seed", type=int, metavar="N", help="make the run repeatable")
+    validate = _command(commands, "validate", "predict and score the validation cases of a trained fold again")
+    _run_choice(validate)
+    validate.add_argument("--save-probabilities", "--npz", action="store_true", help="keep probabilities for ensembles")
+
+
+def _selection(commands) -> None:
+    best = _command(commands, "best", "find the best configuration or ensemble by cross-validation")
+    best.add_argument("task", help=TASK)
+    best.add_argument("-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG")
+    best.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="folds to count (default: those trained)")
+    best.add_argument("--no-ensemble", action="store_true", help="compare single configurations only")
+    _plan_choice(best)
+    evaluate = _command(commands, "evaluate", "score predictions against references")
+    evaluate.add_argument("references", type=Path, help="folder of reference labels")
+    evaluate.add_argument("predictions", type=Path, help="folder of predictions; summary.json is written into it")
+    evaluate.add_argument(
+        "-l", "--labels", type=int, nargs="+", metavar="VALUE", help="label values, without dataset.json"
+    )
+    evaluate.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice")
+    ensemble = _command(commands, "ensemble", "average the probabilities of several predictions")
+    ensemble.add_argument("-i", "--inputs", type=Path, nargs="+", required=True, metavar="DIR")
+    ensemble.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    ensemble.add_argument("--save-probabilities", action="store_true")
+    postprocess = _command(commands, "postprocess", "find or apply post-processing (largest components)")
+    postprocess.add_argument("-i", "--input", type=Path, required=True, metavar="DIR", help="folder of predictions")
+    postprocess.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the result")
+    postprocess.add_argument("--rules", type=Path, metavar="FILE", help="postprocessing.json or .pkl to apply")
+    postprocess.add_argument("--references", type=Path, metavar="DIR", help="references to find the rules with")
+
+
+def _prediction(commands) -> None:
+    predict = _command(commands, "predict", "segment images with a trained model")
+    predict.add_argument(
+        "-i", "--input", type=Path, nargs="+", required=True, metavar="IN", help="folder, or one file per channel"
+    )
+    predict.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder, or file for a single image"
+    )
+    which = predict.add_mutually_exclusive_group(required=True)
+    which.add_argument("-t", "--task", help=TASK)
+    which.add_argument("-m", "--model", type=Path, help="model folder or zip")
+    predict.add_argument("-c", "--configuration", metavar="CONFIG", help="default: what 'best' chose")
+    predict.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained folds")
+    predict.add_argument("--no-mirroring", action="store_true", help="faster: no test-time mirroring")
+    predict.add_argument("--step", type=float, default=0.5, help="step of the sliding window, as a part of the patch")
+    predict.add_argument("--save-probabilities", action="store_true", help="write CASE.npz beside each label map")
+    predict.add_argument("--keep-existing", action="store_true", help="skip cases whose output exists")
+    predict.add_argument(
+        "--device", default="auto", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)"
+    )
+    _plan_choice(predict)
+    model = _command(commands, "model", "list, describe, export and import models")
+    model.add_argument("action", choices=("list", "info", "export", "import"))
+    model.add_argument("what", nargs="?", help="task or model folder; for import a zip")
+    model.add_argument("-o", "--output", type=Path, metavar="FILE", help="zip to write")
+
+
+def _seeing(commands) -> None:
+    diagram = _command(commands, "diagram", "draw a configuration's network")
+    diagram.add_argument("task", help=TASK)
+    diagram.add_argument("configuration", metavar="CONFIG", choices=CONFIGURATIONS)
+    diagram.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.svg")
+    _plan_choice(diagram)
+    report = _command(commands, "report", "write one HTML page about a task and its models")
+    report.add_argument("task", help=TASK)
+    report.add_argument("-o", "--output", type=Path, metavar="FILE.html")
+    _command(commands, "doctor", "tell what works on this machine, and what would mend the rest")
+    demo = _command(commands, "demo", "the whole journey on a small sample task")
+    demo.add_argument("--data", type=Path, metavar="FOLDER", help="real data instead: anything 'convert' reads")
+    demo.add_argument("--folder", type=Path, default=Path("NNSegment-demo"), help="where to work")
+    demo.add_argument("--time", type=_seconds, metavar="40s", help="training time of each fold")
+
+
+def _run_choice(parser) -> None:
+    parser.add_argument("task", help=TASK)
+    parser.add_argument("configuration", metavar="CONFIG", help=", ".join(CONFIGURATIONS))
+    parser.add_argument("fold", metavar="FOLD", help="number, 'all' (train on everything) or 'folds' (each in turn)")
+    _plan_choice(parser)
+
+
+def _plan_choice(parser) -> None:
+    parser.add_argument("-p", "--plans", metavar="NAME", help="plans file to use (default: the one made last)")
+    parser.add_argument("--preset", choices=PRESETS, help="the plan made with this preset")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    from .terminal import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _cores() -> int:
+    import os
+
+    return min(8, os.cpu_count() or 1)

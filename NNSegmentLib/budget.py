@@ -1,0 +1,91 @@
+"""Which training settings fit a plan and the time there is: nnU-Net's own for long runs, a quick recipe for short ones.
+
+nnU-Net's schedule (SGD with momentum 0.99) needs hours before it finds anything on a laptop. The quick recipe
+(AdamW with warm-up, averaged weights, light augmentation) was chosen by measurement, see Testing/benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import SettingsError
+from .planning.plan import Plan
+from .planning.presets import find_preset
+from .run import TrainingSettings, load_settings
+
+QUICK_UP_TO_S = 2 * 3600.0
+"""Time budgets up to this get the quick recipe."""
+QUICK_EPOCHS = 50
+"""Length of the small preset's schedule when neither time nor epochs are given."""
+
+
+def default_settings(plan: Plan, time_s: float | None = None, epochs: int | None = None) -> TrainingSettings:
+    """The settings for a plan when the user names none but, perhaps, the length."""
+    small = plan.name == find_preset("small").plans_name
+    if small or (time_s is not None and time_s <= QUICK_UP_TO_S):
+        return quick_settings(time_s=time_s, epochs=epochs or QUICK_EPOCHS)
+    return replace(TrainingSettings(), time_s=time_s, epochs=epochs or TrainingSettings.epochs)
+
+
+def quick_settings(**length: float | None) -> TrainingSettings:
+    """The recipe for minutes instead of days; `length` is `time_s` or `epochs`."""
+    return TrainingSettings(
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=1e-2,
+        warmup_steps=50,
+        schedule="poly",
+        weight_averaging=0.99,
+        augmentation="light",
+        mirror_axes=(),
+        validation_iterations=10,
+        validation_mirroring=False,
+        **length,
+    )
+
+
+def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: TrainingSettings | None) -> TrainingSettings:
+    """The settings that the command line asks for; a resumed run keeps those it was `stored` with.
+
+    Raises SettingsError when a resumed run is asked to change its schedule, or a recipe cannot be used.
+    """
+    if args.resume and stored is not None:
+        _require_same_schedule(args, stored)
+        return replace(stored, device=args.device or stored.device)
+    if args.settings:
+        settings = load_settings(args.settings)
+        settings = replace(settings, time_s=args.time or settings.time_s, epochs=args.epochs or settings.epochs)
+    else:
+        settings = default_settings(plan, args.time, args.epochs)
+    settings = replace(
+        settings, device=args.device or settings.device, seed=settings.seed if args.seed is None else args.seed
+    )
+    return apply_recipe(args.recipe, settings) if args.recipe else settings
+
+
+def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
+    """The settings that the function 'package.module:function' makes of the given ones; raises SettingsError."""
+    module, _, name = recipe.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), name)(settings)
+    except (ImportError, AttributeError, ValueError) as wrong:
+        raise SettingsError(f"The recipe {recipe!r} should be package.module:function; {wrong}.") from wrong
+    if not isinstance(made, TrainingSettings):
+        raise SettingsError(f"The recipe {recipe!r} should return TrainingSettings, found {type(made).__name__}.")
+    return made
+
+
+def _require_same_schedule(args: argparse.Namespace, stored: TrainingSettings) -> None:
+    asked = {"time_s": args.time, "epochs": None if args.time else args.epochs}
+    for name, value in asked.items():
+        if value is not None and value != getattr(stored, name):
+            raise SettingsError(
+                f"The run was started with {name} = {getattr(stored, name)} and a resumed run keeps its schedule; "
+                f"leave out the new value ({value}), or train again without --resume."
+            )

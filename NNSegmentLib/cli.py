@@ -1,0 +1,335 @@
+"""The command line: one subcommand per verb, each parses its arguments and calls the verb.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or bad input, 130 stopped by the user.
+Heavy modules are imported inside the subcommands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .arguments import build_parser
+from .errors import NNSegmentError
+from .terminal import Terminal
+
+STOPPED = 130
+
+
+class Stop(Exception):
+    """Work ended on the user's request; what was done so far is safe."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.command:
+        parser.print_help()
+        return 0
+    terminal = Terminal()
+    try:
+        result, text = COMMANDS[args.command](args, terminal)
+    except NNSegmentError as error:
+        return _fail(args, str(error), error.exit_code)
+    except (Stop, KeyboardInterrupt) as stop:
+        return _fail(args, str(stop) or "Stopped; what was finished is kept.", STOPPED)
+    except MemoryError:
+        return _fail(args, "The machine's memory did not suffice; close other programs or use fewer --workers.", 1)
+    except OSError as error:
+        return _fail(
+            args, f"{error.filename or 'A file'}: {error.strerror or error}; check the path and its permissions.", 1
+        )
+    finally:
+        terminal.close()
+    _show(args, result, text)
+    return 0
+
+
+def _show(args: argparse.Namespace, result: object, text: str) -> None:
+    from .records import to_json
+
+    if args.json:
+        value = to_json(result)
+        print(json.dumps(value if isinstance(value, dict) else {"result": value}, indent=1))
+    elif text:
+        print(text)
+
+
+def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
+    if args.json:
+        print(json.dumps({"error": sentence, "exit_code": code}))
+    print(f"nnsegment: {sentence}", file=sys.stderr)
+    return code
+
+
+def _convert(args, terminal):
+    from . import pipeline
+
+    task = pipeline.convert(
+        args.source, args.workspace, labels=args.labels, id=args.id, name=args.name, in_place=args.in_place,
+        workers=args.workers, progress=terminal,
+    )  # fmt: skip
+    text = (
+        f"{task.name}: {len(task.cases)} cases, channels {', '.join(c.name for c in task.channels)}, "
+        f"labels {', '.join(label.name for label in task.labels.foreground)}.\nIt is in {task.folder}."
+    )
+    return {"task": task.name, "folder": task.folder, "cases": len(task.cases)}, text
+
+
+def _check(args, terminal):
+    from . import pipeline
+    from .integrity.table import findings_table, require_no_errors
+
+    findings = pipeline.check(args.task, args.workspace, fix=args.fix, workers=args.workers, progress=terminal)
+    if args.json:
+        return {"findings": findings}, ""
+    print(findings_table(findings))
+    require_no_errors(findings)
+    return findings, ""
+
+
+def _fingerprint(args, terminal):
+    from . import pipeline
+
+    found = pipeline.extract_fingerprint(
+        args.task, args.workspace, clean=args.clean, workers=args.workers, progress=terminal
+    )
+    return (
+        found,
+        f"Fingerprint of {len(found.spacings)} cases: {pipeline.folders_of(args.task, args.workspace).fingerprint}",
+    )
+
+
+def _plan(args, terminal):
+    from . import pipeline
+    from .integrity.table import require_no_errors
+
+    if args.check:
+        require_no_errors(pipeline.check(args.task, args.workspace, workers=args.workers, progress=terminal))
+    made = pipeline.plan(
+        args.task, args.workspace, preset=args.preset, gpu_memory_gb=args.gpu_memory, spacing_mm=args.spacing,
+        name=args.plans, clean=args.clean, workers=args.workers, progress=terminal,
+    )  # fmt: skip
+    wanted = [c for c in args.configurations or () if not made.configuration(c).inherits_from]
+    if not args.only:
+        pipeline.preprocess(
+            args.task, args.workspace, configurations=wanted, plans=made.name, workers=args.workers, progress=terminal
+        )
+    return made, _plan_text(made, pipeline.folders_of(args.task, args.workspace).plan(made.name))
+
+
+def _plan_text(plan, path: Path) -> str:
+    from .terminal import table
+
+    rows = [
+        [c.name, "×".join(map(str, c.patch_size)), str(c.batch_size), " × ".join(f"{s:.3g}" for s in c.spacing_mm),
+         str(c.network.n_stages), "-".join(map(str, c.network.features))]
+        for c in plan.configurations
+    ]  # fmt: skip
+    reasons = "\n".join(f"  {decision}: {why}" for decision, why in plan.reasons.items())
+    header = ["configuration", "patch (z,y,x)", "batch", "spacing mm", "stages", "features"]
+    return f"{table(rows, header)}\n\nWhy:\n{reasons}\n\nPlan: {path}"
+
+
+def _preprocess(args, terminal):
+    from . import pipeline
+
+    done = pipeline.preprocess(
+        args.task, args.workspace, configurations=args.configurations or (), plans=args.plans, preset=args.preset,
+        workers=args.workers, progress=terminal,
+    )  # fmt: skip
+    lines = [f"{d.configuration}: {d.cases} cases in {d.folder} ({d.computed} computed now)" for d in done]
+    return done, "\n".join(lines)
+
+
+def _train(args, terminal):
+    from . import pipeline
+    from .budget import settings_from_arguments
+
+    folders = pipeline.folders_of(args.task, args.workspace)
+    plan = pipeline.plan_of(folders, args.plans, args.preset)
+    folds = _folds(args.fold, folders, pipeline)
+    settings = settings_from_arguments(args, plan)
+    runs = []
+    for fold in folds:
+        folder = folders.model(plan.name, args.configuration).fold(fold)
+        terminal.say(f"Training {plan.name} {args.configuration} fold {fold} in {folder.folder}")
+        with _stopping_cleanly(folder.stop):
+            run = pipeline.train(
+                args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
+                resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
+                workers=args.workers, progress=terminal,
+            )  # fmt: skip
+        if not run.finished:
+            raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")
+        runs.append(run)
+    return [_run_result(run) for run in runs], "\n".join(_run_text(run) for run in runs)
+
+
+def _folds(fold: str, folders, pipeline) -> list:
+    if fold != "folds":
+        return [fold]
+    return list(range(len(pipeline.folds_of(folders))))
+
+
+def _run_result(run) -> dict:
+    from .run import Finished
+
+    done = [event for event in run.events() if isinstance(event, Finished)]
+    return {
+        "configuration": run.configuration, "fold": run.fold, "folder": run.folder.folder,
+        "mean_dice": done[-1].mean_dice if done else None,
+    }  # fmt: skip
+
+
+def _run_text(run) -> str:
+    result = _run_result(run)
+    dice = result["mean_dice"]
+    scored = f"validation Dice {dice:.4f}" if dice is not None else "trained"
+    return f"{run.configuration} fold {run.fold}: {scored}, in {run.folder.folder}"
+
+
+class _stopping_cleanly:
+    """Turns the first Ctrl-C (or a termination request) into a clean stop; the second one ends at once."""
+
+    def __init__(self, stop_file: Path) -> None:
+        self._stop_file = stop_file
+
+    def __enter__(self) -> None:
+        self._before = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _frame: object) -> None:
+        if self._stop_file.exists():
+            raise KeyboardInterrupt
+        self._stop_file.parent.mkdir(parents=True, exist_ok=True)
+        self._stop_file.touch()
+
+
+def _validate(args, terminal):
+    from . import pipeline
+
+    scores = pipeline.validate(
+        args.task, args.configuration, args.fold, args.workspace, plans=args.plans, preset=args.preset,
+        save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal,
+    )  # fmt: skip
+    return scores, scores.table()
+
+
+def _best(args, terminal):
+    from . import pipeline
+
+    selection = pipeline.best(
+        args.task, args.workspace, configurations=args.configurations or (), plans=args.plans, preset=args.preset,
+        folds=args.folds, ensembles=not args.no_ensemble, workers=args.workers, progress=terminal,
+    )  # fmt: skip
+    return selection, selection.table()
+
+
+def _predict(args, terminal):
+    from . import pipeline
+
+    done = pipeline.predict(
+        args.input, args.output, args.workspace, task=args.task, model=args.model, configuration=args.configuration,
+        plans=args.plans, preset=args.preset, folds=args.folds, mirroring=not args.no_mirroring, step=args.step,
+        save_probabilities=args.save_probabilities, overwrite=not args.keep_existing, device=args.device,
+        progress=terminal, say=terminal.say,
+    )  # fmt: skip
+    return {"cases": done, "output": args.output}, f"Predicted {len(done)} cases into {args.output}"
+
+
+def _evaluate(args, terminal):
+    from . import pipeline
+
+    scores = pipeline.evaluate(
+        args.predictions,
+        args.references,
+        args.labels,
+        tolerance_mm=args.tolerance,
+        workers=args.workers,
+        progress=terminal,
+    )
+    return scores, scores.table()
+
+
+def _ensemble(args, terminal):
+    from . import pipeline
+
+    done = pipeline.ensemble(
+        args.inputs, args.output, save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal
+    )
+    return {"cases": done, "output": args.output}, f"Averaged {len(done)} cases into {args.output}"
+
+
+def _postprocess(args, terminal):
+    from . import pipeline
+
+    steps = pipeline.postprocess(
+        args.input, args.output, rules=args.rules, references=args.references, workers=args.workers, progress=terminal
+    )
+    return steps, steps.describe()
+
+
+def _report(args, terminal):
+    from . import pipeline
+
+    path = pipeline.write_report(args.task, args.output, args.workspace, terminal)
+    return {"report": path}, f"Report: {path}"
+
+
+def _diagram(args, terminal):
+    from . import pipeline
+
+    path = pipeline.diagram(
+        args.task, args.configuration, args.output, args.workspace, plans=args.plans, preset=args.preset
+    )
+    return {"diagram": path}, f"Diagram: {path}"
+
+
+def _model(args, terminal):
+    from . import exchange
+
+    return getattr(exchange, f"{args.action}_command")(args, terminal)
+
+
+def _doctor(args, terminal):
+    from .doctor import examine
+
+    findings = examine(args.workspace)
+    return {"checks": findings}, "\n".join(str(f) for f in findings)
+
+
+def _demo(args, terminal):
+    from .demo import run_demo
+
+    outcome = run_demo(args.folder, data=args.data, seconds=args.time, say=terminal.say, progress=terminal)
+    return outcome, outcome.text()
+
+
+COMMANDS: dict[str, Callable] = {
+    "convert": _convert,
+    "check": _check,
+    "fingerprint": _fingerprint,
+    "plan": _plan,
+    "preprocess": _preprocess,
+    "train": _train,
+    "validate": _validate,
+    "best": _best,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "ensemble": _ensemble,
+    "postprocess": _postprocess,
+    "report": _report,
+    "diagram": _diagram,
+    "model": _model,
+    "doctor": _doctor,
+    "demo": _demo,
+}

@@ -1,0 +1,107 @@
+"""What works on this machine, what does not, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import StorageError
+from .folders import Workspace
+from .memory import available_gb
+from .records import written_whole
+
+PACKAGES = {
+    "numpy": "arrays",
+    "scipy": "splines",
+    "SimpleITK": "image files",
+    "nibabel": "NIfTI headers",
+    "torch": "training and prediction",
+    "batchgenerators": "the reference augmentation",
+    "psutil": "memory and processes",
+    "matplotlib": "curves and reports",
+    "tqdm": "progress bars",
+}
+SLOW_TORCH = "2.9."
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+    """What mends it; empty when all is well."""
+
+    def __str__(self) -> str:
+        line = f"{'ok  ' if self.ok else 'MISS'}  {self.name}: {self.found}"
+        return line + (f"\n      → {self.advice}" if self.advice else "")
+
+
+def examine(workspace: Path | None = None) -> list[Check]:
+    """All checks, the quick ones first; torch is imported only to ask it for devices."""
+    return [
+        _python(),
+        *[_package(name, use) for name, use in PACKAGES.items()],
+        *_devices(),
+        _memory(),
+        *_roots(workspace),
+    ]
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check(
+        "Python", ok, f"{platform.python_version()} on {platform.platform()}", "" if ok else "Use Python 3.11 or newer."
+    )
+
+
+def _package(name: str, use: str) -> Check:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, f"not installed (needed for {use})", f"pip install {name.lower()}")
+    if name == "torch" and version.startswith(SLOW_TORCH):
+        return Check(
+            name, False, f"{version} computes 3D convolutions several times slower", "pip install 'torch!=2.9.*'"
+        )
+    return Check(name, True, version)
+
+
+def _devices() -> list[Check]:
+    try:
+        from .engine.devices import describe_devices
+    except ImportError:
+        return []
+    return [Check("device", True, text) for text in describe_devices()]
+
+
+def _memory() -> Check:
+    free = available_gb()
+    ok = free >= 4
+    return Check("memory", ok, f"{free:.1f} GB free", "" if ok else "Close other programs; 4 GB should be free.")
+
+
+def _roots(workspace: Path | None) -> list[Check]:
+    place = Workspace.find(workspace)
+    return [_root(name, getattr(place, name)) for name in ("raw", "preprocessed", "results")]
+
+
+def _root(name: str, folder: Path) -> Check:
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    try:
+        with written_whole(existing / ".nnsegment-test"):
+            pass
+        (existing / ".nnsegment-test").unlink()
+    except StorageError as error:
+        return Check(
+            f"{name} folder", False, f"{folder} cannot be written ({error})", "Choose another with --workspace."
+        )
+    ok = free > 5
+    return Check(f"{name} folder", ok, f"{folder}, {free:.0f} GB free", "" if ok else "Free some disk space.")

@@ -1,0 +1,104 @@
+"""What a person sees while a verb works: a bar with the time left on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+QUIET_S = 2.0
+"""Work shorter than this shows nothing."""
+LINE_EVERY_S = 10.0
+"""Piped output gets a line at most this often."""
+
+
+class Terminal:
+    """A progress receiver; `terminal(done, total, what)` draws, `terminal.close()` ends the line."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._bar = None
+        self._what = ""
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        if what != self._what:
+            self._begin(what)
+        if time.monotonic() - self._started < QUIET_S and self._bar is None:
+            return
+        if self._stream.isatty():
+            self._draw(done, total, what)
+        elif done == total or time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._line(done, total, what)
+
+    def say(self, text: str) -> None:
+        """A line of text, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _begin(self, what: str) -> None:
+        self.close()
+        self._what, self._started, self._last_line = what, time.monotonic(), time.monotonic()
+
+    def _draw(self, done: int, total: int, what: str) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=what, initial=done, file=self._stream, leave=True, mininterval=0.2)
+            self._bar.start_t -= time.monotonic() - self._started
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def _line(self, done: int, total: int, what: str) -> None:
+        passed = time.monotonic() - self._started
+        left = f", about {duration(passed / done * (total - done))} left" if 0 < done < total else ""
+        self._stream.write(f"{what}: {done} of {total}{left}\n")
+        self._stream.flush()
+        self._last_line = time.monotonic()
+
+
+def duration(seconds: float) -> str:
+    """A time span as people write it: '45 s', '12 min', '3 h 20 min', '2 d 4 h'."""
+    seconds = int(round(seconds))
+    if seconds < 90:
+        return f"{seconds} s"
+    minutes, hours = round(seconds / 60), seconds // 3600
+    if minutes < 90:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{hours} h {round(seconds % 3600 / 60)} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of '90', '30m', '2h', '1h30m', '45s', '1d'; raises ValueError."""
+    import re
+
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms]?)", text.strip().lower())
+    rebuilt = "".join(number + unit for number, unit in parts)
+    if not parts or rebuilt != re.sub(r"\s", "", text.strip().lower()):
+        raise ValueError(f"a time is written like 30m, 2h or 1h30m, found {text!r}")
+    scale = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+    return sum(float(number) * scale[unit] for number, unit in parts)
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Rows as aligned columns under a header."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]
+    ]
+    return "\n".join(
+        [lines[0].rstrip(), "  ".join("-" * width for width in widths), *[line.rstrip() for line in lines[1:]]]
+    )

@@ -1,0 +1,70 @@
+"""Durations, tables and what is shown while working."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from NNSegmentLib import terminal
+from NNSegmentLib.terminal import Terminal, duration, parse_duration, table
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d 2h", 93600)]
+)
+def test_times_are_read_as_people_write_them(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 parsecs", "m30", "-5m"])
+def test_other_texts_are_no_times(text):
+    with pytest.raises(ValueError, match="written like 30m"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.4, "12 s"), (300, "5 min"), (7260, "2 h 1 min"), (200000, "2 d 7 h")]
+)
+def test_times_are_shown_in_two_units_at_most(seconds, text):
+    assert duration(seconds) == text
+
+
+@given(st.integers(1, 10**6))
+def test_a_shown_duration_is_read_back_within_its_precision(seconds):
+    back = parse_duration(duration(seconds).replace("min", "m"))
+
+    assert abs(back - seconds) <= max(31, 0.05 * seconds)
+
+
+def test_a_table_aligns_its_columns():
+    text = table([["2d", "0.81"], ["3d_fullres", "0.9"]], ["configuration", "Dice"])
+
+    assert [line.index(word) for line, word in zip(text.splitlines()[2:], ["0.81", "0.9"], strict=True)] == [15, 15]
+
+
+def test_short_work_shows_nothing():
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    for done in range(4):
+        shown(done, 3, "Reading")
+
+    assert stream.getvalue() == ""
+
+
+def test_piped_work_tells_the_time_left_in_plain_lines(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    shown(0, 4, "Reading")
+    now[0] = 30.0
+    shown(1, 4, "Reading")
+    now[0] = 31.0
+    shown(2, 4, "Reading")
+
+    assert stream.getvalue() == "Reading: 1 of 4, about 2 min left\n"
