@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import ImageError, StorageError
 from .geometry import Geometry
-from .image import write_labels
+from .image import file_ending, write_labels
 from .labels import LabelSet
 from .records import written_whole
 
@@ -44,18 +44,18 @@ class Prediction:
         )
 
 
-def save_prediction(prediction: Prediction, path: Path) -> None:
+def save_prediction(prediction: Prediction, path: Path, geometry: Geometry | None = None) -> None:
     """Write the label map to `path`, and probabilities beside it as `CASE.npz`, key `probabilities`.
 
-    Each file is whole or absent; the label map comes last, so that its presence means the case is done.
-    Raises StorageError.
+    `geometry` is the image file's own grid, to which labels that were predicted on a re-oriented copy are turned
+    back; probabilities keep the reader's axis order, as in nnU-Net. Each file is whole or absent; the label map comes
+    last, so that its presence means the case is done. Raises StorageError.
     """
-    from .image import file_ending
-
     if prediction.probabilities is not None:
         stem = path.name[: -len(file_ending(path))]
         save_probabilities(prediction.probabilities, path.with_name(stem + ".npz"))
-    write_labels(path, prediction.labels, prediction.geometry)
+    turned = replace(prediction, probabilities=None).on_grid(geometry or prediction.geometry)
+    write_labels(path, turned.labels, turned.geometry)
 
 
 def save_probabilities(probabilities: np.ndarray, path: Path) -> None:

@@ -160,7 +160,7 @@ def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
 
 def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
     prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
-    save_prediction(prediction.on_grid(read_geometry(case.images[0])), request.target(case))
+    save_prediction(prediction, request.target(case), read_geometry(case.images[0]))
 
 
 def _cases_in(folder: Path, model: Model) -> list[Case]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..errors import ImageError, ModelError
+from ..errors import ImageError, ModelError, SettingsError
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
 from ..memory import affordable_workers
@@ -22,6 +22,7 @@ from ..progress import Progress, silent
 from ..task import Case
 from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
 from .checkpoints import Checkpoint, load_checkpoint, load_weights, require_fitting
+from .devices import choose_device, keep_freed_memory
 from .network import UNet, build_network
 from .sliding_window import predict_logits
 
@@ -62,22 +63,26 @@ class Predictor:
     """Predicts images with a model that is loaded once.
 
     `predict` does everything; `prepare`, `run` and `finish` are its three steps, for callers that overlap them.
-    Raises ModelError when the model cannot be loaded, RunError or OutOfMemoryError when predicting fails.
+    Raises ModelError when the model cannot be loaded, SettingsError for an unknown device or step,
+    RunError or OutOfMemoryError when predicting fails.
     """
 
     def __init__(
         self,
         model: Model,
         *,
-        device: str = "cpu",
+        device: str = "auto",
         mirroring: bool = True,
         step: float = 0.5,
         message: Message = lambda text: None,
     ) -> None:
         if not 0 < step <= 1:
-            raise ModelError(f"The step of the sliding window must lie above 0 and at most at 1, found {step}.")
+            raise SettingsError(f"The step of the sliding window must lie above 0 and at most at 1, found {step}.")
         self.model = model
         self.message = message
+        device = str(choose_device(device))
+        keep_freed_memory()
+        torch.backends.cudnn.benchmark = True  # all tiles have one shape
         self.settings = PredictionSettings(device, mirroring, step)
         self._parts = tuple(_LoadedPart.load(part, model, device) for part in model.parts)
         self._previous: dict[str, Predictor] = {}
@@ -233,6 +238,7 @@ class _LoadedPart:
     @classmethod
     def load(cls, part: TrainedConfiguration, model: Model, device: str) -> _LoadedPart:
         """Read and check all folds; raises ModelError."""
+        _require_channels_of_plan(part, len(model.channels))
         checkpoints = [load_checkpoint(member.checkpoint, mapped=True) for member in part.members]
         network = _bare_network(part.configuration, len(model.channels), part, model.label_set)
         for member, checkpoint in zip(part.members, checkpoints, strict=True):
@@ -241,6 +247,15 @@ class _LoadedPart:
         axes = checkpoints[0].mirroring_axes or ()
         dimensions = len(part.configuration.patch_size)
         return cls(part, FoldNetworks(network, checkpoints, device), tuple(a for a in axes if a < dimensions))
+
+
+def _require_channels_of_plan(part: TrainedConfiguration, n_channels: int) -> None:
+    found = {len(part.configuration.normalization), len(part.configuration.use_mask_for_norm)} - {n_channels}
+    if found:
+        raise ModelError(
+            f"The plan in {part.folder} normalises {found.pop()} channels, its dataset.json names {n_channels}; "
+            "the model folder is incomplete or mixed up, copy it again."
+        )
 
 
 def _bare_network(

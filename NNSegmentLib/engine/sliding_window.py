@@ -12,6 +12,7 @@ import torch
 
 from ..errors import OutOfMemoryError, RunError
 from ..progress import Progress, silent
+from .devices import autocast, memory_errors
 
 Tile = tuple[int | slice, slice, slice]
 """Where a tile lies in (Z, Y, X); an int along z for networks that see single planes."""
@@ -19,6 +20,8 @@ WEIGHT_MAX = 10.0
 """Weight of a tile's centre; nnU-Net scales the Gaussian so that its half-precision values keep their digits."""
 _CPU_VOXELS, _CUDA_VOXELS = 50_000, 4_000_000
 """Voxels worth one forward pass: smaller tiles are joined into a batch until they reach this."""
+
+_ADVICE = "close other programs, use device cpu, or predict with a configuration of larger voxels"
 
 
 def predict_logits(
@@ -69,7 +72,7 @@ class _Window:
 
     def look(self, network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
         """Logits (B, n_outputs, *patch) float32 of a batch (B, C, *patch), averaged over mirrored views."""
-        with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.half):
+        with autocast(self.device, torch.float16 if self.half else None):
             total = network(batch).float()
             for axes in self.flips:
                 total += network(batch.flip(axes)).flip(axes)
@@ -146,16 +149,16 @@ def _without_exhausting_memory(work: _Work) -> torch.Tensor:
     """Logits on the CPU, collected on the network's device when they fit there."""
     device = work.window.device
     try:
-        return _without_overflow(work, device)
-    except RuntimeError as error:
-        if device.type == "cpu" or not _is_out_of_memory(error):
-            raise _explained(error) from error
+        with memory_errors(_ADVICE):
+            return _without_overflow(work, device)
+    except OutOfMemoryError:
+        if device.type == "cpu":
+            raise
     work.message("The result does not fit into the graphics memory; it is collected in main memory, which is slower.")
-    _forget_cached_memory(device)
-    try:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with memory_errors(_ADVICE):
         return _without_overflow(work, torch.device("cpu"))
-    except RuntimeError as error:
-        raise _explained(error) from error
 
 
 def _without_overflow(work: _Work, collect_on: torch.device) -> torch.Tensor:
@@ -210,21 +213,3 @@ def _sum_of_weights(work: _Work, weights: torch.Tensor, kind: torch.dtype) -> to
 
 def _are_numbers(logits: torch.Tensor) -> bool:
     return all(bool(torch.isfinite(channel).all()) for channel in logits)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
-
-
-def _explained(error: RuntimeError) -> Exception:
-    if _is_out_of_memory(error) or "can't allocate memory" in str(error):
-        return OutOfMemoryError(
-            "Predicting this image needs more memory than there is; close other programs, use device cpu, "
-            "or predict with a configuration of coarser voxels."
-        )
-    return error
-
-
-def _forget_cached_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from NNSegmentLib.engine import sliding_window
 from NNSegmentLib.engine.sliding_window import importance_map, predict_logits, tile_positions, tile_starts
 from NNSegmentLib.errors import OutOfMemoryError, RunError
 
@@ -150,8 +151,32 @@ def test_exhausted_memory_is_explained():
         def forward(self, x):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    with pytest.raises(OutOfMemoryError, match="more memory than there is"):
+    with pytest.raises(OutOfMemoryError, match="memory does not suffice"):
         predict_logits(Greedy(), torch.zeros(1, 8, 8, 8), (8, 8, 8))
+
+
+def test_a_result_too_large_for_the_graphics_memory_is_collected_in_main_memory(monkeypatch):
+    real, heard = sliding_window._average, []
+
+    def only_on_cpu(work, collect_on, kind):
+        if collect_on.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(work, collect_on, kind)
+
+    monkeypatch.setattr(sliding_window, "_average", only_on_cpu)
+    window = sliding_window._Window((8, 8, 8), (), torch.device("meta"), half=False)
+    tiles = tile_positions((8, 8, 8), (8, 8, 8), 0.5)
+    work = sliding_window._Work([Zeros()], torch.zeros(1, 8, 8, 8), [tiles], window, lambda *step: None, heard.append)
+
+    assert not sliding_window._without_exhausting_memory(work).any()
+    assert "main memory" in heard[0]
+
+
+class Zeros(torch.nn.Module):
+    """One output, computed on the CPU wherever the image is."""
+
+    def forward(self, x):
+        return torch.zeros(len(x), 1, *x.shape[2:])
 
 
 def test_progress_counts_every_pass():

@@ -1,0 +1,337 @@
+"""Prediction of images and folders with tiny models on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
+from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
+from NNSegmentLib.engine.network import build_network
+from NNSegmentLib.engine.predictor import Predictor
+from NNSegmentLib.errors import ImageError, ModelError, RunError, SettingsError
+from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
+from NNSegmentLib.model import load_model
+from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
+from NNSegmentLib.prediction import Prediction, load_probabilities
+from NNSegmentLib.task import Case
+
+GRID = Geometry((18, 20, 14), (1.2, 1.0, 1.0), (5.0, -3.0, 2.0))
+LABELS = {"background": 0, "a": 1, "b": 2}
+
+
+def configuration(name: str, **changes) -> Configuration:
+    d = 2 if name == "2d" else 3
+    channels = changes.pop("channels", 1)
+    network = NetworkSpec("PlainConvUNet", (4, 8), ((3,) * d,) * 2, ((1,) * d, (2,) * d), (1, 1), (1,))
+    return Configuration(
+        name=name,
+        data_identifier=f"nnUNetPlans_{name}",
+        batch_size=2,
+        patch_size=(16,) * d,
+        median_shape=(16.0,) * d,
+        spacing_mm=changes.pop("spacing_mm", (1.0,) * d),
+        normalization=("ZScoreNormalization",) * channels,
+        use_mask_for_norm=(False,) * channels,
+        network=network,
+        batch_dice=False,
+        **changes,
+    )
+
+
+def write_model(folder: Path, chosen: str = "3d_fullres", configurations=None, folds=(0,), labels=None, **plan) -> Path:
+    """A model folder with random weights; the random numbers depend on fold and configuration."""
+    labels = labels or {"labels": LABELS}
+    channels = plan.pop("channels", 1)
+    stats = IntensityStats(1.0, 1.0, 0.0, 2.0, 1.0, 0.0, 2.0)
+    made = Plan(
+        "Dataset001_Tiny", "nnUNetPlans", (0, 1, 2), tuple(configurations or (configuration(chosen),)), (stats,) * channels,
+        (1.0, 1.0, 1.0), (16, 16, 16), **plan,
+    )  # fmt: skip
+    folder = folder / f"nnUNetTrainer__nnUNetPlans__{chosen}"
+    save_plan(made, folder / "plans.json")
+    dataset = {
+        "channel_names": {str(i): "MR" for i in range(channels)},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    } | labels
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    described = made.configuration(chosen)
+    outputs = len(labels["labels"]) - ("regions_class_order" in labels)
+    inputs = channels + (2 if described.previous_stage else 0)
+    for fold in folds:
+        torch.manual_seed(fold + 10)
+        network = build_network(described.network, inputs, outputs)
+        state = Checkpoint(network.state_dict(), chosen, fold, {}, {}, mirroring_axes=(0, 1, 2))
+        save_checkpoint(state, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    return folder
+
+
+def image(seed: int = 0, grid: Geometry = GRID, channels: int = 1) -> Image:
+    values = np.random.default_rng(seed).normal(size=(channels, *grid.shape)).astype(np.float32)
+    return Image(values, grid)
+
+
+def write_case(folder: Path, name: str, seed: int = 0, grid: Geometry = GRID) -> Path:
+    write_image(folder / name, image(seed, grid).array[0], grid)
+    return folder / name
+
+
+def test_labels_and_probabilities_lie_on_the_images_grid(tmp_path):
+    predictor = Predictor(load_model(write_model(tmp_path)))
+
+    prediction = predictor.predict(image(), want_probabilities=True)
+
+    assert prediction.geometry == GRID
+    assert prediction.labels.shape == GRID.shape
+    assert prediction.probabilities.shape == (3, *GRID.shape)
+    np.testing.assert_allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(prediction.probabilities.argmax(0), prediction.labels)
+    np.testing.assert_array_equal(predictor.predict(image()).labels, prediction.labels)
+    assert len(np.unique(prediction.labels)) > 1
+
+
+def test_folds_are_averaged_as_logits(tmp_path):
+    grid = replace(GRID, spacing_mm=(1.0, 1.0, 1.0))
+    folder = write_model(tmp_path, folds=(0, 1))
+
+    def log_ratio(folds):
+        found = Predictor(load_model(folder, folds=folds)).predict(image(grid=grid), want_probabilities=True)
+        return np.log(found.probabilities[1:]) - np.log(found.probabilities[:1])
+
+    np.testing.assert_allclose(log_ratio((0, 1)), (log_ratio((0,)) + log_ratio((1,))) / 2, atol=0.02)
+
+
+def test_mirroring_can_be_left_out(tmp_path):
+    model = load_model(write_model(tmp_path))
+    symmetric = image()
+    symmetric.array[:] = 1.0
+    symmetric.array[:, 9:, 10:, 7:] = 5.0
+
+    with_mirrors = Predictor(model).predict(symmetric, want_probabilities=True)
+    without = Predictor(model, mirroring=False).predict(symmetric, want_probabilities=True)
+
+    assert np.abs(with_mirrors.probabilities - without.probabilities).max() > 1e-3
+
+
+def test_planes_are_predicted_with_two_dimensional_models(tmp_path):
+    model = load_model(write_model(tmp_path, "2d"))
+
+    assert Predictor(model).predict(image()).labels.shape == GRID.shape
+
+
+def test_regions_are_painted_in_their_order(tmp_path):
+    labels = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+    prediction = Predictor(load_model(write_model(tmp_path, labels=labels))).predict(image(), want_probabilities=True)
+
+    whole, core = prediction.probabilities > 0.5
+    np.testing.assert_array_equal(prediction.labels, np.where(core, 2, whole.astype(int)))
+
+
+@pytest.fixture
+def cascade(tmp_path) -> Path:
+    stages = (
+        configuration("3d_lowres", spacing_mm=(1.6, 1.6, 1.6), next_stage="3d_cascade_fullres"),
+        configuration("3d_cascade_fullres", previous_stage="3d_lowres"),
+    )
+    for stage in stages:
+        write_model(tmp_path, stage.name, stages)
+    return tmp_path
+
+
+def test_a_cascade_equals_its_two_stages_by_hand(cascade):
+    low = Predictor(load_model(cascade, "3d_lowres")).predict(image())
+    full = Predictor(load_model(cascade, "3d_cascade_fullres"))
+
+    by_hand = full.predict(image(), previous=LabelMap(low.labels, low.geometry))
+
+    np.testing.assert_array_equal(full.predict(image()).labels, by_hand.labels)
+    other = full.predict(image(), previous=LabelMap(np.zeros_like(low.labels), GRID))
+    assert (other.labels != by_hand.labels).any()
+
+
+def test_a_cascade_without_its_first_stage_says_so(cascade):
+    (cascade / "nnUNetTrainer__nnUNetPlans__3d_lowres").rename(cascade / "elsewhere")
+    (cascade / "elsewhere" / "plans.json").unlink()
+
+    with pytest.raises(ModelError, match="3d_lowres, whose model folder is not beside it"):
+        Predictor(load_model(cascade, "3d_cascade_fullres")).predict(image())
+
+
+def test_an_ensemble_averages_probabilities(tmp_path):
+    pair = (configuration("2d"), configuration("3d_fullres"))
+    folders = [write_model(tmp_path, c.name, pair) for c in pair]
+    names = [
+        dict(zip(("trainer", "plans_identifier", "configuration"), f.name.split("__"), strict=True)) for f in folders
+    ]
+    information = {"folds": [0], "best_model_or_ensemble": {"selected_model_or_models": names}}
+    (tmp_path / "inference_information.json").write_text(json.dumps(information))
+
+    both = Predictor(load_model(tmp_path)).predict(image(), want_probabilities=True)
+
+    each = [Predictor(load_model(f)).predict(image(), want_probabilities=True).probabilities for f in folders]
+    np.testing.assert_allclose(both.probabilities, np.mean(each, axis=0), atol=1e-5)
+    np.testing.assert_array_equal(both.labels, np.mean(each, axis=0).argmax(0))
+
+
+def test_a_folder_of_cases_becomes_a_folder_of_label_maps(tmp_path, any_geometry):
+    folder = write_model(tmp_path / "model")
+    for n in (1, 2):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n, any_geometry)
+    model, steps = load_model(folder), []
+
+    done = predict_files(
+        Predictor(model),
+        find_cases([tmp_path / "in"], model),
+        FileRequest(tmp_path / "out", save_probabilities=True),
+        lambda *step: steps.append(step[:2]),
+    )
+
+    assert done == ("case1", "case2")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"case1.nii.gz", "case1.npz", "case2.nii.gz", "case2.npz", "dataset.json", "plans.json"}
+    assert read_geometry(tmp_path / "out" / "case1.nii.gz").same_grid(any_geometry)
+    labels = read_labels(tmp_path / "out" / "case1.nii.gz").array
+    np.testing.assert_array_equal(load_probabilities(tmp_path / "out" / "case1.npz").argmax(0), labels)
+    assert (steps[0], steps[-1]) == ((0, 2), (2, 2))
+
+
+def test_a_single_image_becomes_a_single_file_of_its_type(tmp_path):
+    model = load_model(write_model(tmp_path / "model"))
+    source = write_case(tmp_path, "patient.nrrd")
+
+    cases = find_cases([source], model)
+    predict_files(Predictor(model), cases, FileRequest(tmp_path / "out.nrrd"))
+    predict_files(Predictor(model), cases, FileRequest(tmp_path / "out"))
+
+    expected = read_labels(tmp_path / "out.nrrd").array
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nrrd").array, expected)
+
+
+def test_a_failing_case_does_not_stop_the_others(tmp_path):
+    model = load_model(write_model(tmp_path / "model"))
+    for n in (1, 3):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n)
+    (tmp_path / "in" / "case2_0000.nii.gz").write_bytes(b"no image")
+
+    with pytest.raises(RunError, match="1 of 3 cases could not be predicted.*case2"):
+        predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+
+    assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {"case1.nii.gz", "case3.nii.gz"}
+
+
+def test_existing_outputs_are_kept_on_request(tmp_path):
+    model = load_model(write_model(tmp_path / "model"))
+    for n in (1, 2):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n)
+    predictor, cases = Predictor(model), find_cases([tmp_path / "in"], model)
+    predict_files(predictor, cases[:1], FileRequest(tmp_path / "out"))
+
+    assert predict_files(predictor, cases, FileRequest(tmp_path / "out", overwrite=False)) == ("case2",)
+    again = FileRequest(tmp_path / "out", overwrite=False, save_probabilities=True)
+    assert predict_files(predictor, cases, again) == ("case1", "case2")
+
+
+@pytest.mark.parametrize("direction", [np.diag([-1.0, -1.0, 1.0]), np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0.0]])])
+def test_models_that_reorient_images_answer_on_the_files_grid(tmp_path, direction):
+    """A bright octant is found where it is, whichever way the file stores its axes."""
+    model = load_model(write_model(tmp_path / "model", reader="NibabelIOWithReorient"))
+    grid = Geometry((9, 16, 12), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(map(tuple, direction.tolist())))
+    source = write_case(tmp_path, "turned_0000.nii.gz", 3, grid)
+    predictor = Predictor(model)
+    case = Case("turned", (source,))
+
+    predict_files(predictor, [case], FileRequest(tmp_path / "out.nii.gz"))
+
+    written = read_labels(tmp_path / "out.nii.gz")
+    assert written.geometry.same_grid(grid)
+    ras = predictor.predict(case)
+    voxels = np.argwhere(ras.labels > -1)
+    back = np.rint(grid.voxel(ras.geometry.world(voxels))).astype(int)
+    np.testing.assert_array_equal(written.array[tuple(back.T)], ras.labels.ravel())
+
+
+def test_a_prediction_is_not_forced_onto_a_tilted_grid():
+    tilted = replace(GRID, direction=((0.8, -0.6, 0.0), (0.6, 0.8, 0.0), (0.0, 0.0, 1.0)))
+
+    with pytest.raises(ImageError, match="cannot be put back"):
+        Prediction(np.zeros(GRID.shape, np.uint8), GRID, None).on_grid(tilted)
+
+
+def test_a_wrong_number_of_channels_names_those_expected(tmp_path):
+    model = load_model(write_model(tmp_path))
+
+    with pytest.raises(ImageError, match=r"expects 1 channel \(MR, in this order\), found 2"):
+        Predictor(model).predict(image(channels=2))
+
+
+def test_missing_channel_files_are_named(tmp_path):
+    two = configuration("3d_fullres", channels=2)
+    model = load_model(write_model(tmp_path / "model", configurations=(two,), channels=2))
+    for name in ("a_0000", "a_0001", "b_0000", "c_0000", "c_0002"):
+        write_case(tmp_path / "in", f"{name}.nii.gz")
+
+    with pytest.raises(RunError) as failed:
+        predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+
+    assert "b: The model expects 2 channels" in str(failed.value)
+    assert "c: Case c has files for the channels 0000, 0002" in str(failed.value)
+    assert (tmp_path / "out" / "a.nii.gz").is_file()
+
+
+def test_an_image_with_values_that_are_no_numbers_is_refused(tmp_path):
+    broken = image()
+    broken.array[0, 3, 3, 3] = np.nan
+
+    with pytest.raises(ImageError, match="NaN"):
+        Predictor(load_model(write_model(tmp_path))).predict(broken)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    folder = write_model(tmp_path)
+    plan = json.loads((folder / "plans.json").read_text())
+    plan["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [10**6, 10**6]
+    (folder / "plans.json").write_text(json.dumps(plan))
+
+    with pytest.raises(ModelError, match="by the plan"):
+        Predictor(load_model(folder))
+
+
+def test_a_plan_for_other_channels_than_its_data_set_is_refused(tmp_path):
+    two = configuration("3d_fullres", channels=2)
+
+    with pytest.raises(ModelError, match="normalises 2 channels, its dataset.json names 1"):
+        Predictor(load_model(write_model(tmp_path, configurations=(two,))))
+
+
+def test_an_unknown_trainer_is_refused_by_name(tmp_path):
+    folder = write_model(tmp_path)
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    values = torch.load(path, weights_only=True) | {"trainer_name": "nnUNet_Primus_M_Trainer"}
+    torch.save(values, path)
+
+    with pytest.raises(ModelError, match="nnUNet_Primus_M_Trainer"):
+        Predictor(load_model(folder))
+
+
+def test_impossible_settings_and_inputs_are_refused(tmp_path):
+    model = load_model(write_model(tmp_path / "model"))
+    first, second = write_case(tmp_path / "a", "x.nii.gz"), write_case(tmp_path / "b", "x.nii.gz")
+
+    with pytest.raises(SettingsError, match="step"):
+        Predictor(model, step=0)
+    with pytest.raises(ImageError, match="found nothing there"):
+        find_cases([tmp_path / "nowhere"], model)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="found none"):
+        find_cases([tmp_path / "empty"], model)
+    with pytest.raises(ImageError, match="both be written"):
+        predict_files(Predictor(model), find_cases([first, second], model), FileRequest(tmp_path / "out"))
+    with pytest.raises(ImageError, match="overwrite its image"):
+        predict_files(Predictor(model), find_cases([first], model), FileRequest(tmp_path / "a"))
