@@ -1,0 +1,253 @@
+"""A training in progress: network, optimiser, counters; how it is stored and taken up again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import RunError
+from ..folders import FoldFolder, ModelFolders
+from ..folds import Fold
+from ..labels import LabelSet
+from ..planning.plan import Configuration, Plan, plan_to_json
+from ..run import TrainingSettings
+from .batches import Batch
+from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint
+from .devices import autocast, choose_device, half_precision
+from .losses import make_loss, targets_of
+from .network import UNet, build_network
+from .optimizer import AveragedWeights, make_optimizer, restore_optimizer, set_learning_rate
+from .schedule import Pace
+
+_OLD, _NEW = 0.9, 0.1
+"""Smoothing of the quick Dice over the epochs (nnU-Net's rule)."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """Everything a training run needs to know."""
+
+    folder: FoldFolder
+    model_folder: ModelFolders
+    plan: Plan
+    configuration: str
+    label_set: LabelSet
+    n_channels: int
+    """Image channels; the cascade's label channels are added to them."""
+    dataset_json: Mapping[str, Any]
+    """dataset.json as it is on disk, stored with the weights."""
+    fold: Fold
+    fold_name: int | str
+    prepared: Path
+    """Folder of the prepared cases of this configuration."""
+    previous_stage: Path | None
+    """Cascade: folder of the previous stage's label maps."""
+    settings: TrainingSettings
+    resume: bool = False
+    pretrained: Path | None = None
+
+    @property
+    def wanted(self) -> Configuration:
+        """The configuration to train."""
+        return self.plan.configuration(self.configuration)
+
+    @property
+    def in_channels(self) -> int:
+        extra = len(self.label_set.foreground_values) if self.wanted.previous_stage else 0
+        return self.n_channels + extra
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Patch axes that training and prediction mirror."""
+        axes = self.settings.mirror_axes
+        return tuple(range(len(self.wanted.patch_size))) if axes is None else tuple(axes)
+
+
+def make_network(request: TrainingRequest) -> UNet:
+    """A network with fresh weights, the same ones for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        if request.settings.seed is not None:
+            torch.manual_seed(request.settings.seed)
+        return build_network(request.wanted.network, request.in_channels, request.label_set.n_outputs)
+
+
+@dataclass
+class Counters:
+    """How far a training is."""
+
+    epoch: int = 0
+    """Whole epochs done."""
+    iteration: int = 0
+    """Steps done in the current epoch."""
+    steps: int = 0
+    elapsed_s: float = 0.0
+    """Time spent training, over all sittings."""
+    losses: list[float] = field(default_factory=list)
+    """Of the current epoch's steps."""
+    best: float | None = None
+    log: dict[str, list] = field(default_factory=lambda: {name: [] for name in LOGGED})
+    """nnU-Net's lists, one entry per epoch."""
+
+    @property
+    def smoothed_dice(self) -> float | None:
+        """The last smoothed Dice that is a number."""
+        return next((v for v in reversed(self.log["ema_fg_dice"]) if v == v), None)
+
+    def smooth(self, dice: float | None) -> float | None:
+        """The smoothed Dice after an epoch with the mean `dice`."""
+        before = self.smoothed_dice
+        if dice is None or before is None:
+            return before if dice is None else dice
+        return _OLD * before + _NEW * dice
+
+
+class Session:
+    """One sitting of a training: what a step needs, and the counters."""
+
+    def __init__(self, request: TrainingRequest) -> None:
+        settings = request.settings
+        self.request, self.settings, self.pace = request, settings, Pace(settings)
+        self.device = choose_device(settings.device)
+        self.dtype = half_precision(self.device, settings.mixed_precision)
+        self.network = make_network(request).to(self.device)
+        self.network.deep_supervision = settings.deep_supervision and request.wanted.network.n_stages > 2
+        self.parameters = list(self.network.parameters())
+        self.optimizer = make_optimizer(self.parameters, settings)
+        self.scaler = _grad_scaler() if self.dtype is torch.float16 else None
+        self.targets = targets_of(request.label_set, self.device)
+        self.loss = make_loss(
+            request.label_set, kind=settings.loss, batch_dice=request.wanted.batch_dice, device=self.device
+        )
+        self.forward: nn.Module = torch.compile(self.network) if settings.compile else self.network
+        self.counters = Counters()
+        self.step_s = 0.0
+        self.averaged = self._new_average()
+        self._since = time.monotonic()
+
+    def _new_average(self) -> AveragedWeights | None:
+        decay = self.settings.weight_averaging
+        return AveragedWeights(self.parameters, decay) if decay else None
+
+    def start_clock(self) -> None:
+        """Count the time from now on."""
+        self._since = time.monotonic()
+
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, over all sittings."""
+        now = time.monotonic()
+        self.counters.elapsed_s += now - self._since
+        self._since = now
+        return self.counters.elapsed_s
+
+    def learning_rate(self) -> float:
+        """Rate of the step that comes next."""
+        return self.pace.learning_rate(self.counters.epoch, self.counters.steps, self.elapsed_s())
+
+    def step(self, batch: Batch) -> torch.Tensor:
+        """One optimiser step; the loss as a tensor on the device."""
+        set_learning_rate(self.optimizer, self.learning_rate())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, _ = self._answer(batch)
+        self._descend(loss)
+        if self.averaged:
+            self.averaged.update(self.counters.steps)
+        self.counters.steps += 1
+        self.counters.iteration += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def examine(self, batch: Batch) -> tuple[float, torch.Tensor]:
+        """Loss and full-resolution logits of a batch, without learning from it."""
+        loss, outputs = self._answer(batch)
+        return loss.item(), outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+
+    def _answer(self, batch: Batch):
+        with autocast(self.device, self.dtype):
+            outputs = self.forward(batch.image)
+        return self.loss(outputs, batch.target), outputs
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        clip = self.settings.gradient_clip
+        if self.scaler is None:
+            loss.backward()
+            if torch.isfinite(nn.utils.clip_grad_norm_(self.parameters, clip)):  # as the scaler does: skip, stay valid
+                self.optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def save(self, path: Path, resumable: bool = True) -> None:
+        """Write a checkpoint whose weights are those to predict with; raises StorageError.
+
+        With averaged weights the raw ones are stored besides when `resumable`.
+        """
+        self.elapsed_s()
+        if self.averaged is None:
+            return save_checkpoint(self._checkpoint({}), path)
+        with self.averaged.in_network():
+            raw = {"raw_weights": list(self.averaged.values)} if resumable else {}
+            return save_checkpoint(self._checkpoint(raw), path)
+
+    def _checkpoint(self, extra: Mapping[str, Any]) -> Checkpoint:
+        c, request = self.counters, self.request
+        progress = {"steps": c.steps, "elapsed_s": c.elapsed_s, "iteration": c.iteration, "losses": list(c.losses)}
+        return Checkpoint(
+            network_weights=self.network.state_dict(),
+            configuration=request.configuration,
+            fold=request.fold_name,
+            plans=plan_to_json(request.plan),
+            dataset_json=request.dataset_json,
+            mirroring_axes=request.mirror_axes or None,
+            optimizer_state=self.optimizer.state_dict(),
+            grad_scaler_state=self.scaler.state_dict() if self.scaler else None,
+            logging=c.log,
+            best_ema=c.best,
+            current_epoch=c.epoch,
+            extra=progress | dict(extra),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint ended, of ours or of nnU-Net; raises ModelError or RunError when it does not fit."""
+        load_weights(self.network, checkpoint.network_weights)
+        self.averaged = self._new_average()
+        if self.averaged and "raw_weights" in checkpoint.extra:
+            self._restore_raw(checkpoint.extra["raw_weights"])
+        if checkpoint.optimizer_state is None:
+            raise RunError("The checkpoint holds no optimiser to go on with; use it as --pretrained instead.")
+        restore_optimizer(self.optimizer, dict(checkpoint.optimizer_state))
+        if self.scaler and checkpoint.grad_scaler_state:
+            self.scaler.load_state_dict(dict(checkpoint.grad_scaler_state))
+        self.counters = self._stored_counters(checkpoint)
+
+    def _restore_raw(self, raw: list[torch.Tensor]) -> None:
+        if [w.shape for w in raw] != [p.shape for p in self.parameters]:
+            raise RunError("The checkpoint's raw weights do not fit its network; the file is damaged, train again.")
+        for value, stored in zip(self.averaged.values, raw, strict=True):
+            value.copy_(stored)
+        self.averaged.exchange()
+
+    def _stored_counters(self, checkpoint: Checkpoint) -> Counters:
+        extra, epoch = checkpoint.extra, checkpoint.current_epoch
+        return Counters(
+            epoch=epoch,
+            iteration=int(extra.get("iteration", 0)),
+            steps=int(extra.get("steps", epoch * self.settings.iterations_per_epoch)),
+            elapsed_s=float(extra.get("elapsed_s", 0.0)),
+            losses=[float(v) for v in extra.get("losses", [])],
+            best=checkpoint.best_ema,
+            log={name: list(checkpoint.logging.get(name, [])) for name in LOGGED},
+        )
+
+
+def _grad_scaler():
+    """torch moved the scaler in version 2.3."""
+    return torch.amp.GradScaler("cuda") if hasattr(torch.amp, "GradScaler") else torch.cuda.amp.GradScaler()

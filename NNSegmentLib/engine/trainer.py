@@ -1,0 +1,322 @@
+"""Training one fold: the loop, its events, its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..errors import NNSegmentError, RunError, SettingsError
+from ..preprocessing.storage import PreparedStore
+from ..progress import Progress, silent
+from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
+from .batches import BatchSource
+from .checkpoints import load_checkpoint
+from .devices import describe_devices, memory_errors, prepare_device
+from .online_dice import OnlineDice, mean_dice
+from .pretrained import load_pretrained
+from .session import Session, TrainingRequest
+
+__all__ = ["TrainingRequest", "train_fold"]
+_ADVICE = "take a smaller batch, the preset 'small', or close other programs"
+_PICTURE_SHARE = 0.02
+"""Drawing the curves may take up to this share of the training time."""
+
+
+def train_fold(request: TrainingRequest, progress: Progress = silent) -> Run:
+    """Train one fold to its end, or until a file STOP appears in its folder; a stopped run leaves a valid model.
+
+    A time budget covers the training; the validation of full cases comes after it. Raises RunError when the loss is
+    no number any more, OutOfMemoryError, ModelError for weights that do not fit, and StorageError.
+    """
+    run = Run(request.folder, request.configuration, request.fold_name)
+    if request.resume and run.finished:
+        return run
+    try:
+        with memory_errors(_ADVICE):
+            session = resume_or_start(request, run)
+            Training(session, run, progress).to_the_end()
+    except NNSegmentError as error:
+        run.record(Failed(str(error), time.time()))
+        raise
+    return run
+
+
+def resume_or_start(request: TrainingRequest, run: Run) -> Session:
+    """A session with stored, pre-trained or fresh weights, and a folder that fits it."""
+    if request.resume and request.pretrained:
+        raise SettingsError("A run either resumes or starts from pretrained weights; leave one of the two out.")
+    session = Session(request)
+    prepare_device(session.device, request.settings.threads)
+    run.folder.stop.unlink(missing_ok=True)
+    stored = _stored(run) if request.resume else None
+    if stored:
+        session.restore(load_checkpoint(stored))
+        _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
+    else:
+        _clear(run)
+        if request.pretrained:
+            load_pretrained(session.network, request.pretrained)
+            session.averaged = session._new_average()
+    save_settings(request.settings, run.folder.settings)
+    _tell(run, _introduction(session))
+    return session
+
+
+class Training:
+    """The loop over one session."""
+
+    def __init__(self, session: Session, run: Run, progress: Progress) -> None:
+        self.session, self.run, self.progress = session, run, progress
+        self.counters, self.pace = session.counters, session.pace
+        self.saved_at = time.monotonic()
+        self.picture = ProgressPicture(run)
+
+    def to_the_end(self) -> None:
+        """Epoch after epoch: train, validate on patches, record, store."""
+        with opened_batches(self.session) as (training, validation):
+            self.session.start_clock()
+            try:
+                stopped = not self.run_epochs(training, validation)
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+        if stopped:
+            self.stop()
+        else:
+            self.finish()
+
+    def run_epochs(self, training: BatchSource, validation: BatchSource | None) -> bool:
+        """All epochs that are left; False when a stop was asked for."""
+        while not self.pace.is_over(self.counters.epoch, self.session.elapsed_s(), self.session.step_s):
+            started = time.time()
+            if not self.train_epoch(training):
+                return False
+            loss, dice = self.validate(validation)
+            self.finish_epoch(started, loss, dice)
+        return True
+
+    def train_epoch(self, batches: BatchSource) -> bool:
+        """The steps that are left of an epoch; False when a stop was asked for."""
+        losses = LossRecord(self.counters.losses)
+        began = self.session.elapsed_s()
+        while True:
+            if self.run.stop_requested():
+                losses.settle()
+                return False
+            before = self.session.elapsed_s()
+            losses.add(self.session.step(next(batches)))
+            after = self.session.elapsed_s()
+            self.session.step_s = _smoothed(self.session.step_s, after - before)
+            self.report(losses)
+            if self.pace.epoch_is_over(self.counters.iteration, after - began, after, self.session.step_s):
+                losses.settle()
+                return True
+            self.save_when_due(losses)
+
+    def validate(self, batches: BatchSource | None) -> tuple[float | None, tuple[float | None, ...]]:
+        """Mean loss and Dice per class on patches of the validation cases."""
+        n = self.pace.validation_iterations(self.counters.iteration)
+        if batches is None or n == 0:
+            return None, ()
+        dice, losses = OnlineDice(self.session.targets), []
+        averaged = self.session.averaged
+        with averaged.in_network() if averaged else contextlib.nullcontext():
+            for _ in range(n):
+                batch = next(batches)
+                loss, logits = self.session.examine(batch)
+                losses.append(loss)
+                dice.add(logits, batch.target)
+        return sum(losses) / n, dice.per_class()
+
+    def finish_epoch(self, started: float, loss: float | None, dice: tuple[float | None, ...]) -> None:
+        """Record an epoch and store the weights when they are the best so far, or when it is time."""
+        c = self.counters
+        rate = self.session.optimizer.param_groups[0]["lr"]
+        train_loss = sum(c.losses) / len(c.losses)
+        smoothed = c.smooth(mean_dice(dice))
+        values = (mean_dice(dice), smoothed, list(dice), train_loss, loss, rate, started, time.time())
+        for entries, value in zip(c.log.values(), values, strict=True):
+            entries.append(math.nan if value is None else value)
+        c.epoch, c.iteration, c.losses = c.epoch + 1, 0, []
+        self.run.record(self._event(train_loss, loss, dice, smoothed, rate, time.time() - started))
+        if smoothed is not None and (c.best is None or smoothed > c.best):
+            c.best = smoothed
+            self.session.save(self.run.folder.checkpoint_best, resumable=False)
+        self.save_when_due()
+        self.picture.refresh()
+
+    def _event(self, train_loss, loss, dice, smoothed, rate, seconds) -> EpochFinished:
+        c, elapsed = self.counters, self.session.elapsed_s()
+        left = self.pace.seconds_left(c.epoch, elapsed, seconds)
+        epochs = self.pace.epochs(c.epoch, elapsed, seconds)
+        mean, now = mean_dice(dice), time.time()
+        return EpochFinished(
+            c.epoch, epochs, train_loss, loss, dice, mean, smoothed, rate, seconds, left, now, steps=c.steps
+        )
+
+    def report(self, losses: LossRecord) -> None:
+        """Tell the receiver of progress how far the training is."""
+        c, settings = self.counters, self.session.settings
+        smoothed = c.smoothed_dice
+        dice = "" if smoothed is None else f", Dice {smoothed:.3f}"
+        loss = "" if losses.last is None else f", loss {losses.last:.3f}"
+        what = f"epoch {c.epoch + 1}{loss}{dice}"
+        if self.pace.by_clock:
+            total = math.ceil(settings.time_s)
+            self.progress(min(int(c.elapsed_s), total), total, what)
+        else:
+            per_epoch = settings.iterations_per_epoch
+            self.progress(c.epoch * per_epoch + c.iteration, settings.epochs * per_epoch, what)
+
+    def save_when_due(self, losses: LossRecord | None = None) -> None:
+        """Store the latest state when the last one is old enough."""
+        if time.monotonic() - self.saved_at >= 60 * self.session.settings.checkpoint_minutes:
+            if losses:
+                losses.settle()
+            self.save_latest()
+
+    def save_latest(self) -> None:
+        """Store the latest state."""
+        self.session.save(self.run.folder.checkpoint_latest)
+        self.saved_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Leave a model to predict with and a state to resume from."""
+        self.save_latest()
+        if not self.run.folder.checkpoint_best.exists():
+            self.session.save(self.run.folder.checkpoint_best, resumable=False)
+        self.picture.refresh(now=True)
+        self.run.record(Stopped(self.counters.epoch, time.time()))
+        self.run.folder.stop.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Store the final weights."""
+        folder = self.run.folder
+        self.session.save(folder.checkpoint_final, resumable=False)
+        if not folder.checkpoint_best.exists():
+            shutil.copyfile(folder.checkpoint_final, folder.checkpoint_best)
+        folder.checkpoint_latest.unlink(missing_ok=True)
+        self.picture.refresh(now=True)
+
+
+class LossRecord:
+    """The losses of an epoch, read two steps late so that a graphics card never waits for the processor."""
+
+    def __init__(self, losses: list[float]) -> None:
+        self._losses, self._pending = losses, deque()
+
+    @property
+    def last(self) -> float | None:
+        """The last loss that is known."""
+        return self._losses[-1] if self._losses else None
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Take in the loss of a step; raises RunError when one of the last steps gave no number."""
+        self._pending.append(loss)
+        while len(self._pending) > (2 if loss.device.type != "cpu" else 0):
+            self._read()
+
+    def settle(self) -> None:
+        """Read all that is pending; raises RunError."""
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        loss = self._pending.popleft().item()
+        if not math.isfinite(loss):
+            raise RunError(
+                "The loss became NaN or infinite, so the weights of this step are useless and were not stored; resume "
+                "from the last checkpoint, or train again with a smaller learning rate or mixed_precision off."
+            )
+        self._losses.append(loss)
+
+
+class ProgressPicture:
+    """progress.png, redrawn after an epoch unless drawing took too large a share of the time."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self._not_before = run, 0.0
+
+    def refresh(self, now: bool = False) -> None:
+        """Draw the curves of all epochs so far; without matplotlib there is no picture."""
+        if not now and time.monotonic() < self._not_before:
+            return
+        try:
+            from ..report.curves import draw_progress
+        except ImportError:
+            return
+        began = time.monotonic()
+        epochs = [event for event in self.run.events() if isinstance(event, EpochFinished)]
+        if epochs:
+            draw_progress(epochs, self.run.folder.progress_picture)
+        self._not_before = time.monotonic() + (time.monotonic() - began) / _PICTURE_SHARE
+
+
+@contextlib.contextmanager
+def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource | None]]:
+    """The training batches and, where there are validation cases, theirs; closed at the end."""
+    request = session.request
+    store = PreparedStore(request.prepared)
+    with contextlib.ExitStack() as stack:
+
+        def source(ids, training: bool, seed: int) -> BatchSource:
+            batches = BatchSource(
+                store, ids, request.wanted, request.label_set,
+                settings=session.settings, training=training, seed=seed, device=session.device,
+                batch_size=session.settings.batch_size or request.wanted.batch_size,
+                previous_stage=request.previous_stage,
+            )  # fmt: skip
+            stack.callback(batches.close)
+            return batches
+
+        seed = session.settings.seed
+        fresh = (
+            (None, None) if seed is None else (seed + 2 * session.counters.steps, seed + 2 * session.counters.steps + 1)
+        )
+        training = source(request.fold.train, True, fresh[0])
+        wanted = request.fold.validation and session.settings.validation_iterations
+        yield training, source(request.fold.validation, False, fresh[1]) if wanted else None
+
+
+def _stored(run: Run) -> Path | None:
+    """The checkpoint to resume from."""
+    candidates = (run.folder.checkpoint_latest, run.folder.checkpoint_best)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _clear(run: Run) -> None:
+    """Remove what an earlier run left, so that nothing of it is taken for this one's."""
+    folder = run.folder
+    for path in (
+        *(folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest),
+        *(folder.events, folder.progress_picture),
+    ):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder.validation, ignore_errors=True)
+
+
+def _tell(run: Run, text: str) -> None:
+    run.record(Message(text, time.time()))
+
+
+def _introduction(session: Session) -> str:
+    device = next((d for d in describe_devices() if d.startswith(session.device.type)), str(session.device))
+    precision = {torch.float16: ", float16", torch.bfloat16: ", bfloat16", None: ""}[session.dtype]
+    budget = session.settings.time_s
+    length = (
+        f"{session.settings.epochs} epochs"
+        if budget is None
+        else f"{budget / 60:g} min; the validation of full cases comes after that"
+    )
+    return f"Training on {device}{precision} for {length}."
+
+
+def _smoothed(before: float, new: float) -> float:
+    return new if before == 0 or new < before / 2 else 0.8 * before + 0.2 * new

@@ -1,0 +1,185 @@
+"""The validation of a trained fold on its full cases, and the cascade's input for the next stage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import RunError, TaskError
+from ..evaluation import evaluate_folder
+from ..folders import FoldFolder
+from ..geometry import Geometry
+from ..image import write_labels
+from ..planning.plan import Configuration
+from ..preprocessing.prepared import Placement, PreparedCase
+from ..preprocessing.resample import separate_axis
+from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
+from ..preprocessing.storage import PreparedStore, load_previous_stage, save_previous_stage
+from ..progress import Progress, silent
+from ..records import written_whole
+from ..run import Finished, Message, Progressed, Run
+from ..scores import Scores
+from .cascade import with_previous_labels
+from .checkpoints import load_checkpoint, load_weights
+from .devices import choose_device, memory_errors, prepare_device
+from .session import TrainingRequest, make_network
+from .sliding_window import predict_logits
+
+_ADVICE = "close other programs, or validate on a device with more memory"
+
+
+def validate_fold(
+    request: TrainingRequest,
+    *,
+    save_probabilities: bool = False,
+    again: bool = False,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> Scores | None:
+    """Predict the fold's validation cases and score them: CASE with the task's file ending, and summary.json.
+
+    Cases that are there already are kept unless `again`. The final weights are used, or the best ones of a run that
+    was stopped. A configuration with a next stage also writes what that stage takes as input. None without
+    validation cases. Raises RunError when the fold was never trained, OutOfMemoryError, StorageError.
+    """
+    run = Run(request.folder, request.configuration, request.fold_name)
+    if again:
+        shutil.rmtree(request.folder.validation, ignore_errors=True)
+    with memory_errors(_ADVICE):
+        validation = Validation.of(request, run, save_probabilities)
+        cases = request.fold.validation
+        for done, case_id in enumerate(cases):
+            _report(run, progress, done, len(cases), f"validating {case_id}")
+            validation.predict(case_id)
+    if not cases:
+        run.record(Finished(time.time()))
+        return None
+    _report(run, progress, len(cases), len(cases), "scoring")
+    scores = _score(request, workers)
+    run.record(Finished(time.time(), scores.dice))
+    return scores
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A trained network, and where its predictions go."""
+
+    request: TrainingRequest
+    network: torch.nn.Module
+    device: torch.device
+    save_probabilities: bool
+    tell: Callable[[str], None]
+
+    @classmethod
+    def of(cls, request: TrainingRequest, run: Run, save_probabilities: bool) -> Validation:
+        """The fold's trained network on the device of the settings; raises RunError when there is none."""
+        device = choose_device(request.settings.device)
+        prepare_device(device, request.settings.threads)
+        path = trained_checkpoint(request.folder)
+        network = make_network(request)
+        load_weights(network, load_checkpoint(path, mapped=True).network_weights, str(path))
+        network.to(device).eval()
+        return cls(request, network, device, save_probabilities, lambda text: run.record(Message(text, time.time())))
+
+    def predict(self, case_id: str) -> None:
+        """Write what is missing of one case."""
+        target = self.request.folder.validation / (case_id + self.request.dataset_json["file_ending"])
+        archive = target.with_name(case_id + ".npz") if self.save_probabilities else None
+        next_files = self._missing_next(case_id)
+        if target.is_file() and (archive is None or archive.is_file()) and not next_files:
+            return
+        case = PreparedStore(self.request.prepared).open(case_id)
+        logits = self._logits(case)
+        for next_name, folder in next_files.items():
+            self._write_next_stage(logits, case, next_name, folder)
+        labels = labels_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
+        if archive is not None:
+            self._write_probabilities(logits, case, archive)
+        write_labels(target, labels, case.placement.geometry)
+
+    def _logits(self, case: PreparedCase) -> np.ndarray:
+        """Outputs (n_outputs, Z, Y, X) on the prepared grid."""
+        settings, configuration = self.request.settings, self.request.wanted
+        logits = predict_logits(
+            self.network,
+            self._input(case),
+            configuration.patch_size,
+            mirror_axes=self.request.mirror_axes if settings.validation_mirroring else (),
+            step=settings.validation_step,
+            device=self.device,
+            mixed_precision=settings.mixed_precision,
+            message=self.tell,
+        )
+        return logits.numpy()
+
+    def _input(self, case: PreparedCase) -> torch.Tensor:
+        """Image channels (C, Z, Y, X) and, in a cascade, one channel per label of the previous stage."""
+        image = np.array(case.image, np.float32)
+        if self.request.previous_stage is None:
+            return torch.from_numpy(image)
+        previous = load_previous_stage(self.request.previous_stage, case.id)
+        return with_previous_labels(image, previous, self.request.label_set)
+
+    def _write_probabilities(self, logits: np.ndarray, case: PreparedCase, path: Path) -> None:
+        probabilities = probabilities_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
+        with written_whole(path) as temporary:
+            np.savez_compressed(temporary, probabilities=probabilities)
+
+    def _missing_next(self, case_id: str) -> dict[str, Path]:
+        """Next stage → folder of its input, for stages that lack this case's."""
+        name = self.request.wanted.next_stage
+        folder = self.request.model_folder.next_stage(name)
+        return {name: folder} if name and not (folder / f"{case_id}.npy").is_file() else {}
+
+    def _write_next_stage(self, logits: np.ndarray, case: PreparedCase, name: str, folder: Path) -> None:
+        following = self.request.plan.configuration(name)
+        try:
+            goal = PreparedStore(self.request.prepared.parent / following.data_identifier).open(case.id)
+        except TaskError:
+            self.tell(f"{case.id} is not prepared for {name}; its cascade input is left out.")
+            return
+        configuration = _without_choice(self.request.wanted, case.placement.spacing_mm)
+        labels = labels_from_logits(logits, _onto(case, goal), configuration, self.request.label_set)
+        save_previous_stage(labels, folder, case.id)
+
+
+def trained_checkpoint(folder: FoldFolder) -> Path:
+    """The weights to use of a fold: final, else best, else latest; raises RunError when there are none."""
+    for path in (folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest):
+        if path.is_file():
+            return path
+    raise RunError(f"Expected trained weights in {folder.folder}, found none; train this fold first.")
+
+
+def _onto(case: PreparedCase, goal: PreparedCase) -> Placement:
+    """A placement whose 'input' is another configuration's prepared grid of the same case."""
+    shape, spacing = tuple(goal.image.shape[1:]), case.placement.spacing_mm
+    scaled = tuple(s * n / new for s, n, new in zip(spacing, case.image.shape[1:], shape, strict=True))
+    geometry = Geometry(shape, scaled)
+    return Placement(geometry, (0, 1, 2), shape, (0, 0, 0), shape, scaled, spacing)
+
+
+def _without_choice(configuration: Configuration, spacing_mm: tuple[float, ...]) -> Configuration:
+    """The configuration with its decision for separate z made by its own spacing alone, as nnU-Net does here."""
+    resampling = configuration.resampling_probabilities
+    separate = separate_axis(spacing_mm, spacing_mm, resampling.force_separate_z) is not None
+    return replace(configuration, resampling_probabilities=replace(resampling, force_separate_z=separate))
+
+
+def _score(request: TrainingRequest, workers: int) -> Scores:
+    references = request.prepared.parent / "gt_segmentations"
+    ending = request.dataset_json["file_ending"]
+    return evaluate_folder(
+        request.folder.validation, references, request.label_set, file_ending=ending, workers=workers
+    )
+
+
+def _report(run: Run, progress: Progress, done: int, total: int, what: str) -> None:
+    run.record(Progressed(done, total, what, time.time()))
+    progress(done, total, what)

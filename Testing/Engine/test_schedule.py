@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from NNSegmentLib.engine.optimizer import AveragedWeights, make_optimizer, restore_optimizer
+from NNSegmentLib.engine.schedule import Pace, decay
+from NNSegmentLib.errors import RunError
+from NNSegmentLib.run import TrainingSettings
+
+
+def test_the_poly_schedule_is_nnunets():
+    pace = Pace(TrainingSettings(epochs=1000))
+
+    assert pace.learning_rate(0, 0, 0.0) == 0.01
+    assert pace.learning_rate(500, 125000, 0.0) == pytest.approx(0.01 * 0.5**0.9)
+    assert pace.learning_rate(999, 249999, 0.0) == pytest.approx(0.01 * 0.001**0.9)
+
+
+def test_the_rate_is_constant_inside_an_epoch():
+    pace = Pace(TrainingSettings(epochs=10, iterations_per_epoch=5))
+
+    assert {pace.learning_rate(3, step, elapsed) for step, elapsed in [(15, 1.0), (19, 99.0)]} == {0.01 * 0.7**0.9}
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
+def test_schedules_never_rise_and_start_at_one(schedule):
+    factors = [decay(schedule, i / 50) for i in range(51)]
+
+    assert factors[0] == 1
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
+    assert factors[-1] == pytest.approx(1 if schedule == "constant" else 0)
+
+
+def test_the_rate_warms_up_linearly():
+    pace = Pace(TrainingSettings(warmup_steps=4, schedule="constant"))
+
+    assert [pace.learning_rate(0, step, 0.0) for step in range(5)] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+def test_under_a_time_budget_the_rate_follows_the_clock():
+    pace = Pace(TrainingSettings(time_s=200.0, epochs=7))
+
+    assert pace.learning_rate(0, 0, 100.0) == pytest.approx(0.01 * 0.5**0.9)
+    assert pace.learning_rate(3, 10, 200.0) == 0
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(60, 3), (300, 15), (900, 18), (3600, 72)])
+def test_epochs_under_a_time_budget_bring_events_regularly(budget, expected):
+    assert Pace(TrainingSettings(time_s=budget)).epoch_s == pytest.approx(expected)
+
+
+def test_training_by_the_clock_ends_within_half_a_step_of_the_budget():
+    pace, elapsed, steps = Pace(TrainingSettings(time_s=100.0)), 0.0, 0
+    while not pace.is_over(0, elapsed, 2.3):
+        began, iteration = elapsed, 0
+        while True:
+            elapsed, iteration, steps = elapsed + 2.3, iteration + 1, steps + 1
+            if pace.epoch_is_over(iteration, elapsed - began, elapsed, 2.3):
+                break
+
+    assert elapsed == pytest.approx(100, abs=1.15)
+
+
+def test_short_epochs_keep_the_share_of_validation():
+    pace = Pace(TrainingSettings(time_s=100.0, iterations_per_epoch=250, validation_iterations=50))
+
+    assert [pace.validation_iterations(n) for n in (250, 100, 1)] == [50, 20, 1]
+    assert Pace(TrainingSettings()).validation_iterations(3) == 50
+
+
+def test_averaged_weights_equal_a_loop_over_the_steps():
+    weight = torch.nn.Parameter(torch.zeros(3))
+    averaged, expected = AveragedWeights([weight], 0.5), torch.zeros(3)
+    for step in range(6):
+        with torch.no_grad():
+            weight.add_(step + 1.0)
+        averaged.update(step)
+        share = min(0.5, (1 + step) / (10 + step))
+        expected = share * expected + (1 - share) * weight.detach()
+    raw = weight.detach().clone()
+
+    with averaged.in_network():
+        assert torch.allclose(weight, expected)
+    assert torch.equal(weight, raw)
+
+
+def test_an_optimiser_refuses_the_state_of_another_kind():
+    parameters = [torch.nn.Parameter(torch.ones(2))]
+    adam = make_optimizer(parameters, TrainingSettings(optimizer="adamw"))
+    parameters[0].sum().backward()
+    adam.step()
+
+    with pytest.raises(RunError, match="settings"):
+        restore_optimizer(make_optimizer(parameters, TrainingSettings()), adam.state_dict())
+
+
+def test_sgd_has_nnunets_constants():
+    group = make_optimizer([torch.nn.Parameter(torch.ones(1))], TrainingSettings()).param_groups[0]
+
+    assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.01, 0.99, 3e-5, True)

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from NNSegmentLib.engine.checkpoints import LOGGED, load_checkpoint
+from NNSegmentLib.engine.devices import choose_device, keep_freed_memory, memory_errors
+from NNSegmentLib.engine.losses import targets_of
+from NNSegmentLib.engine.network import build_network
+from NNSegmentLib.engine.online_dice import OnlineDice, mean_dice
+from NNSegmentLib.engine.pretrained import load_pretrained
+from NNSegmentLib.engine.session import Session, TrainingRequest
+from NNSegmentLib.engine.trainer import LossRecord, train_fold
+from NNSegmentLib.engine.validation import validate_fold
+from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError
+from NNSegmentLib.folders import FoldFolder, ModelFolders
+from NNSegmentLib.folds import Fold
+from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.labels import Label, LabelSet
+from NNSegmentLib.planning.plan import PLAIN, Configuration, NetworkSpec, Plan
+from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
+from NNSegmentLib.preprocessing.storage import save_prepared
+from NNSegmentLib.run import EpochFinished, Failed, Finished, Progressed, Stopped, TrainingSettings
+
+LABELS = LabelSet((Label("background", (0,)), Label("ball", (1,))))
+SHAPE = (18, 20, 22)
+IDS = tuple(f"case_{i}" for i in range(4))
+QUICK = TrainingSettings(
+    epochs=3, iterations_per_epoch=4, validation_iterations=2, optimizer="adamw", learning_rate=0.01, seed=7,
+    augmentation="none", device="cpu", threads=1, loader_workers=0, validation_mirroring=False, mirror_axes=(),
+)  # fmt: skip
+SPEC = NetworkSpec(PLAIN, (4, 8, 8), ((3, 3, 3),) * 3, ((1, 1, 1), (2, 2, 2), (2, 2, 2)), (1, 1, 1), (1, 1))
+
+
+def configuration(name="3d_fullres", **changes) -> Configuration:
+    made = Configuration(
+        name, f"Tiny_{name}", 2, (16, 16, 16), SHAPE, (1.0, 1.0, 1.0), ("ZScoreNormalization",), (False,), SPEC, True
+    )
+    return replace(made, **changes)
+
+
+def prepared_ball(index: int, shape=SHAPE) -> PreparedCase:
+    """A bright ball in noise."""
+    random = np.random.default_rng(index)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
+    centre = np.array(shape).reshape(3, 1, 1, 1) / 2 + random.uniform(-2, 2, (3, 1, 1, 1))
+    ball = (((grid - centre) ** 2).sum(0) < 25).astype(np.int8)
+    image = (ball * 2.0 + random.normal(size=shape) * 0.3).astype(np.float32)[None]
+    placement = Placement(Geometry(shape), (0, 1, 2), shape, (0, 0, 0), shape, (1.0,) * 3, (1.0,) * 3)
+    return PreparedCase(IDS[index], image, ball, placement, {(1,): np.argwhere(ball)})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("preprocessed") / "Tiny_3d_fullres"
+    for index in range(len(IDS)):
+        case = prepared_ball(index)
+        save_prepared(case, folder)
+        write_labels(folder.parent / "gt_segmentations" / f"{case.id}.nii.gz", case.labels, case.placement.geometry)
+    return folder
+
+
+@pytest.fixture
+def request_of(prepared, tmp_path):
+    def make(settings: TrainingSettings = QUICK, run: str = "fold_0", **changes) -> TrainingRequest:
+        made = TrainingRequest(
+            folder=FoldFolder(tmp_path / run),
+            model_folder=ModelFolders(tmp_path),
+            plan=Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (configuration(),), ()),
+            configuration="3d_fullres",
+            label_set=LABELS,
+            n_channels=1,
+            dataset_json={"labels": {"background": 0, "ball": 1}, "file_ending": ".nii.gz"},
+            fold=Fold(IDS[:3], IDS[3:]),
+            fold_name=0,
+            prepared=prepared,
+            previous_stage=None,
+            settings=settings,
+        )
+        return replace(made, **changes)
+
+    return make
+
+
+def epochs_of(run) -> list[EpochFinished]:
+    return [event for event in run.events() if isinstance(event, EpochFinished)]
+
+
+def stopping_after(run_folder: FoldFolder, steps: int):
+    """A receiver of progress that asks for a stop, as another process would."""
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done == steps:
+            run_folder.stop.touch()
+
+    return progress
+
+
+def test_a_training_learns_and_leaves_a_final_model(request_of):
+    settings = replace(QUICK, epochs=6, iterations_per_epoch=10, learning_rate=0.02)
+    run = train_fold(request_of(settings))
+    epochs = epochs_of(run)
+
+    assert [e.epoch for e in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].train_loss < epochs[0].train_loss - 0.3
+    assert epochs[-1].mean_dice > 0.8
+    assert [e.steps for e in epochs] == [10, 20, 30, 40, 50, 60]
+    assert run.finished
+    assert run.folder.checkpoint_best.is_file()
+    assert not run.folder.checkpoint_latest.exists()
+    assert run.settings() == settings
+
+
+def test_the_checkpoint_holds_what_nnunet_needs_to_go_on(request_of):
+    run = train_fold(request_of(replace(QUICK, mirror_axes=None)))
+    stored = torch.load(run.folder.checkpoint_final, weights_only=True)
+
+    assert stored["init_args"]["configuration"] == "3d_fullres"
+    assert stored["current_epoch"] == 3
+    assert stored["inference_allowed_mirroring_axes"] == (0, 1, 2)
+    assert {len(stored["logging"][name]) for name in LOGGED} == {3}
+    assert stored["logging"]["lrs"] == [pytest.approx(0.01 * (1 - e / 3) ** 0.9) for e in range(3)]
+    assert stored["_best_ema"] == max(stored["logging"]["ema_fg_dice"])
+
+
+def test_a_stop_is_obeyed_within_one_step_and_leaves_a_valid_model(request_of):
+    request = request_of()
+    run = train_fold(request, stopping_after(request.folder, 6))
+    latest = load_checkpoint(run.folder.checkpoint_latest)
+
+    assert isinstance(run.events()[-1], Stopped)
+    assert (latest.extra["steps"], latest.extra["iteration"], latest.current_epoch) == (6, 2, 1)
+    assert not run.finished
+    assert not run.folder.stop.exists()
+    assert load_checkpoint(run.folder.checkpoint_best).network_weights
+
+
+def test_a_stop_before_the_first_epoch_is_over_leaves_a_best_model_too(request_of):
+    request = request_of(replace(QUICK, weight_averaging=0.9))
+    train_fold(request, stopping_after(request.folder, 1))
+
+    assert request.folder.checkpoint_best.is_file()
+    assert request.folder.checkpoint_latest.is_file()
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+@pytest.mark.parametrize("steps", [4, 6])
+def test_a_stopped_and_resumed_run_continues_the_same_curve(request_of, monkeypatch, averaging, steps):
+    """With data that depend on the step alone, the resumed run repeats the uninterrupted one to the last digit."""
+    settings = replace(QUICK, weight_averaging=averaging, mixed_precision=False)
+    seen = numbered_batches(monkeypatch)
+    whole = train_fold(request_of(settings, "whole"))
+    seen.clear()
+    request = request_of(settings, "parts")
+    train_fold(request, stopping_after(request.folder, steps))
+    resumed = train_fold(replace(request, resume=True))
+
+    for ours, theirs in zip(epochs_of(resumed), epochs_of(whole), strict=True):
+        assert (ours.epoch, ours.steps, ours.learning_rate) == (theirs.epoch, theirs.steps, theirs.learning_rate)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)
+        assert ours.smoothed_dice == pytest.approx(theirs.smoothed_dice, abs=1e-6)
+    assert resumed.finished
+    final = [load_checkpoint(run.folder.checkpoint_final).network_weights for run in (resumed, whole)]
+    assert all(torch.allclose(final[0][name], final[1][name], atol=1e-6) for name in final[0])
+
+
+def numbered_batches(monkeypatch) -> list[int]:
+    """Replace the data by batches that are a function of how many were drawn before in all sittings."""
+    from NNSegmentLib.engine import trainer
+    from NNSegmentLib.engine.batches import Batch
+
+    drawn: list[int] = []
+
+    class Numbered:
+        def __init__(self, *args, training: bool, **others) -> None:
+            self.training = training
+
+        def __next__(self) -> Batch:
+            number = len(drawn) if self.training else 1000
+            drawn.extend([number] if self.training else [])
+            generator = torch.Generator().manual_seed(number)
+            target = torch.zeros(2, 1, 16, 16, 16, dtype=torch.int16)
+            target[:, :, 4:11, 5:12, 3:10] = 1
+            return Batch(target + torch.randn(target.shape, generator=generator), target)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(trainer, "BatchSource", Numbered)
+    return drawn
+
+
+def test_a_time_budget_is_kept_and_the_rate_ends_near_zero(request_of):
+    run = train_fold(request_of(replace(QUICK, time_s=2.0, epochs=1)))
+    epochs = epochs_of(run)
+    spent = load_checkpoint(run.folder.checkpoint_final).extra["elapsed_s"]
+
+    assert spent == pytest.approx(2.0, abs=0.7)
+    assert epochs[-1].learning_rate < 0.25 * QUICK.learning_rate
+    assert epochs[-1].seconds_left == pytest.approx(0, abs=0.1)
+    assert run.finished
+
+
+def test_resuming_counts_only_the_time_spent_training(request_of):
+    request = request_of(replace(QUICK, time_s=60.0))
+    train_fold(request, lambda done, total, what: request.folder.stop.touch())
+    spent = load_checkpoint(request.folder.checkpoint_latest).extra["elapsed_s"]
+
+    session = Session(request)
+    session.restore(load_checkpoint(request.folder.checkpoint_latest))
+    session.start_clock()
+
+    assert session.elapsed_s() == pytest.approx(spent, abs=0.2)
+
+
+def test_the_averaged_weights_are_stored_to_predict_with(request_of):
+    request = request_of(replace(QUICK, weight_averaging=0.9))
+    train_fold(request, stopping_after(request.folder, 7))
+    stored = load_checkpoint(request.folder.checkpoint_latest)
+    session = Session(request)
+    session.restore(stored)
+
+    name = "encoder.stages.0.0.convs.0.conv.weight"
+    with session.averaged.in_network():
+        assert torch.equal(session.network.state_dict()[name], stored.network_weights[name])
+    assert not torch.equal(session.network.state_dict()[name], stored.network_weights[name])
+
+
+def test_resuming_a_finished_run_does_nothing(request_of):
+    run = train_fold(request_of())
+    before = run.folder.events.read_bytes()
+
+    train_fold(request_of(resume=True))
+
+    assert run.folder.events.read_bytes() == before
+
+
+def test_starting_anew_forgets_the_earlier_run(request_of):
+    train_fold(request_of())
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+
+    assert len(epochs_of(run)) == 1
+
+
+def test_resuming_and_pretraining_at_once_is_refused(request_of, tmp_path):
+    with pytest.raises(SettingsError, match="one of the two"):
+        train_fold(request_of(resume=True, pretrained=tmp_path))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice():
+    losses = LossRecord([])
+    losses.add(torch.tensor(0.5))
+
+    with pytest.raises(RunError, match="smaller learning rate"):
+        losses.add(torch.tensor(math.nan))
+
+
+def test_a_diverged_run_is_recorded_and_stores_no_broken_weights(request_of, monkeypatch):
+    request = request_of(replace(QUICK, checkpoint_minutes=0.0))
+    original, calls = Session.step, []
+
+    def step(self, batch):
+        calls.append(1)
+        return original(self, batch) * (math.nan if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(Session, "step", step)
+    with pytest.raises(RunError):
+        train_fold(request)
+
+    events = [json.loads(line) for line in request.folder.events.read_text().splitlines()]
+    assert events[-1]["event"] == Failed.__name__
+    assert load_checkpoint(request.folder.checkpoint_latest).extra["steps"] == 5
+
+
+def test_lack_of_memory_is_told_in_one_sentence():
+    with pytest.raises(OutOfMemoryError, match="smaller batch"), memory_errors("take a smaller batch"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    with pytest.raises(RuntimeError, match="something else"), memory_errors("take a smaller batch"):
+        raise RuntimeError("something else")
+
+
+def test_an_absent_device_is_refused_with_those_there_are():
+    with pytest.raises(SettingsError, match="cpu with"):
+        choose_device("cuda:63")
+    with pytest.raises(SettingsError, match="auto, cuda"):
+        choose_device("abacus")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_memory_is_kept_without_harm():
+    assert keep_freed_memory() in (True, False)
+    assert torch.ones(1000, 1000).sum() == 1e6
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_quick_dice_equals_counting_voxels(regions):
+    labels = (Label("whole", (1, 2)), Label("core", (2,))) if regions else (Label("a", (1,)), Label("b", (2,)))
+    label_set = LabelSet((Label("background", (0,)), *labels, Label("ignore", (3,))), (1, 2) if regions else ())
+    random = np.random.default_rng(0)
+    dice, seen = OnlineDice(targets_of(label_set)), []
+    for _ in range(2):
+        logits = torch.tensor(random.normal(size=(2, label_set.n_outputs, 5, 4, 3)))
+        target = torch.tensor(random.integers(0, 4, (2, 1, 5, 4, 3)), dtype=torch.int16)
+        dice.add(logits, target)
+        seen.append((logits.numpy(), target.numpy()[:, 0]))
+    logits, target = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    counted = target != 3
+    expected = []
+    for c, label in enumerate(labels):
+        mine = (logits[:, c] > 0 if regions else logits.argmax(1) == c + 1) & counted
+        true = np.isin(target, label.values) & counted
+        expected.append(2 * (mine & true).sum() / (mine.sum() + true.sum()))
+
+    assert dice.per_class() == pytest.approx(expected)
+    assert mean_dice((None, 0.5, 0.7)) == pytest.approx(0.6)
+    assert mean_dice((None,)) is None
+
+
+def test_pretrained_weights_are_taken_but_for_the_output_layers(request_of):
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+    stored = load_checkpoint(run.folder.checkpoint_final).network_weights
+    network = build_network(SPEC, 1, 5)
+    heads = {k: v.clone() for k, v in network.state_dict().items() if ".seg_layers." in k}
+
+    load_pretrained(network, run.folder.folder)
+
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, heads[name] if name in heads else stored[name])
+
+
+def test_pretrained_weights_of_another_plan_are_refused(request_of):
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+
+    with pytest.raises(ModelError, match="shape"):
+        load_pretrained(build_network(replace(SPEC, features=(6, 8, 8)), 1, 2), run.folder.checkpoint_final)
+
+
+def test_validation_predicts_the_full_cases_and_scores_them(request_of):
+    request = request_of(replace(QUICK, epochs=6, iterations_per_epoch=10, learning_rate=0.02))
+    run = train_fold(request)
+
+    scores = validate_fold(request, save_probabilities=True)
+
+    labels = read_labels(run.folder.validation / "case_3.nii.gz")
+    assert labels.array.shape == SHAPE
+    assert scores.dice > 0.8
+    assert run.folder.summary.is_file()
+    probabilities = np.load(run.folder.validation / "case_3.npz")["probabilities"]
+    assert np.array_equal(probabilities.argmax(0), labels.array)
+    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
+    assert run.events()[-1] == Finished(run.events()[-1].time, scores.dice)
+    assert [e.done for e in run.events() if isinstance(e, Progressed)] == [0, 1]
+
+
+def test_validation_keeps_cases_that_are_done(request_of):
+    request = request_of(replace(QUICK, epochs=1))
+    run = train_fold(request)
+    validate_fold(request)
+    file = run.folder.validation / "case_3.nii.gz"
+    before = file.stat().st_mtime_ns
+
+    validate_fold(request)
+    assert file.stat().st_mtime_ns == before
+    validate_fold(request, again=True)
+    assert file.stat().st_mtime_ns > before
+
+
+def test_validation_of_an_untrained_fold_is_refused(request_of):
+    with pytest.raises(RunError, match="train this fold first"):
+        validate_fold(request_of())
+
+
+def test_a_stage_writes_the_next_ones_input_and_the_next_one_trains_on_it(request_of, prepared, tmp_path):
+    finer = (27, 30, 33)
+    low = configuration("3d_lowres", next_stage="3d_cascade_fullres")
+    cascade = configuration("3d_cascade_fullres", previous_stage="3d_lowres")
+    plan = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (low, cascade), ())
+    for index in range(len(IDS)):
+        save_prepared(prepared_ball(index, finer), prepared.parent / cascade.data_identifier)
+    settings = replace(QUICK, epochs=4, iterations_per_epoch=10, learning_rate=0.02)
+    first = request_of(settings, plan=plan, configuration="3d_lowres", fold=Fold(IDS[:3], IDS))
+
+    train_fold(first)
+    validate_fold(first)
+
+    folder = first.model_folder.next_stage("3d_cascade_fullres")
+    previous = np.load(folder / "case_3.npy")
+    assert previous.shape == finer
+    assert 0.2 < previous.mean() / prepared_ball(3).labels.mean() < 5
+    second = request_of(
+        replace(QUICK, epochs=1), "cascade", plan=plan, configuration="3d_cascade_fullres",
+        prepared=prepared.parent / cascade.data_identifier, previous_stage=folder,
+    )  # fmt: skip
+    assert second.in_channels == 2
+    assert train_fold(second).finished
