@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from ..planning.plan import Plan, load_plan
 from ..records import read_json
 from ..run import EpochFinished, Event, Failed, Finished, Stopped, read_events
 from ..scores import CaseScores, Scores, load_scores
+from ..selection_record import Selection, load_selection
 from ..task import Task, load_task, parse_dataset_json
 
 T = TypeVar("T")
@@ -77,21 +78,6 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What `best` chose, from inference_information.json."""
-
-    results: Mapping[str, float]
-    """Mean foreground Dice of every model and ensemble."""
-    before_postprocessing: float | None
-    after_postprocessing: float | None
-
-    @property
-    def best(self) -> str:
-        """The first with the highest Dice: nnU-Net's rule."""
-        return max(self.results, key=self.results.get)
-
-
-@dataclass(frozen=True)
 class Contents:
     """Everything the report shows."""
 
@@ -127,7 +113,7 @@ def gather(folders: TaskFolders) -> Contents:
         fingerprint=_readable(load_fingerprint, folders.fingerprint),
         plans=_plans(folders),
         models=tuple(model for model in models if model.folds),
-        selection=_readable(_selection, folders.selection),
+        selection=_readable(load_selection, folders.selection),
     )
 
 
@@ -175,16 +161,3 @@ def _model(folders: ModelFolders) -> TrainedModel:
 
 def _fold(folder: FoldFolder) -> TrainedFold:
     return TrainedFold(folder, tuple(read_events(folder.events)), _readable(load_scores, folder.summary))
-
-
-def _selection(path: Path) -> Selection:
-    values = read_json(path)
-    try:
-        best = values["best_model_or_ensemble"]
-        results = {str(name): float(dice) for name, dice in values["all_results"].items()}
-        selection = Selection(results, best.get("result_on_crossval_pre_pp"), best.get("result_on_crossval_post_pp"))
-    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
-        raise TaskError(f"{path} is no inference_information.json ({wrong!r}); run 'nnsegment best' again.") from wrong
-    if not results:
-        raise TaskError(f"{path} names no model; run 'nnsegment best' again.")
-    return selection

@@ -97,7 +97,8 @@ def _subtitle(contents: Contents) -> Markup:
 
 def _tiles(contents: Contents) -> Markup:
     best = contents.best_model
-    dice = contents.selection.results[contents.selection.best] if contents.selection else best and best.scores.dice
+    chosen = contents.selection
+    dice = chosen.dice_after if chosen else best and best.scores.dice
     runs = [fold for model in contents.models for fold in model.folds]
     return tiles(
         [

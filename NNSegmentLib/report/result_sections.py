@@ -13,6 +13,7 @@ from ..errors import NNSegmentError
 from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..scores import CaseScores, Scores, nan_mean, shown
+from ..selection_record import Selection
 from .charts import dice_figure, runs_figure
 from .contents import Contents, TrainedFold, TrainedModel
 from .curves import latest_epochs, progress_figure
@@ -57,14 +58,14 @@ def selection_section(contents: Contents) -> Markup:
     if chosen is None:
         line = absent(f"No model was chosen yet; run: nnsegment best {contents.folders.name}")
         return section("selection", "Selection", lead, line)
-    names = sorted(chosen.results, key=chosen.results.get, reverse=True)
-    rows = [(_model_name(name), shown(chosen.results[name])) for name in names]
+    ranked = sorted(chosen.candidates, key=lambda candidate: -candidate.rank)
+    rows = [(c.title, *map(shown, (c.dice, *c.dice_per_target))) for c in ranked]
     return section(
         "selection",
         "Selection",
         lead,
-        table(("model or ensemble", "mean Dice"), rows, best=names.index(chosen.best)),
-        paragraph(_postprocessing(chosen.before_postprocessing, chosen.after_postprocessing)),
+        table(("model or ensemble", "mean Dice", *chosen.targets), _even(rows), best=ranked.index(chosen.best)),
+        paragraph(_postprocessing(chosen)),
     )
 
 
@@ -94,17 +95,18 @@ def prediction_section(contents: Contents) -> Markup:
     name = shlex.quote(contents.folders.name)
     if not contents.models:
         return section("predict", "How to predict", lead, absent("A model has to be trained first."))
-    commands = [f"nnsegment predict -t {name} -i IMAGES -o PREDICTIONS"]
-    commands += [
-        f"nnsegment predict -t {name} -c {model.folders.configuration} -i IMAGES -o PREDICTIONS"
-        for model in contents.models
-    ]
+    configurations = dict.fromkeys(model.folders.configuration for model in contents.models)
+    commands = [f"nnsegment predict -t {name} -c {c} -i IMAGES -o PREDICTIONS" for c in configurations]
+    if contents.selection is None:
+        return section("predict", "How to predict", lead, code("\n".join(commands)))
     return section(
         "predict",
         "How to predict",
         lead,
-        paragraph("The first line applies what was selected; the others a single configuration."),
-        code("\n".join(dict.fromkeys(commands))),
+        paragraph(f"What was selected ({contents.selection.best.title}), ensemble and post-processing included:"),
+        code(f"nnsegment predict -t {name} -i IMAGES -o PREDICTIONS"),
+        paragraph("A single configuration:"),
+        code("\n".join(commands)),
     )
 
 
@@ -247,19 +249,17 @@ def _color(contents: Contents, target) -> tuple[float, ...]:
     return tuple(part / 255 for part in found)
 
 
-def _model_name(name: str) -> str:
-    members = name.removeprefix("ensemble___").split("___")
-    models = [m.split("__") for m in members if "__" in m]
-    readable = " + ".join(f"{m[-1]} ({m[-2]})" for m in models if len(m) >= 3)
-    return f"ensemble of {readable}" if name.startswith("ensemble") else readable or name
+def _even(rows: Sequence[tuple]) -> list[tuple]:
+    """Rows of one length: a candidate whose predictions are gone has no Dice per class."""
+    longest = max(map(len, rows))
+    return [row + ("–",) * (longest - len(row)) for row in rows]
 
 
-def _postprocessing(before: float | None, after: float | None) -> str:
-    if before is None or after is None:
-        return "Post-processing was not determined."
-    if after <= before:
+def _postprocessing(chosen: Selection) -> str:
+    if not chosen.postprocessing.steps:
         return "Keeping only the largest component does not raise the Dice, so predictions are left as they are."
-    return f"Keeping only the largest component raises the Dice from {before:.4f} to {after:.4f} and is applied."
+    what = chosen.postprocessing_text or "keep only the largest component"
+    return f"Post-processing: {what}; it takes the Dice from {shown(chosen.best.dice)} to {shown(chosen.dice_after)}."
 
 
 def _duration(seconds: float) -> str:
