@@ -150,14 +150,15 @@ def _preprocess(args, terminal):
 def _train(args, terminal):
     from . import pipeline
     from .budget import settings_from_arguments
+    from .run import load_settings
 
     folders = pipeline.folders_of(args.task, args.workspace)
     plan = pipeline.plan_of(folders, args.plans, args.preset)
-    folds = _folds(args.fold, folders, pipeline)
-    settings = settings_from_arguments(args, plan)
     runs = []
-    for fold in folds:
+    for fold in _folds(args.fold, folders, pipeline):
         folder = folders.model(plan.name, args.configuration).fold(fold)
+        stored = load_settings(folder.settings) if folder.settings.is_file() else None
+        settings = settings_from_arguments(args, plan, stored)
         terminal.say(f"Training {plan.name} {args.configuration} fold {fold} in {folder.folder}")
         with _stopping_cleanly(folder.stop):
             run = pipeline.train(
@@ -174,7 +175,7 @@ def _train(args, terminal):
 def _folds(fold: str, folders, pipeline) -> list:
     if fold != "folds":
         return [fold]
-    return list(range(len(pipeline.folds_of(folders))))
+    return list(range(len(pipeline.folds_of(folders, pipeline.open_task(folders.raw)))))
 
 
 def _run_result(run) -> dict:

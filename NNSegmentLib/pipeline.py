@@ -127,7 +127,7 @@ def plan(
     save_plan(made, folders.plan(made.name))
     shutil.copyfile(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
     _copy_if_there(task.folder / "labels.csv", folders.preprocessed / "labels.csv")
-    _splits(folders, task)
+    folds_of(folders, task)
     return made
 
 
@@ -146,6 +146,14 @@ def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None =
     if not plans_files:
         raise PlanError(f"{folders.name} has no plan yet; make one with 'nnsegment plan {folders.name}'.")
     return load_plan(max(plans_files, key=lambda p: p.stat().st_mtime))
+
+
+def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
+    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five."""
+    if not folders.splits.is_file():
+        own = task.folder / "splits_final.json"
+        save_folds(load_folds(own) if own.is_file() else make_folds([case.id for case in task.cases]), folders.splits)
+    return load_folds(folders.splits)
 
 
 def preprocess(
@@ -262,7 +270,7 @@ def training_request(
         label_set=task.labels,
         n_channels=len(task.channels),
         dataset_json=task.dataset_json,
-        fold=choose_fold(_splits(folders, task), name, [case.id for case in task.cases]),
+        fold=choose_fold(folds_of(folders, task), name, [case.id for case in task.cases]),
         fold_name=name,
         prepared=folders.prepared(wanted.data_identifier),
         previous_stage=_previous_stage(folders, chosen, configuration),
@@ -488,14 +496,6 @@ def _fold_name(fold: int | str) -> int | str:
     if not str(fold).isdigit():
         raise SettingsError(f"A fold is a number from 0, or 'all', found {fold!r}.")
     return int(fold)
-
-
-def _splits(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
-    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five."""
-    if not folders.splits.is_file():
-        own = task.folder / "splits_final.json"
-        save_folds(load_folds(own) if own.is_file() else make_folds([case.id for case in task.cases]), folders.splits)
-    return load_folds(folders.splits)
 
 
 def _references(folders: TaskFolders, task: Task) -> Path:

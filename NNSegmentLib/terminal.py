@@ -18,12 +18,13 @@ class Terminal:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._bar = None
-        self._what = ""
+        self._total, self._done = -1, 0
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        if what != self._what:
-            self._begin(what)
+        if total != self._total or done < self._done:
+            self._begin(total)
+        self._done = done
         if time.monotonic() - self._started < QUIET_S and self._bar is None:
             return
         if self._stream.isatty():
@@ -45,9 +46,10 @@ class Terminal:
             self._bar.close()
             self._bar = None
 
-    def _begin(self, what: str) -> None:
+    def _begin(self, total: int) -> None:
+        """New work; a text that changes while the total stays tells more about the same work."""
         self.close()
-        self._what, self._started, self._last_line = what, time.monotonic(), time.monotonic()
+        self._total, self._started, self._last_line = total, time.monotonic(), time.monotonic()
 
     def _draw(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
@@ -55,7 +57,7 @@ class Terminal:
 
             self._bar = tqdm(total=total, desc=what, initial=done, file=self._stream, leave=True, mininterval=0.2)
             self._bar.start_t -= time.monotonic() - self._started
-        self._bar.total = total
+        self._bar.set_description(what, refresh=False)
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()

@@ -68,3 +68,19 @@ def test_piped_work_tells_the_time_left_in_plain_lines(monkeypatch):
     shown(2, 4, "Reading")
 
     assert stream.getvalue() == "Reading: 1 of 4, about 2 min left\n"
+
+
+def test_a_changing_text_tells_more_about_the_same_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    for step in range(5):
+        shown(step, 10, f"epoch 1, loss {1 - step / 10:.1f}")
+        now[0] += 6.0
+
+    assert stream.getvalue().splitlines() == [
+        "epoch 1, loss 0.8: 2 of 10, about 48 s left",
+        "epoch 1, loss 0.6: 4 of 10, about 36 s left",
+    ]
