@@ -13,7 +13,7 @@ import torch
 
 from ..errors import OutOfMemoryError, SettingsError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _KEEP_BYTES = 2**31 - 1
 
 
@@ -69,7 +69,8 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_THRESHOLD, 2**30) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    from_heap = mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_MAX, 0)  # some versions refuse a large threshold
+    return bool(from_heap and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
 
 
 def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | None:
