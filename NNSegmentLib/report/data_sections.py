@@ -176,6 +176,7 @@ def _plan(plan: Plan, contents: Contents) -> Markup:
 def _configurations(plan: Plan, contents: Contents) -> Markup:
     columns = [_configuration(configuration, contents) for configuration in plan.configurations]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    rows = [row for row in rows if set(row[1:]) != {"–"}]
     return table(("", *(c.name for c in plan.configurations)), rows)
 
 
