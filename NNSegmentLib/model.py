@@ -149,6 +149,7 @@ def _trained(
     plan = load_plan(folder / "plans.json")
     name = _configuration_name(folder, plan, configuration)
     chosen = plan.configuration(name)
+    _require_sound(plan, chosen, folder)
     previous = _previous_folder(folder, chosen.previous_stage) if chosen.previous_stage else None
     return TrainedConfiguration(
         folder,
@@ -157,6 +158,25 @@ def _trained(
         _members(folder, name, folds, checkpoint),
         _trained(previous, chosen.previous_stage, None, BEST_AVAILABLE) if previous else None,
     )
+
+
+def _require_sound(plan: Plan, chosen: Configuration, folder: Path) -> None:
+    """Raises ModelError for values that no planner writes, before anything is computed with them."""
+    names, stage = [c.name for c in plan.configurations], chosen.previous_stage
+    resamplings = (chosen.resampling_data, chosen.resampling_labels, chosen.resampling_probabilities)
+    orders = [order for r in resamplings for order in (r.order, r.order_z)]
+    checks = (
+        ("transpose_forward", plan.transpose_forward, sorted(plan.transpose_forward) == [0, 1, 2]),
+        ("spacing", chosen.spacing_mm, len(chosen.spacing_mm) == len(chosen.patch_size)),
+        ("spacing", chosen.spacing_mm, all(1e-6 < s < 1e6 for s in chosen.spacing_mm)),
+        ("the order of resampling", orders, all(type(order) is int and 0 <= order <= 5 for order in orders)),
+        ("previous_stage", stage, not stage or (stage in names and not plan.configuration(stage).previous_stage)),
+    )
+    for name, value, is_sound in checks:
+        if not is_sound:
+            raise ModelError(
+                f"{folder / 'plans.json'}: {name} of {chosen.name} cannot be {value!r}; copy the model again."
+            )
 
 
 def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:

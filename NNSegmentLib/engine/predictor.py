@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ from .devices import choose_device, keep_freed_memory
 from .network import UNet, build_network
 from .sliding_window import predict_logits
 
+_MAX_STAGES, _MAX_BLOCKS = 16, 64
+"""Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 Message = Callable[[str], None]
 
 
@@ -262,10 +265,20 @@ def _bare_network(
     configuration: Configuration, n_channels: int, part: TrainedConfiguration, label_set: LabelSet
 ) -> UNet:
     """The network without memory for its weights, so that a wrong plan is found before anything is allocated."""
+    spec, patch = configuration.network, configuration.patch_size
+    where = f"The network described in {part.folder / 'plans.json'}"
+    if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
+        raise ModelError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
+    if min(patch) < 1 or len(patch) != spec.dimensions:
+        raise ModelError(f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch} voxels.")
+    inputs = n_inputs(part, n_channels, label_set)
     try:
-        with torch.device("meta"):
-            return build_network(configuration.network, n_inputs(part, n_channels, label_set), label_set.n_outputs)
-    except (RuntimeError, ValueError, TypeError, IndexError, OverflowError) as error:
-        raise ModelError(
-            f"The network described in {part.folder / 'plans.json'} cannot be built ({str(error).splitlines()[0]})."
-        ) from error
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about empty layers, which do not fit the weights anyway
+            network = build_network(spec, inputs, label_set.n_outputs)
+            found = tuple(network(torch.empty(1, inputs, *patch)).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise ModelError(f"{where} cannot be built for a patch of {patch} ({str(error).splitlines()[0]}).") from error
+    if found != (1, label_set.n_outputs, *patch):
+        raise ModelError(f"{where} answers a patch of {patch} voxels with {found[2:]}; it is damaged or unsupported.")
+    return network

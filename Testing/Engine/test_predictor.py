@@ -14,7 +14,7 @@ from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
-from NNSegmentLib.errors import ImageError, ModelError, RunError, SettingsError
+from NNSegmentLib.errors import ImageError, InputError, ModelError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
 from NNSegmentLib.model import load_model
@@ -308,6 +308,43 @@ def test_a_plan_for_other_channels_than_its_data_set_is_refused(tmp_path):
 
     with pytest.raises(ModelError, match="normalises 2 channels, its dataset.json names 1"):
         Predictor(load_model(write_model(tmp_path, configurations=(two,))))
+
+
+def in_configuration(key, value):
+    return lambda plan: plan["configurations"]["3d_fullres"].update({key: value})
+
+
+def in_network(key, value):
+    return lambda plan: plan["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update({key: value})
+
+
+WRONG_PLANS = [
+    lambda plan: plan.update(transpose_forward=[0, 0, 1]),
+    lambda plan: plan.update(configurations=[]),
+    *(in_configuration("spacing", s) for s in ([0, 0, 0], [-1, 1, 1], [float("nan")] * 3, [1, 1], [1e9] * 3)),
+    *(in_configuration("patch_size", p) for p in ([10**6] * 3, [0] * 3, [16, 16], [-16] * 3, [15] * 3)),
+    *(in_configuration("previous_stage", p) for p in ("3d_fullres", "../../etc")),
+    *(in_configuration("resampling_fn_probabilities_kwargs", {"order": o}) for o in (99, "x")),
+    in_configuration("resampling_fn_data", "os.system"),
+    in_configuration("inherits_from", "3d_fullres"),
+    *(in_network("features_per_stage", f) for f in (10**9, [0, 0], [-4, 8])),
+    *(in_network("kernel_sizes", k) for k in (0, [[3, 3]] * 2, [[10**6] * 3] * 2)),
+    *(in_network("strides", s) for s in (0, [[2, 2, 2]], [[3, 3, 3], [2, 2, 2]])),
+    *(in_network("n_conv_per_stage", n) for n in (10**9, 0)),
+]
+
+
+@pytest.mark.parametrize("spoil", WRONG_PLANS)
+def test_plans_with_impossible_values_are_refused_in_one_sentence(tmp_path, spoil):
+    folder = write_model(tmp_path)
+    plan = json.loads((folder / "plans.json").read_text())
+    spoil(plan)
+    (folder / "plans.json").write_text(json.dumps(plan))
+
+    with pytest.raises(InputError) as refused:
+        Predictor(load_model(folder)).predict(image())
+
+    assert "\n" not in str(refused.value)
 
 
 def test_an_unknown_trainer_is_refused_by_name(tmp_path):
