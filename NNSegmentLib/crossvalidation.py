@@ -23,30 +23,33 @@ CARDS = ("plans.json", "dataset.json")
 
 
 @dataclass(frozen=True)
-class ChosenFolds:
-    """The folds every model has completely validated, and what was left out."""
+class Comparison:
+    """The models that can be compared, on the folds that all of them have completely validated."""
 
+    models: tuple[ModelFolders, ...]
     folds: tuple[FoldName, ...]
     notes: tuple[str, ...]
+    """What is compared and what was left out, for people."""
 
 
 def choose_folds(
     folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName] | None, ending: str | None = None
-) -> ChosenFolds:
+) -> Comparison:
     """The folds to compare models on: those asked for, else all numbered folds that every model has finished.
 
-    Raises RunError when a fold that was asked for is missing or incomplete, or none is left.
+    Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
+    asked for is missing or incomplete, or nothing is left to compare.
     """
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
     wanted = _existing_folds(models) if folds is None else [_fold_name(fold) for fold in folds]
-    problems = {fold: [p for m in models if (p := _problem(folders, m, fold, splits, ending))] for fold in wanted}
-    notes = tuple(problem for of_fold in problems.values() for problem in of_fold)
-    chosen = tuple(fold for fold in wanted if not problems[fold])
-    if notes and folds is not None or not chosen:
-        raise RunError(notes[0] if notes else f"No fold of {folders.name} is validated yet; run 'nnsegment train'.")
-    left_out = tuple(f"Left out: {note}" for note in notes)
-    n_folds = f" of {len(splits)}" if splits else ""
-    return ChosenFolds(chosen, (f"Compared on fold {', '.join(map(str, chosen))}{n_folds}.", *left_out))
+    problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
+    usable = [m for m in models if len(problems[m]) < len(wanted)] if folds is None else models
+    chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
+    found = [problem for of_model in problems.values() for problem in of_model.values()]
+    if not usable or not chosen or (found and folds is not None):
+        raise RunError(found[0] if found else f"No fold of {folders.name} is validated yet; run 'nnsegment train'.")
+    counted = f"Compared on fold {', '.join(map(str, chosen))}" + (f" of {len(splits)}." if splits else ".")
+    return Comparison(tuple(usable), tuple(chosen), (counted, *(f"Left out: {problem}" for problem in found)))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import TaskError
@@ -56,22 +55,23 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of all cases, in file order, for `targets`; averages are computed from them."""
+    """Scores of all cases, in file order, for `targets`, and their averages."""
 
     targets: tuple[Region, ...]
     cases: tuple[CaseScores, ...]
     names: tuple[str, ...] = ()
     """What people call the targets; empty in files of nnU-Net."""
 
-    @cached_property
-    def mean(self) -> tuple[Metrics, ...]:
-        """Per target, averaged over the cases where the score is defined."""
-        return tuple(_average((c.metrics[i] for c in self.cases), nan_mean) for i in range(len(self.targets)))
+    mean: tuple[Metrics, ...] = field(init=False)
+    """Per target, averaged over the cases where the score is defined."""
+    foreground_mean: Metrics = field(init=False)
+    """Plain mean over the targets other than background: NaN as soon as one target is nowhere (nnU-Net's rule)."""
 
-    @cached_property
-    def foreground_mean(self) -> Metrics:
-        """Plain mean over the targets other than background: NaN as soon as one target is nowhere (nnU-Net's rule)."""
-        return _average((m for m, t in zip(self.mean, self.targets, strict=True) if t != (0,)), plain_mean)
+    def __post_init__(self) -> None:
+        mean = tuple(_average((c.metrics[i] for c in self.cases), nan_mean) for i in range(len(self.targets)))
+        foreground = [m for m, target in zip(mean, self.targets, strict=True) if target != (0,)]
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "foreground_mean", _average(foreground, plain_mean))
 
     @property
     def dice(self) -> float:
@@ -158,12 +158,12 @@ def load_scores(path: Path) -> Scores:
 
 def _average(metrics: Iterable[Metrics], mean) -> Metrics:
     metrics = list(metrics)
-    values = {field: [getattr(m, field) for m in metrics] for field in (OVERLAP | SURFACE).values()}
-    return Metrics(**{field: None if None in found else mean(found) for field, found in values.items()})
+    values = {name: [getattr(m, name) for m in metrics] for name in (OVERLAP | SURFACE).values()}
+    return Metrics(**{name: None if None in found else mean(found) for name, found in values.items()})
 
 
 def _metrics_json(metrics: Metrics) -> dict:
-    named = {name: getattr(metrics, field) for name, field in (OVERLAP | SURFACE).items()}
+    named = {name: getattr(metrics, attribute) for name, attribute in (OVERLAP | SURFACE).items()}
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -182,8 +182,8 @@ def _case(entry: dict, keys: Sequence[str]) -> CaseScores:
 
 
 def _metrics(values: dict) -> Metrics:
-    required = {field: values[name] for name, field in OVERLAP.items()}
-    return Metrics(**required, **{field: values[name] for name, field in SURFACE.items() if name in values})
+    required = {attribute: values[name] for name, attribute in OVERLAP.items()}
+    return Metrics(**required, **{attribute: values[name] for name, attribute in SURFACE.items() if name in values})
 
 
 def case_id(path: Path) -> str:

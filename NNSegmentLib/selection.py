@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from .crossvalidation import ChosenFolds, FoldName, Scoring, cards, choose_folds, copy, crossvalidate
+from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, copy, crossvalidate
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .errors import InputError, RunError
 from .evaluation import SUMMARY, Scores, load_scores
@@ -56,12 +56,11 @@ def find_best(
     crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
     results folder. Raises RunError for missing or incomplete folds, InputError for missing probabilities.
     """
-    models = _models(folders, candidates)
     scoring = Scoring(label_set, Path(references), file_ending, reader, surface, tolerance_mm, workers, progress)
-    chosen = choose_folds(folders, models, folds, file_ending)
-    found = [_single(model, chosen.folds, scoring) for model in models]
-    pairs, notes = _pairs(folders, models, chosen.folds, scoring, require_ensembles) if ensembles else ((), ())
-    selection = _select(folders, chosen, [*found, *pairs], notes, scoring, ensembles)
+    compared = choose_folds(folders, _models(folders, candidates), folds, file_ending)
+    found = [_single(model, compared.folds, scoring) for model in compared.models]
+    pairs, notes = _pairs(folders, compared, scoring, require_ensembles) if ensembles else ((), ())
+    selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles)
     save_selection(selection, folders.selection)
     write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))
     return selection
@@ -97,19 +96,19 @@ def _single(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) ->
 
 
 def _pairs(
-    folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName], scoring: Scoring, require: bool
+    folders: TaskFolders, compared: Comparison, scoring: Scoring, require: bool
 ) -> tuple[tuple[_Scored, ...], tuple[str, ...]]:
     """All ensembles of two that can be made, and why others cannot."""
     found, notes = [], []
-    for pair in combinations(models, 2):
+    for pair in combinations(compared.models, 2):
         try:
-            cases = _cases(pair, folds, scoring.file_ending)
+            cases = _cases(pair, compared.folds, scoring.file_ending)
         except InputError as missing:
             if require:
                 raise
-            notes.append(f"Left out the ensemble {' + '.join(m.configuration for m in pair)}: {missing}")
+            notes.append(f"Left out the ensemble {' + '.join(member_of(m).title for m in pair)}: {missing}")
         else:
-            found.append(_ensemble(folders, pair, folds, cases, scoring))
+            found.append(_ensemble(folders, pair, compared.folds, cases, scoring))
     return tuple(found), tuple(notes)
 
 
@@ -138,7 +137,7 @@ def _ensemble(
 
 def _select(
     folders: TaskFolders,
-    chosen: ChosenFolds,
+    compared: Comparison,
     found: Sequence[_Scored],
     notes: Sequence[str],
     scoring: Scoring,
@@ -151,7 +150,7 @@ def _select(
     after = load_scores(best.candidate.folder / POSTPROCESSED / SUMMARY)
     return Selection(
         task=folders.name,
-        folds=chosen.folds,
+        folds=compared.folds,
         targets=best.scores.titles,
         candidates=tuple(scored.candidate for scored in found),
         best_index=index,
@@ -162,5 +161,5 @@ def _select(
         postprocessing_file=best.candidate.folder / PICKLE_FILE,
         plans_file=best.candidate.folder / "plans.json",
         postprocessing_text=rules.describe(scoring.label_set),
-        notes=(*chosen.notes, *notes),
+        notes=(*compared.notes, *notes),
     )

@@ -33,6 +33,13 @@ class Member:
         """Its model folder's name."""
         return f"{self.trainer}__{self.plans_name}__{self.configuration}"
 
+    @property
+    def title(self) -> str:
+        """The configuration, with plans and trainer where they are not nnU-Net's own."""
+        usual = (("nnUNetPlans", self.plans_name), (TRAINER, self.trainer))
+        special = [name for expected, name in usual if name != expected]
+        return f"{self.configuration} ({', '.join(special)})" if special else self.configuration
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -48,7 +55,7 @@ class Candidate:
     @property
     def title(self) -> str:
         """Short name for people."""
-        return " + ".join(_title(member) for member in self.members)
+        return " + ".join(member.title for member in self.members)
 
     @property
     def rank(self) -> float:
@@ -245,12 +252,6 @@ def _workspace(folders: TaskFolders) -> str:
     """The option that finds the task again, where one folder holds everything."""
     root = folders.workspace.results.parent
     return f" --workspace {shlex.quote(str(root))}" if folders.workspace == type(folders.workspace).at(root) else ""
-
-
-def _title(member: Member) -> str:
-    """The configuration, with plans and trainer where they are not nnU-Net's own."""
-    special = [name for name, usual in ((member.plans_name, "nnUNetPlans"), (member.trainer, TRAINER)) if name != usual]
-    return f"{member.configuration} ({', '.join(special)})" if special else member.configuration
 
 
 def _filled(line: tuple[str, ...], length: int) -> tuple[str, ...]:

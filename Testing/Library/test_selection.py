@@ -238,6 +238,16 @@ def test_only_folds_that_all_have_finished_are_compared(world):
         world.best(folds=["0", "1"])
 
 
+def test_a_model_that_has_not_finished_any_fold_is_left_out(world):
+    world.validated("3d_lowres", 0.1, seed=7, folds=())
+    (world.folders.model("nnUNetPlans", "3d_lowres").fold(0).validation).mkdir(parents=True)
+
+    selection = world.best([*MODELS, ("nnUNetPlans", "3d_lowres")])
+
+    assert selection.folds == (0, 1) and len(selection.candidates) == 3
+    assert any("3d_lowres" in note and "lacks 2 of 2" in note for note in selection.notes)
+
+
 def test_missing_folds_and_models_are_named(world, tmp_path):
     with pytest.raises(RunError, match="Fold 4"):
         world.best(folds=[0, 4])
