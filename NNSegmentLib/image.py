@@ -6,18 +6,22 @@ Both imports happen inside the functions, so that asking for help or reading a p
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
 from .records import written_whole
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+NIFTI_ENDINGS = (".nii", ".nii.gz")
 PLANE_ENDINGS = (".png", ".bmp")
 """Natural images: always one plane, spacing (999, 1, 1) as nnU-Net gives them."""
 PLANE_SPACING = 999.0
@@ -101,8 +105,10 @@ def read_geometry(path: Path) -> Geometry:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-    except RuntimeError:
-        return read_array(path)[1]
+    except RuntimeError as error:
+        if file_ending(path) in NIFTI_ENDINGS:
+            return _read_with_nibabel(path, "")[1]
+        raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
     return _geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), path)
 
 
@@ -125,17 +131,41 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
     import SimpleITK as sitk
 
     path = _existing(path)
+    require_complete(path)
+    voxels = _float_nifti(path)
+    if voxels is not None:
+        return _read_with_nibabel(path, reader) if reader in REORIENTING_READERS else (voxels, read_geometry(path))
     try:
         volume = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        if file_ending(path) not in (".nii", ".nii.gz"):
+        if file_ending(path) not in NIFTI_ENDINGS:
             raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
         return _read_with_nibabel(path, reader)
     if reader in REORIENTING_READERS and volume.GetDimension() == 3:
         volume = sitk.DICOMOrient(volume, "RAS")
-    return _channels_first(sitk.GetArrayFromImage(volume), volume), _geometry(
-        volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path
-    )
+    array = _channels_first(sitk.GetArrayFromImage(volume), volume)
+    if file_ending(path) == ".bmp":
+        array = _without_grey_palette(array, path)
+    return array, _geometry(volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path)
+
+
+def _float_nifti(path: Path) -> np.ndarray | None:
+    """The voxels (C, Z, Y, X) of a NIfTI file of floating-point type; None for any other file.
+
+    SimpleITK silently turns NaN and infinity in NIfTI files into 0; nibabel keeps them, so that they can be refused.
+    """
+    if file_ending(path) not in NIFTI_ENDINGS or importlib.util.find_spec("nibabel") is None:
+        return None
+    import nibabel
+
+    try:
+        volume = nibabel.load(path)
+        if volume.get_data_dtype().kind != "f" or not 2 <= volume.ndim <= 4:
+            return None
+        array = np.asanyarray(volume.dataobj).T
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
+        return None  # SimpleITK reads it, or says what is wrong
+    return array[(None,) * max(0, 4 - array.ndim)]
 
 
 def _channels_first(array: np.ndarray, volume) -> np.ndarray:
@@ -145,6 +175,14 @@ def _channels_first(array: np.ndarray, volume) -> np.ndarray:
     elif volume.GetDimension() < 4:
         array = array[None]
     return array[:, None] if volume.GetDimension() == 2 else array
+
+
+def _without_grey_palette(array: np.ndarray, path: Path) -> np.ndarray:
+    """One channel of a grey BMP of 8 bits or less, whose palette SimpleITK expands to three equal colours."""
+    with path.open("rb") as file:
+        bits = int.from_bytes(file.read(30)[28:30], "little")
+    is_grey = bits <= 8 and all(np.array_equal(array[0], channel) for channel in array[1:])
+    return array[:1] if is_grey else array
 
 
 def _geometry(size, spacing, origin, direction, path: Path) -> Geometry:
@@ -203,15 +241,33 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         volume.SetSpacing(spacing[:2]), volume.SetOrigin(origin[:2])
         volume.SetDirection([direction[i] for i in (0, 1, 3, 4)])
     compress = ending not in (".nii", ".mhd", ".gipl", ".bmp")
+    if ending == ".mhd":
+        _write_with_voxels_beside(path, volume)
+        return
     with written_whole(path) as temporary:
-        try:
-            sitk.WriteImage(volume, str(temporary), compress)
-        except RuntimeError as error:
-            raise OSError(str(error).splitlines()[-1]) from error
+        _write_volume(volume, temporary, compress)
         if ending in (".tif", ".tiff") and not plane:
             path.with_name(path.name[: -len(ending)] + ".json").write_text(
                 json.dumps({"spacing": list(geometry.spacing_mm)})
             )
+
+
+def _write_with_voxels_beside(path: Path, volume) -> None:
+    """A .mhd header names its voxel file, so both are made in a folder of their own under their final names."""
+    with written_whole(path) as header, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        _write_volume(volume, Path(folder) / path.name, False)
+        for voxels in Path(folder).glob("*raw"):
+            voxels.replace(path.with_name(voxels.name))
+        (Path(folder) / path.name).replace(header)
+
+
+def _write_volume(volume, path: Path, compress: bool) -> None:
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(volume, str(path), compress)
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[-1]) from error
 
 
 def _existing(path: Path | str) -> Path:

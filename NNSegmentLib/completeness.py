@@ -1,0 +1,74 @@
+"""Files cut off in the middle (a broken download, a full disk), where the readers give rubbish without a word."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+from .errors import ImageError
+
+_NIFTI_1_HEADER = 348
+_CHUNK = 1 << 20
+
+
+def require_complete(path: Path) -> None:
+    """Raise ImageError when a .nii, .nii.gz, .gipl or .bmp file holds fewer bytes than its header announces."""
+    name = path.name.lower()
+    try:
+        if name.endswith(".nii.gz"):
+            complete = _whole_compressed_nifti(path)
+        elif name.endswith((".nii", ".bmp", ".gipl")):
+            complete = path.stat().st_size >= _announced(path, name)
+        else:
+            complete = True
+    except (OSError, EOFError, zlib.error, struct.error):
+        complete = False
+    if not complete:
+        raise ImageError(f"{path} is cut off: it holds fewer voxels than its header announces; copy it again.")
+
+
+def _announced(path: Path, name: str) -> int:
+    with path.open("rb") as file:
+        header = file.read(_NIFTI_1_HEADER)
+    if name.endswith(".bmp"):
+        return struct.unpack_from("<I", header, 2)[0]
+    return _gipl_size(header) if name.endswith(".gipl") else _nifti_size(header)
+
+
+def _whole_compressed_nifti(path: Path) -> bool:
+    """The length noted at the end of the file decides; only where it is off is the file decompressed to count."""
+    with gzip.open(path) as file:
+        announced = _nifti_size(file.read(_NIFTI_1_HEADER))
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        noted = struct.unpack("<I", file.read(4))[0]
+    return noted == announced % 2**32 or _decompressed_size(path) >= announced
+
+
+def _decompressed_size(path: Path) -> int:
+    size = 0
+    with gzip.open(path) as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+    return size
+
+
+def _nifti_size(header: bytes) -> int:
+    """Bytes of a NIfTI-1 file: where the voxels begin plus their number times their size; 0 for other headers."""
+    order = "<" if struct.unpack_from("<i", header)[0] == _NIFTI_1_HEADER else ">"
+    if struct.unpack_from(order + "i", header)[0] != _NIFTI_1_HEADER:
+        return 0
+    dimensions = struct.unpack_from(order + "8h", header, 40)
+    bits = struct.unpack_from(order + "h", header, 72)[0]
+    offset = struct.unpack_from(order + "f", header, 108)[0]
+    return int(offset) + math.prod(dimensions[1 : 1 + dimensions[0]]) * bits // 8
+
+
+def _gipl_size(header: bytes) -> int:
+    """Bytes of a GIPL file: 256 of header, big-endian sizes and number type."""
+    sizes, kind = struct.unpack_from(">4H", header), struct.unpack_from(">H", header, 8)[0]
+    width = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}.get(kind, 0)
+    return 256 + math.prod(max(size, 1) for size in sizes) * width
