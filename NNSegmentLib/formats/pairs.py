@@ -133,11 +133,11 @@ def _match(image: Path, exact: dict[str, Path], tolerant: dict[str, Path]) -> _M
     name = stem(image)
     numbered = _CHANNEL.match(name)
     candidates = [(name, 0)] + ([(numbered["case"], int(numbered["channel"]))] if numbered else [])
-    for table, word in ((exact, None), (tolerant, _IMAGE_WORD)):
-        for text, channel in candidates:
-            key = _key(text, word) if word else text
-            if key in table:
-                return _Match(key, channel, image, table[key])
+    shorter = [(_key(text, _IMAGE_WORD), channel) for text, channel in candidates]
+    for table, texts in ((exact, candidates), (tolerant, candidates), (tolerant, shorter)):
+        for text, channel in texts:
+            if text in table:
+                return _Match(text, channel, image, table[text])
     return None
 
 

@@ -126,17 +126,24 @@ def stored_layout(path: Path) -> Layout:
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if file_ending(path) == ".bmp":
+        return _layout_of_voxels(path)  # the header alone does not tell grey from coloured palettes
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        array, geometry = read_array(path)
-        return Layout(4 if len(array) > 1 else geometry.dimension, len(array), array.dtype in (np.uint8, np.uint16))
+        return _layout_of_voxels(path)
     axes = reader.GetDimension()
     if axes > 4:
         raise ImageError(f"{path} has {axes} axes, expected 2, 3 or 4; save one volume a file.")
     channels = reader.GetSize()[3] if axes == 4 else reader.GetNumberOfComponents()
     unsigned = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
     return Layout(axes, channels, reader.GetPixelID() in unsigned)
+
+
+def _layout_of_voxels(path: Path) -> Layout:
+    array, geometry = read_array(path)
+    is_volume = geometry.dimension == 3 and len(array) > 1
+    return Layout(4 if is_volume else geometry.dimension, len(array), array.dtype in (np.uint8, np.uint16))
 
 
 def value_to_name(labels: object, where: Path) -> LabelSet:

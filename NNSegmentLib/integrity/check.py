@@ -30,8 +30,7 @@ def examine_task(task: Task, workers: int = 2, progress: Progress = silent) -> l
 
 def findings_of(task: Task, reports: Sequence[CaseReport]) -> list[Finding]:
     """The findings of all cases and those that only show when cases are compared."""
-    found = found_values(reports)
-    renumbering = find_renumbering(task.labels, found)
+    found, renumbering = _found_values(reports), renumbering_of(task, reports)
     return [
         *_description_findings(task, renumbering),
         *_duplicate_ids(task),
@@ -43,8 +42,14 @@ def findings_of(task: Task, reports: Sequence[CaseReport]) -> list[Finding]:
     ]
 
 
-def found_values(reports: Sequence[CaseReport]) -> frozenset[int]:
-    """All label values of all cases."""
+def renumbering_of(task: Task, reports: Sequence[CaseReport]) -> Renumbering | None:
+    """How to get to the values 0, 1, 2, …; None when a label file cannot be read or it would be guessing."""
+    if any(report.values is None for report in reports):
+        return None
+    return find_renumbering(task.labels, _found_values(reports))
+
+
+def _found_values(reports: Sequence[CaseReport]) -> frozenset[int]:
     return frozenset().union(*(report.values or () for report in reports))
 
 

@@ -19,10 +19,10 @@ from ..image import LabelMap, read_geometry, read_labels, write_labels
 from ..progress import Progress, in_parallel, silent
 from ..records import umask, write_json
 from ..task import LABELS_CSV, Case, Task
-from .check import examine_task, findings_of, found_values
+from .check import examine_task, findings_of, renumbering_of
 from .findings import CASE_COUNT, LABEL_DIRECTION, LABEL_GRID, LABEL_NUMBERS, Finding
 from .grids import carried_over, foreground_ml
-from .renumbering import Renumbering, find_renumbering
+from .renumbering import Renumbering
 
 logger = logging.getLogger(__name__)
 _LEAST_FOREGROUND_KEPT = 0.8
@@ -64,7 +64,7 @@ def fix_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[
     fixable = [finding for finding in findings_of(task, reports) if finding.fixable]
     if not fixable:
         return []
-    renumbering = find_renumbering(task.labels, found_values(reports)) or _NOTHING
+    renumbering = renumbering_of(task, reports) or _NOTHING
     mendings = [
         _Mending(case, tuple(f for f in fixable if f.case == case.id), _changes_in(report.values, renumbering))
         for case, report in zip(task.cases, reports, strict=True)

@@ -1,0 +1,112 @@
+"""Grids: voxel to world and back, against nibabel's affine arithmetic and SimpleITK's."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from NNSegmentLib.errors import ImageError
+from NNSegmentLib.geometry import Geometry
+
+
+@st.composite
+def grids(draw) -> Geometry:
+    """Any grid: oblique, anisotropic, left-handed, thin."""
+    angles = [draw(st.floats(-3.1, 3.1)) for _ in range(3)]
+    rows = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        first, second = [a for a in range(3) if a != axis]
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        rows = rows @ turn
+    rows = rows @ np.diag([1.0, 1.0, draw(st.sampled_from([1.0, -1.0]))])
+    return Geometry(
+        shape=tuple(draw(st.integers(1, 40)) for _ in range(3)),
+        spacing_mm=tuple(draw(st.floats(0.2, 12)) for _ in range(3)),
+        origin_mm=tuple(draw(st.floats(-400, 400)) for _ in range(3)),
+        direction=tuple(map(tuple, rows.tolist())),
+    )
+
+
+def corners(grid: Geometry) -> np.ndarray:
+    return np.array([(z, y, x) for z in (0, grid.shape[0] - 1) for y in (0, grid.shape[1] - 1) for x in (0, 5)])
+
+
+@given(grids())
+@settings(max_examples=25, deadline=None)
+def test_world_positions_are_those_nibabel_computes(grid):
+    expected = nibabel.affines.apply_affine(grid.ijk_to_ras, corners(grid)[:, ::-1])
+
+    assert np.allclose(grid.world(corners(grid)), expected, atol=1e-9)
+
+
+@given(grids())
+@settings(max_examples=25, deadline=None)
+def test_world_positions_are_those_simpleitk_computes_with_x_and_y_negated(grid):
+    volume = sitk.Image([int(n) for n in reversed(grid.shape)], sitk.sitkUInt8)
+    spacing, origin, direction = grid.to_lps()
+    volume.SetSpacing(spacing), volume.SetOrigin(origin), volume.SetDirection(direction)
+
+    lps = np.array([volume.TransformIndexToPhysicalPoint([int(i) for i in c[::-1]]) for c in corners(grid)])
+
+    assert np.allclose(grid.world(corners(grid)), lps * [-1, -1, 1], atol=1e-6)
+
+
+@given(grids())
+@settings(max_examples=25, deadline=None)
+def test_voxel_undoes_world(grid):
+    assert np.allclose(grid.voxel(grid.world(corners(grid))), corners(grid), atol=1e-6)
+
+
+@given(grids())
+@settings(max_examples=25, deadline=None)
+def test_both_header_conventions_lead_back_to_the_same_grid(grid):
+    spacing, origin, direction = grid.to_lps()
+    from_lps = Geometry.from_lps(tuple(reversed(grid.shape)), spacing, origin, direction)
+    from_matrix = Geometry.from_ijk_to_ras(grid.shape, grid.ijk_to_ras)
+
+    assert grid.same_grid(from_lps, 1e-9)
+    assert grid.same_grid(from_matrix, 1e-6)
+    assert np.sign(np.linalg.det(from_matrix.direction)) == np.sign(np.linalg.det(grid.direction))
+
+
+@given(grids(), st.integers(0, 4))
+@settings(max_examples=15, deadline=None)
+def test_a_cropped_grid_has_its_voxels_where_they_were(grid, start):
+    cropped = grid.cropped((start, 0, 2 * start), (2, 3, 4))
+
+    assert np.allclose(cropped.world([(1, 2, 3)]), grid.world([(start + 1, 2, 2 * start + 3)]), atol=1e-6)
+
+
+def test_a_grid_moved_by_more_than_the_tolerance_is_another_grid(any_geometry):
+    moved = any_geometry.cropped((0, 0, 1), any_geometry.shape)
+
+    assert any_geometry.same_grid(any_geometry)
+    assert not any_geometry.same_grid(moved)
+    assert any_geometry.corner_distance_mm(moved) == pytest.approx(any_geometry.spacing_mm[2])
+
+
+def test_a_voxel_of_two_by_three_by_four_mm_is_24_microlitres():
+    assert Geometry((1, 1, 1), (2.0, 3.0, 4.0)).voxel_volume_ml == pytest.approx(0.024)
+
+
+def test_impossible_grids_are_refused():
+    with pytest.raises(ImageError, match="at least one voxel"):
+        Geometry((0, 3, 3))
+    for spacing in ((0.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (float("nan"), 1.0, 1.0)):
+        with pytest.raises(ImageError, match="positive"):
+            Geometry((3, 3, 3), spacing)
+
+
+def test_a_sheared_matrix_is_refused():
+    matrix = np.eye(4)
+    matrix[0, 2] = 0.3
+    with pytest.raises(ImageError, match="sheared"):
+        Geometry.from_ijk_to_ras((3, 3, 3), matrix)
+    with pytest.raises(ImageError, match="0 mm"):
+        Geometry.from_ijk_to_ras((3, 3, 3), np.diag([1.0, 0.0, 1.0, 1.0]))

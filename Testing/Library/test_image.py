@@ -1,0 +1,234 @@
+"""Image files: what is written is read back at the same place, and nibabel sees it there too."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from task_on_disk import PLAIN, blocks, four_d, noise, write_plane, write_volume
+
+from NNSegmentLib.errors import ImageError, StorageError
+from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.image import (
+    Image,
+    file_ending,
+    read_array,
+    read_geometry,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+)
+
+VOLUMES = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
+
+
+@pytest.mark.parametrize("ending", VOLUMES)
+def test_a_volume_comes_back_at_the_same_place(tmp_path, any_geometry, ending):
+    path = tmp_path / f"case{ending}"
+    write_image(path, noise(3, any_geometry.shape), any_geometry)
+
+    image = read_image(path)
+
+    assert np.array_equal(image.array[0], noise(3, any_geometry.shape))
+    assert image.array.dtype == np.float32
+    assert image.geometry.same_grid(any_geometry)
+    assert read_geometry(path) == image.geometry
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_nibabel_sees_the_written_voxels_at_the_same_world_position(tmp_path, any_geometry, ending):
+    path = tmp_path / f"case{ending}"
+    write_image(path, noise(3, any_geometry.shape), any_geometry)
+
+    opinion = nibabel.load(path)
+
+    assert np.array_equal(np.asarray(opinion.dataobj).T, noise(3, any_geometry.shape))
+    assert np.allclose(opinion.affine, any_geometry.ijk_to_ras, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_volumes_written_by_nibabel_are_read_at_the_same_world_position(tmp_path, any_geometry, kind):
+    voxels = noise(4, any_geometry.shape).astype(kind)
+    nibabel.save(nibabel.Nifti1Image(voxels.T, any_geometry.ijk_to_ras), tmp_path / "case.nii.gz")
+
+    image = read_image(tmp_path / "case.nii.gz")
+
+    assert np.array_equal(image.array[0], voxels)
+    assert image.geometry.same_grid(any_geometry, 1e-3)
+
+
+def test_several_files_are_several_channels_and_must_share_their_grid(tmp_path):
+    for n in range(3):
+        write_image(tmp_path / f"{n}.nrrd", noise(n), PLAIN)
+    write_image(tmp_path / "thick.nrrd", noise(0), Geometry(PLAIN.shape, (3.0, 1.0, 1.0), PLAIN.origin_mm))
+    write_image(tmp_path / "short.nrrd", noise(0)[1:], PLAIN.cropped((1, 0, 0), (7, 10, 12)))
+
+    image = read_image([tmp_path / f"{n}.nrrd" for n in range(3)])
+
+    assert np.array_equal(image.array, np.stack([noise(n) for n in range(3)]))
+    for other, sentence in (("thick", r"voxels of \(3.0"), ("short", r"\(7, 10, 12\) voxels")):
+        with pytest.raises(ImageError, match=sentence):
+            read_image([tmp_path / "0.nrrd", tmp_path / f"{other}.nrrd"])
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_a_fourth_axis_holds_channels(tmp_path, ending):
+    write_volume(tmp_path / f"brain{ending}", four_d(0, 3))
+
+    image = read_image(tmp_path / f"brain{ending}")
+
+    assert np.array_equal(image.array, np.stack([noise(n) for n in range(3)]))
+    assert image.geometry.same_grid(PLAIN)
+    assert read_geometry(tmp_path / f"brain{ending}").same_grid(PLAIN)
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif"])
+def test_a_picture_is_one_plane_with_nnunets_thickness(tmp_path, ending):
+    plane = noise(1, (1, 20, 30)).astype(np.uint8)
+    write_plane(tmp_path / f"cell{ending}", plane[0])
+
+    image = read_image(tmp_path / f"cell{ending}")
+
+    assert np.array_equal(image.array, plane[None])
+    assert image.geometry.spacing_mm == (999.0, 1.0, 1.0)
+    assert image.geometry.dimension == 2
+    write_labels(tmp_path / f"mask{ending}", blocks((1, 20, 30)), image.geometry)
+    assert np.array_equal(read_labels(tmp_path / f"mask{ending}").array, blocks((1, 20, 30)))
+
+
+def test_a_colour_picture_has_three_channels(tmp_path):
+    colours = np.dstack([noise(n, (20, 30)) for n in range(3)]).astype(np.uint8)
+    write_plane(tmp_path / "cell.png", colours)
+
+    assert np.array_equal(read_image(tmp_path / "cell.png").array[:, 0], np.moveaxis(colours, -1, 0))
+
+
+def test_a_two_dimensional_medical_file_keeps_its_place(tmp_path):
+    plane = sitk.GetImageFromArray(noise(1, (20, 30)))
+    plane.SetSpacing((0.5, 0.25)), plane.SetOrigin((3.0, -4.0))
+    write_volume(tmp_path / "slice.nrrd", plane)
+
+    image = read_image(tmp_path / "slice.nrrd")
+    write_image(tmp_path / "again.nrrd", image.array[0], image.geometry)
+    again = sitk.ReadImage(str(tmp_path / "again.nrrd"))
+
+    assert image.geometry.spacing_mm == (499.5, 0.25, 0.5)
+    assert (again.GetSize(), again.GetSpacing(), again.GetOrigin()) == ((30, 20), (0.5, 0.25), (3.0, -4.0))
+
+
+def test_tif_volumes_find_their_spacing_with_and_without_channel_number(tmp_path):
+    write_image(tmp_path / "case.tif", noise(1).astype(np.uint16), PLAIN)
+    (tmp_path / "case.tif").rename(tmp_path / "case_0000.tif")
+
+    assert json.loads((tmp_path / "case.json").read_text()) == {"spacing": [2.0, 1.0, 1.0]}
+    assert read_image(tmp_path / "case_0000.tif").geometry.spacing_mm == (2.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("highest", "kind"), [(3, np.uint8), (254, np.uint8), (255, np.uint16), (40000, np.uint16)])
+def test_label_maps_are_written_in_nnunets_number_type(tmp_path, highest, kind):
+    labels = blocks(values=(1, highest))
+    write_labels(tmp_path / "l.nii.gz", labels, PLAIN)
+
+    assert np.asarray(nibabel.load(tmp_path / "l.nii.gz").dataobj).dtype == kind
+    assert np.array_equal(read_labels(tmp_path / "l.nii.gz").array, labels)
+
+
+def test_labels_stored_as_floats_are_read_and_fractions_refused(tmp_path):
+    write_image(tmp_path / "whole.nii.gz", blocks().astype(np.float32), PLAIN)
+    write_image(tmp_path / "half.nii.gz", blocks().astype(np.float32) / 2, PLAIN)
+
+    assert np.array_equal(read_labels(tmp_path / "whole.nii.gz").array, blocks())
+    with pytest.raises(ImageError, match="whole numbers"):
+        read_labels(tmp_path / "half.nii.gz")
+    write_volume(tmp_path / "two.nii.gz", four_d(0, 2))
+    with pytest.raises(ImageError, match="one label map, found 2 channels"):
+        read_labels(tmp_path / "two.nii.gz")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_in_nifti_files_survive_reading(tmp_path, value):
+    voxels = noise(0).astype(np.float32)
+    voxels[1, 2, 3] = value
+    nibabel.save(nibabel.Nifti1Image(voxels.T, PLAIN.ijk_to_ras), tmp_path / "bad.nii.gz")
+
+    assert np.array_equal(read_array(tmp_path / "bad.nii.gz")[0][0], voxels, equal_nan=True)
+
+
+def test_reorienting_readers_turn_the_array_to_ras(tmp_path, any_geometry):
+    path = tmp_path / "case.nii.gz"
+    write_image(path, noise(3, any_geometry.shape), any_geometry)
+    opinion = nibabel.as_closest_canonical(nibabel.load(path))
+
+    image = read_image(path, reader="NibabelIOWithReorient")
+
+    assert np.array_equal(image.array[0], np.asarray(opinion.dataobj).T)
+    assert np.allclose(image.geometry.ijk_to_ras, opinion.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".bmp", ".gipl"])
+def test_a_file_cut_off_in_the_middle_is_refused(tmp_path, ending):
+    path = tmp_path / f"case{ending}"
+    if ending in (".png", ".bmp"):
+        write_plane(path, noise(1, (1, 200, 300))[0].astype(np.uint8))
+    else:
+        write_image(path, noise(1), PLAIN)
+    whole = path.read_bytes()
+
+    read_array(path)
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+
+    with pytest.raises(ImageError, match="cut off|cannot be read"):
+        read_array(path)
+
+
+def test_a_compressed_file_in_several_members_is_complete(tmp_path):
+    import gzip
+
+    write_image(tmp_path / "plain.nii", noise(1), PLAIN)
+    data = (tmp_path / "plain.nii").read_bytes()
+    (tmp_path / "members.nii.gz").write_bytes(gzip.compress(data[:900]) + gzip.compress(data[900:]))
+
+    assert np.array_equal(read_array(tmp_path / "members.nii.gz")[0][0], noise(1))
+
+
+def test_missing_foreign_and_damaged_files_are_told_apart(tmp_path):
+    (tmp_path / "text.nii.gz").write_text("no image")
+    (tmp_path / "text.nrrd").write_text("no image")
+
+    for name, sentence in (
+        ("gone.nrrd", "nothing there"),
+        ("text.nii.gz", "cut off|cannot be"),
+        ("text.nrrd", "cannot be"),
+    ):
+        with pytest.raises(ImageError, match=sentence):
+            read_image(tmp_path / name)
+    with pytest.raises(ImageError, match="no image file known here"):
+        file_ending("scan.dcm")
+
+
+def test_an_image_must_fit_its_grid():
+    with pytest.raises(ImageError, match="matching its grid"):
+        Image(np.zeros((1, 2, 3, 4), np.float32), Geometry((2, 3, 5)))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mhd", ".png"])
+def test_writing_leaves_only_the_file_itself(tmp_path, ending):
+    grid = Geometry((1, 10, 12), (999.0, 1.0, 1.0), dimension=2) if ending == ".png" else PLAIN
+    write_image(tmp_path / f"a{ending}", noise(1, grid.shape).astype(np.uint8), grid)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        {f"a{ending}"} | ({"a.raw"} if ending == ".mhd" else set())
+    )
+
+
+def test_an_unwritable_place_is_said_plainly_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Cannot write"):
+        write_image(tmp_path / "file" / "a.nii.gz", noise(1), PLAIN)
+    with pytest.raises(StorageError, match="Cannot write"):
+        write_image(tmp_path / "a.png", noise(1, (1, 4, 4)).astype(np.float32), Geometry((1, 4, 4), dimension=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
