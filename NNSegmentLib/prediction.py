@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ImageError, StorageError
+from .ensembling import save_probability_file
+from .errors import ImageError
 from .geometry import Geometry
 from .image import file_ending, write_labels
 from .labels import LabelSet
-from .records import written_whole
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,9 @@ def save_prediction(prediction: Prediction, path: Path, geometry: Geometry | Non
     """
     if prediction.probabilities is not None:
         stem = path.name[: -len(file_ending(path))]
-        save_probabilities(prediction.probabilities, path.with_name(stem + ".npz"))
+        save_probability_file(prediction.probabilities, path.with_name(stem + ".npz"))
     turned = replace(prediction, probabilities=None).on_grid(geometry or prediction.geometry)
     write_labels(path, turned.labels, turned.geometry)
-
-
-def save_probabilities(probabilities: np.ndarray, path: Path) -> None:
-    """Write (n_outputs, Z, Y, X) as nnU-Net's compressed npz with the key `probabilities`; raises StorageError."""
-    with written_whole(path) as temporary:
-        np.savez_compressed(temporary, probabilities=probabilities.astype(np.float32, copy=False))
-
-
-def load_probabilities(path: Path) -> np.ndarray:
-    """The array (n_outputs, Z, Y, X) of a probabilities file; raises StorageError when it is missing or damaged."""
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return content["probabilities"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise StorageError(
-            f"{path} should hold probabilities, but they cannot be read ({error}); predict the case again."
-        ) from error
 
 
 def _turns(source: Geometry, target: Geometry) -> tuple[list[int], list[int]]:

@@ -14,12 +14,13 @@ from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
+from NNSegmentLib.ensembling import load_probabilities
 from NNSegmentLib.errors import ImageError, InputError, ModelError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
 from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
-from NNSegmentLib.prediction import Prediction, load_probabilities
+from NNSegmentLib.prediction import Prediction
 from NNSegmentLib.task import Case
 
 GRID = Geometry((18, 20, 14), (1.2, 1.0, 1.0), (5.0, -3.0, 2.0))
@@ -198,7 +199,7 @@ def test_a_folder_of_cases_becomes_a_folder_of_label_maps(tmp_path, any_geometry
     assert names == {"case1.nii.gz", "case1.npz", "case2.nii.gz", "case2.npz", "dataset.json", "plans.json"}
     assert read_geometry(tmp_path / "out" / "case1.nii.gz").same_grid(any_geometry)
     labels = read_labels(tmp_path / "out" / "case1.nii.gz").array
-    np.testing.assert_array_equal(load_probabilities(tmp_path / "out" / "case1.npz").argmax(0), labels)
+    np.testing.assert_array_equal(load_probabilities(tmp_path / "out" / "case1.npz", 3).argmax(0), labels)
     assert (steps[0], steps[-1]) == ((0, 2), (2, 2))
 
 

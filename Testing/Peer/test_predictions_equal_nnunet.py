@@ -10,9 +10,9 @@ import pytest
 
 from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.predictor import Predictor
+from NNSegmentLib.ensembling import load_probabilities
 from NNSegmentLib.image import read_geometry, read_labels
 from NNSegmentLib.model import load_model
-from NNSegmentLib.prediction import load_probabilities
 from NNSegmentLib.task import Case, find_images
 
 AGREEING = 0.9999
@@ -64,14 +64,14 @@ def images_of(case: str, shared_data: Path) -> tuple[Path, ...]:
     return (next(p for p in sorted(folder.glob(f"images*/{case}.nii*")) if not p.name.startswith(".")),)
 
 
-def require_equal(written: Path, stored: Path) -> None:
+def require_equal(written: Path, stored: Path, n_outputs: int) -> None:
     expected, found = read_labels(stored), read_labels(written)
     assert np.mean(expected.array == found.array) >= AGREEING
     assert read_geometry(written).same_grid(read_geometry(stored))
     npz = stored.with_name(stored.name.replace(".nii.gz", ".npz"))
     if npz.is_file():
-        ours = load_probabilities(written.with_name(npz.name))
-        assert np.abs(ours - load_probabilities(npz)).max() <= PROBABILITY
+        ours = load_probabilities(written.with_name(npz.name), n_outputs)
+        assert np.abs(ours - load_probabilities(npz, n_outputs)).max() <= PROBABILITY
 
 
 def compare(stored: Stored, shared_data: Path, peer: Path, tmp_path: Path) -> None:
@@ -81,7 +81,9 @@ def compare(stored: Stored, shared_data: Path, peer: Path, tmp_path: Path) -> No
     predictor = Predictor(model, mirroring=stored.mirroring)
     predict_files(predictor, [case], FileRequest(tmp_path, save_probabilities=True))
 
-    require_equal(tmp_path / f"{case.id}.nii.gz", model.folder / stored.folder / f"{case.id}.nii.gz")
+    require_equal(
+        tmp_path / f"{case.id}.nii.gz", model.folder / stored.folder / f"{case.id}.nii.gz", model.label_set.n_outputs
+    )
 
 
 @pytest.mark.parametrize("stored", QUICK, ids=str)
@@ -104,7 +106,7 @@ def test_a_cascade_continues_from_nnunets_low_resolution_labels(case, shared_dat
     request = FileRequest(tmp_path, save_probabilities=True, previous=lowres)
     predict_files(Predictor(model), [Case(case, images)], request)
 
-    require_equal(tmp_path / f"{case}.nii.gz", model.folder / "pred" / f"{case}.nii.gz")
+    require_equal(tmp_path / f"{case}.nii.gz", model.folder / "pred" / f"{case}.nii.gz", 3)
 
 
 def test_a_cascade_runs_its_first_stage_by_itself(shared_data, peer, tmp_path):
@@ -123,4 +125,4 @@ def test_the_first_stage_of_a_cascade_predicts_alone(shared_data, peer, tmp_path
 
     predict_files(Predictor(model), [case], FileRequest(tmp_path))
 
-    require_equal(tmp_path / "hippocampus_001.nii.gz", model.folder / "pred" / "hippocampus_001.nii.gz")
+    require_equal(tmp_path / "hippocampus_001.nii.gz", model.folder / "pred" / "hippocampus_001.nii.gz", 3)
