@@ -145,11 +145,11 @@ def _blob(rng, centre_mm, axes_mm, roughness: float = 0.06, angles=(0.0, 0.0, 0.
 
 
 def _mass(rng, geometry: Geometry) -> tuple[Blob, Blob]:
-    """(core, rim): a mass of 5 to 10 mm half axes in one hemisphere, its core off centre."""
+    """(core, rim): a mass of 6 to 10 mm half axes in one hemisphere, its core off centre."""
     half = _half_widths_mm(geometry)
     side = rng.choice([-1.0, 1.0])
-    centre = half * [side * rng.uniform(0.24, 0.36), rng.uniform(-0.32, 0.32), rng.uniform(-0.25, 0.25)]
-    axes = rng.uniform(6.8, 8.4) * rng.uniform(0.82, 1.18, 3)
+    centre = half * [side * rng.uniform(0.24, 0.34), rng.uniform(-0.32, 0.32), rng.uniform(-0.25, 0.25)]
+    axes = rng.uniform(7.2, 8.4) * rng.uniform(0.88, 1.14, 3)
     angles = rng.uniform(-60, 60, 3)
     shift = rng.uniform(-0.08, 0.08, 3) * axes
     return (
@@ -224,7 +224,7 @@ def _scanned(rng, geometry: Geometry, picture: np.ndarray) -> np.ndarray:
 
     picture = picture * (1 + 0.05 * _texture(rng, geometry, 1.5) + 0.03 * _texture(rng, geometry, 5.0))
     picture = ndimage.gaussian_filter(picture, 0.45)
-    picture *= np.exp(0.16 * np.clip(_texture(rng, geometry, 16.0), -2, 2))
+    picture *= np.exp(0.10 * np.clip(_texture(rng, geometry, 16.0), -2, 2))
     noise = rng.uniform(0.025, 0.05)
     real = picture + rng.normal(0, noise, picture.shape)
     magnitude = np.hypot(real, rng.normal(0, noise, picture.shape))
