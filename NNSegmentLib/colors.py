@@ -25,7 +25,7 @@ _GOLDEN_RATIO = 0.618033988749895
 def distinct_color(index: int) -> tuple[int, int, int]:
     """The colour of the label at position `index`: RGB 0 to 255, neighbours far apart on the colour circle."""
     hue = (0.02 + index * _GOLDEN_RATIO) % 1.0
-    saturation, value = ((0.75, 0.95), (0.55, 0.8), (0.9, 0.7))[(index // 8) % 3]
+    saturation, value = ((0.75, 0.95), (0.55, 0.8), (0.9, 0.7))[(index // 2) % 3]
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
 
 

@@ -38,7 +38,7 @@ def nnunet_v2(
         for channel in range(n_channels):
             path = folder / "imagesTr" / f"case{n}_{channel:04d}{ending}"
             write_image(path, noise(10 * n + channel, geometry.shape), geometry)
-        write_labels(folder / "labelsTr" / f"case{n}{ending}", blocks(geometry.shape, values), geometry)
+        write_labels(folder / "labelsTr" / f"case{n}{ending}", blocks(geometry.shape, values[:2]), geometry)
     description = {
         "channel_names": {str(c): f"MR{c}" for c in range(n_channels)},
         "labels": names,
