@@ -14,6 +14,9 @@ import numpy as np
 
 BLOCK = 32
 """Rows of one product; measured: 16 to 32 rows are four times faster than the full matrix at 128 → 256."""
+SINGLE_THREADED = 1 << 18
+"""Multiplications of one product: OpenBLAS does not start its own threads up to here. They would wait for each other
+when several of our threads call at once (a hundred times slower on a busy machine)."""
 NEGLIGIBLE = 1e-9
 """Weights below this are dropped: far under the rounding of float32."""
 
@@ -85,19 +88,32 @@ def rows(n: int, m: int, order: int, start: int, stop: int) -> Block:
 
 
 def apply(array: np.ndarray, axis: int, parts: tuple[Block, ...]) -> np.ndarray:
-    """The array (any axes, C-contiguous float32) with `axis` resized by the operator `parts`."""
-    before, n, after = array.shape[:axis], array.shape[axis], array.shape[axis + 1 :]
-    m = parts[-1].stop
-    rows_in = array.reshape(-1, n) if not after else array.reshape(int(np.prod(before)), n, -1)
-    result = np.empty((*before, m, *after), np.float32)
-    rows_out = result.reshape(*rows_in.shape[:1], m, *rows_in.shape[2:])
+    """A volume (Z, Y, X) float32 with `axis` resized by the operator `parts`; a new array."""
+    result = np.empty((*array.shape[:axis], parts[-1].stop, *array.shape[axis + 1 :]), np.float32)
+    # stacks of planes in which the axis comes first (left product), or of rows along it (right product)
+    order = (1, 0, 2) if axis == 0 else (0, 1, 2)
+    source, target = array.transpose(order), result.transpose(order)
+    multiply = _multiply_rows if axis == 2 else _multiply_planes
     for part in parts:
-        columns, target = slice(part.first, part.last), slice(part.start, part.stop)
-        if after:
-            np.matmul(part.weights, rows_in[:, columns], out=rows_out[:, target])
-        else:
-            np.matmul(rows_in[:, columns], part.weights.T, out=rows_out[:, target])
+        multiply(part, source, target)
     return result
+
+
+def _multiply_planes(part: Block, source: np.ndarray, target: np.ndarray) -> None:
+    for columns in _pieces(part, source.shape[2]):
+        out = target[:, part.start : part.stop, columns]
+        np.matmul(part.weights, source[:, part.first : part.last, columns], out=out)
+
+
+def _multiply_rows(part: Block, source: np.ndarray, target: np.ndarray) -> None:
+    for rows_ in _pieces(part, source.shape[1]):
+        out = target[:, rows_, part.start : part.stop]
+        np.matmul(source[:, rows_, part.first : part.last], part.weights.T, out=out)
+
+
+def _pieces(part: Block, length: int) -> list[slice]:
+    step = max(1, SINGLE_THREADED // part.weights.size)
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 def _block(matrix: np.ndarray, start: int, stop: int) -> Block:

@@ -86,6 +86,17 @@ def test_a_separate_axis_can_be_interpolated_too():
     assert np.abs(found - expected).max() < 2e-6
 
 
+def test_long_axes_are_multiplied_piece_by_piece_with_the_same_result():
+    image = smooth((1, 3, 900, 40))
+    image_across = image.transpose(0, 2, 1, 3)
+
+    found = resample_to(image, (3, 300, 70), *ISOTROPIC, Resampling(order=3))
+    across = resample_to(image_across, (300, 3, 70), *ISOTROPIC, Resampling(order=3))
+
+    assert np.abs(found[0] - by_skimage(image[0], (3, 300, 70), 3)).max() < 2e-6
+    assert np.abs(across.transpose(0, 2, 1, 3) - found).max() < 1e-6
+
+
 def test_splines_do_not_leave_the_range_of_the_input():
     image = np.zeros((1, 12, 12, 12), np.float32)
     image[:, 4:8, 4:8, 4:8] = 1
@@ -147,7 +158,7 @@ def test_the_operator_reproduces_a_constant_and_its_blocks_make_up_the_matrix():
     for n, m, order in [(7, 19, 3), (100, 37, 3), (128, 200, 1), (5, 5, 0)]:
         parts = operators.blocks(n, m, order)
 
-        whole = operators.apply(np.eye(n, dtype=np.float32), 0, parts)
+        whole = operators.apply(np.eye(n, dtype=np.float32)[:, :, None], 0, parts)[:, :, 0]
 
         assert np.allclose(whole.sum(axis=1), 1, atol=1e-6)
         expected = np.eye(n)[operators.nearest(n, m)] if order == 0 else operators.spline_matrix(n, m, order)
