@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,17 +24,15 @@ import torch
 from ..errors import NNSegmentError, OutOfMemoryError, RunError
 from ..labels import LabelSet
 from ..planning.plan import Configuration
+from ..preprocessing.storage import PreparedStore
 from ..run import TrainingSettings
 from .augmentation import training_augmentation, validation_augmentation
 from .cases import Cases, stored_bytes
 from .loader_processes import LoaderProcesses
-from .recipe import Batch, BatchRecipe
+from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
 from .reference_augmentation import ReferenceAugmentation
 from .sampling import PatchSampling
 from .spatial import extraction_size
-
-if TYPE_CHECKING:
-    from ..preprocessing.storage import PreparedStore
 
 T = TypeVar("T")
 __all__ = ["Batch", "BatchSource", "Loading", "choose_loading"]
@@ -42,8 +42,6 @@ _AHEAD = 3
 RESIDENT_SHARE = 0.25
 """Part of the memory (of the GPU, of the machine) that the cases may occupy."""
 _MOST_WORKERS = 12
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
-"""What reading a damaged case raises."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +96,22 @@ class BatchSource:
             configuration.is_2d,
             self.loading.augment_on,
         )
-        self._make = _maker(recipe, self.loading.workers, seed)
+        seed = np.random.SeedSequence(seed).entropy
+        workers = self.loading.workers
+        self._make = LoaderProcesses(recipe, workers, seed) if workers else partial(recipe.make, seed)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         # the thread's arithmetic must not spread over the cores that the network computes on
         self._pool = ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,))
         self._waiting: deque[Future[Batch]] = deque()
+        self._numbers = count()
+        self._prepare_ahead()
 
     def __iter__(self) -> BatchSource:
         return self
 
     def __next__(self) -> Batch:
-        while len(self._waiting) < _AHEAD:
-            self._waiting.append(self._pool.submit(self._prepare))
         batch = self._waiting.popleft().result()
+        self._prepare_ahead()
         if self._stream is not None:
             for tensor in (batch.image, batch.target):
                 # keeps the memory from being used for the next batch while the network still reads this one
@@ -124,9 +125,13 @@ class BatchSource:
         if isinstance(self._make, LoaderProcesses):
             self._make.close()
 
-    def _prepare(self) -> Batch:
+    def _prepare_ahead(self) -> None:
+        while len(self._waiting) < _AHEAD:
+            self._waiting.append(self._pool.submit(self._prepare, next(self._numbers)))
+
+    def _prepare(self, number: int) -> Batch:
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            batch = _told(self._make)
+            batch = _told(lambda: self._make(number))
             batch = Batch(batch.image.to(self.device), batch.target.to(self.device))
             if self._stream:
                 self._stream.synchronize()
@@ -169,13 +174,6 @@ def _machine_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def _maker(recipe: BatchRecipe, workers: int, seed: int | None) -> Callable[[], Batch]:
-    if workers:
-        return LoaderProcesses(recipe, workers, seed)
-    rng = np.random.default_rng(seed)
-    return lambda: recipe.make(rng)
-
-
 def _told(work: Callable[[], T]) -> T:
     """The result of reading cases, or one sentence why there is none."""
     try:
@@ -184,5 +182,5 @@ def _told(work: Callable[[], T]) -> T:
         raise
     except MemoryError as error:
         raise OutOfMemoryError("A batch needs more memory than is free; use a smaller batch size.") from error
-    except _DAMAGE as error:
-        raise RunError(f"A batch could not be prepared ({error}); preprocess the task again.") from error
+    except DAMAGE as error:
+        raise RunError(damage_sentence(error)) from error

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ import torch
 from ..errors import RunError
 from ..labels import Region
 from ..preprocessing.prepared import PreparedCase
-
-if TYPE_CHECKING:
-    from ..preprocessing.storage import PreparedStore
+from ..preprocessing.storage import PreparedStore, load_previous_stage
 
 OUTSIDE = -1
 """Label of voxels beyond the case, as of voxels outside its non-zero mask."""
@@ -65,21 +62,15 @@ class Cases:
         labels = (case.labels,) if self.previous_stage is None else (case.labels, self._previous_labels(case))
         image = case.image
         if self.device is not None:
-            image, labels = self._moved(image), tuple(self._moved(array.astype(np.int16)) for array in labels)
+            image, labels = self._moved(image), tuple(map(self._moved, labels))
         return LoadedCase(case_id, image, labels, case.foreground)
 
     def _moved(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device)
+        return _copied(array).to(self.device)
 
     def _previous_labels(self, case: PreparedCase) -> np.ndarray:
-        """The previous stage's labels (Z, Y, X) on this stage's grid; raises RunError."""
-        path = self.previous_stage / f"{case.id}.npy"
-        if not path.is_file():
-            raise RunError(
-                f"The cascade needs the previous stage's labels of case {case.id} in {path}, found no such file; "
-                "finish the training of the previous stage first."
-            )
-        labels = np.load(path, mmap_mode="r")
+        """The previous stage's labels (Z, Y, X) on this stage's grid; raises TaskError or RunError."""
+        labels = load_previous_stage(self.previous_stage, case.id)
         if labels.shape != case.image.shape[1:]:
             raise RunError(
                 f"The previous stage's labels of case {case.id} should have shape {case.image.shape[1:]}, "
@@ -98,7 +89,7 @@ def stored_bytes(store: PreparedStore, ids: Sequence[str]) -> int:
 def cut(array: np.ndarray | torch.Tensor, corner: Sequence[int], size: Sequence[int], outside: float) -> torch.Tensor:
     """A window of the last three axes from `corner` (z, y, x), filled with `outside` beyond the array.
 
-    The result is always a copy; from a memory map only the window is read.
+    The result is always a copy, float32 or int16; from a memory map only the window is read.
     """
     low = [max(c, 0) for c in corner]
     high = [min(c + n, full) for c, n, full in zip(corner, size, array.shape[-3:], strict=True)]
@@ -113,11 +104,15 @@ def cut(array: np.ndarray | torch.Tensor, corner: Sequence[int], size: Sequence[
 
 
 def _copied(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    return array.clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+    return array.clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array, _kind(array)))
 
 
 def _empty_like(array: np.ndarray | torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     shape = (*array.shape[:-3], *size)
-    if isinstance(array, torch.Tensor):
-        return array.new_empty(shape)
-    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype)
+    return (
+        array.new_empty(shape) if isinstance(array, torch.Tensor) else torch.from_numpy(np.empty(shape, _kind(array)))
+    )
+
+
+def _kind(array: np.ndarray) -> type:
+    return np.float32 if array.dtype.kind == "f" else np.int16

@@ -1,55 +1,83 @@
-"""Batches from several processes, by batchgenerators' loader."""
+"""Batches from several processes.
+
+Each process answers over a pipe of its own. Its death, even in the middle of an answer, then ends the pipe and is seen
+at once; with a queue shared by all processes the reader would wait for the rest of the answer forever.
+"""
 
 from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 
 from ..errors import NNSegmentError, RunError
-from .recipe import Batch, BatchRecipe
+from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
+
+_REQUESTS = 2
+"""Batches asked of each process ahead of their use."""
 
 
 class LoaderProcesses:
-    """Makes batches in `workers` processes, in no fixed order; a call returns the next one.
+    """Makes the batches `recipe.make(seed, 0)`, `recipe.make(seed, 1)`, … in `workers` processes, in this order.
 
     Raises RunError with the worker's own sentence, or when a worker has died.
     """
 
-    def __init__(self, recipe: BatchRecipe, workers: int, seed: int | None) -> None:
-        from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+    def __init__(self, recipe: BatchRecipe, workers: int, seed: int) -> None:
+        self._connections, self._processes = [], []
+        for _ in range(workers):
+            here, there = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=_answer, args=(there, recipe, seed), daemon=True)
+            process.start()
+            there.close()
+            self._connections.append(here)
+            self._processes.append(process)
+        for number in range(workers * _REQUESTS):
+            self._connections[number % workers].send(number)
 
-        ahead = max(6, workers // 2)
-        self._loader = NonDetMultiThreadedAugmenter(_Worker(recipe, seed), None, workers, ahead, wait_time=0.002)
-
-    def __call__(self) -> Batch:
+    def __call__(self, number: int) -> Batch:
+        """Batch `number`; to be called with 0, 1, 2, …"""
+        workers = len(self._connections)
+        connection = self._connections[number % workers]
         try:
-            item = next(self._loader)
-        except RuntimeError as error:
+            answer = connection.recv()
+            connection.send(number + workers * _REQUESTS)
+        except (EOFError, OSError) as error:
             raise RunError(
                 "A process that prepares batches has ended unexpectedly, perhaps for lack of memory; "
                 "continue the training with fewer loader_workers."
             ) from error
-        if "error" in item:
-            raise RunError(item["error"])
-        return Batch(torch.from_numpy(item["image"]), torch.from_numpy(item["target"]))
+        if isinstance(answer, NNSegmentError):
+            raise answer
+        return Batch(*map(torch.from_numpy, answer))
 
     def close(self) -> None:
         """End the processes."""
-        self._loader._finish()
+        for connection, process in zip(self._connections, self._processes, strict=True):
+            connection.close()
+            process.terminate()
+            process.join()
 
 
-class _Worker:
-    """What batchgenerators runs in each process: an endless iterator of dictionaries of numpy arrays."""
+def _answer(connection: Connection, recipe: BatchRecipe, seed: int) -> None:
+    """The life of a process: make the batches asked for until the other end of the pipe is closed."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop asked for at the terminal is the trainer's to handle
+    try:
+        while True:
+            connection.send(_made(recipe, seed, connection.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
 
-    def __init__(self, recipe: BatchRecipe, seed: int | None) -> None:
-        self.recipe, self.seed = recipe, seed
 
-    def set_thread_id(self, number: int) -> None:
-        self.rng = np.random.default_rng(None if self.seed is None else (self.seed, number))
-
-    def __next__(self) -> dict:
-        try:
-            batch = self.recipe.make(self.rng)
-        except (NNSegmentError, OSError, ValueError, TypeError, LookupError, EOFError, MemoryError) as error:
-            return {"error": f"A batch could not be prepared ({error}); preprocess the task again."}
-        return {"image": batch.image.numpy(), "target": np.ascontiguousarray(batch.target.numpy())}
+def _made(recipe: BatchRecipe, seed: int, number: int) -> tuple[np.ndarray, np.ndarray] | NNSegmentError:
+    try:
+        batch = recipe.make(seed, number)
+    except NNSegmentError as error:
+        return error
+    except DAMAGE as error:
+        return RunError(damage_sentence(error))
+    return batch.image.numpy(), batch.target.numpy()

@@ -13,6 +13,9 @@ from .reference_augmentation import ReferenceAugmentation
 from .sampling import PatchSampling, batch_ids, draw_corner
 from .spatial import draw_matrix, warped_patch
 
+DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
+"""What reading a damaged case raises."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,8 +40,9 @@ class BatchRecipe:
     device: torch.device
     """Where patches are augmented."""
 
-    def make(self, rng: np.random.Generator) -> Batch:
-        """Draw, read and augment one batch."""
+    def make(self, seed: int, number: int) -> Batch:
+        """Draw, read and augment batch `number`; the same numbers give the same batch in any process."""
+        rng = np.random.default_rng((seed, number))
         chosen = batch_ids(rng, self.ids, self.sampling)
         patches = [self._patch(rng, i, self.cases[case_id]) for i, case_id in enumerate(chosen)]
         image = torch.stack([image for image, _ in patches]).to(self.device)
@@ -58,6 +62,11 @@ class BatchRecipe:
         return warped_patch(case, self.sampling, corner, matrix, rules.in_plane)
 
 
+def damage_sentence(error: Exception) -> str:
+    """What to tell when reading a case failed."""
+    return f"A batch could not be prepared ({error}); preprocess the task again."
+
+
 def _window(case: LoadedCase, corner, size) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = [cut(labels, corner, size, OUTSIDE).to(torch.int16) for labels in case.labels]
+    labels = [cut(labels, corner, size, OUTSIDE) for labels in case.labels]
     return cut(case.image, corner, size, 0.0), torch.stack(labels)

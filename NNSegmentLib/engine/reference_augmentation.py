@@ -1,22 +1,28 @@
 """The same augmentation chain built from the transforms of batchgenerators, for comparison.
 
-It reads whole extraction windows and works on numpy arrays on the CPU, as nnU-Net does. Its draws come from numpy's
-global generator, which is seeded for every batch.
+It reads whole extraction windows and works on numpy arrays on the CPU, as nnU-Net does. Its draws come from the global
+generators of Python and numpy, which are seeded for every batch.
 """
 
 from __future__ import annotations
 
+import random
+import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ..errors import SettingsError
 from .cases import OUTSIDE
 from .spatial import spatial_rules
 
 if TYPE_CHECKING:
     from .augmentation import Augmentation
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -25,20 +31,34 @@ class ReferenceAugmentation:
 
     rules: Augmentation
 
+    def __post_init__(self) -> None:
+        if find_spec("batchgenerators") is None:
+            raise SettingsError(
+                "augmentation 'batchgenerators' needs the package of this name, found none; "
+                "run 'pip install batchgenerators' or choose the augmentation 'default'."
+            )
+
     def draw(self, rng: np.random.Generator, samples: int, channels: int) -> int:
         """The seed of a batch."""
         return int(rng.integers(2**32))
 
     def apply(self, image: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Extraction windows (B, C, Z, Y, X) and label maps (B, L, Z, Y, X) → network input and target (B, 1, Z, Y, X)."""
-        np.random.seed(seed)
-        image, labels = self._moved(image.numpy(), labels.numpy().astype(np.float32))
+        # training and validation batches are made in two threads, and batchgenerators has one generator for both
+        with _ONE_AT_A_TIME:
+            random.seed(seed)
+            np.random.seed(seed)
+            image, labels = self._transformed(image.numpy(), labels.numpy().astype(np.float32))
+        image = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        labels = torch.from_numpy(np.ascontiguousarray(labels).astype(np.int16))
+        return self.rules.finish(image, labels, self.rules.draw_cascade(np.random.default_rng(seed), len(image)))
+
+    def _transformed(self, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = self._moved(image, labels)
         values = {"data": image, "seg": labels}
         for transform in [*intensity_transforms(self._flat), *self._mirroring()]:
             values = transform(**values)
-        image = torch.from_numpy(np.ascontiguousarray(values["data"], dtype=np.float32))
-        labels = torch.from_numpy(np.ascontiguousarray(values["seg"]).astype(np.int16))
-        return self.rules.finish(image, labels, self.rules.draw_cascade(np.random.default_rng(seed), len(image)))
+        return values["data"], values["seg"]
 
     @property
     def _flat(self) -> bool:

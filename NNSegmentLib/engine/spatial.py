@@ -95,7 +95,7 @@ def warped_patch(
         return _nothing(case, sampling.patch_size)
     size = tuple(b - a for a, b in zip(low, high, strict=True))
     image = cut(case.image, low, size, 0.0)
-    labels = torch.stack([cut(labels, low, size, OUTSIDE).to(torch.int16) for labels in case.labels])
+    labels = torch.stack([cut(labels, low, size, OUTSIDE) for labels in case.labels])
     axes = slice(int(in_plane), 3)
     centre = (np.asarray(sampling.centre(corner)) - low)[axes]
     places = coordinates(matrix[axes, axes], centre, sampling.patch_size[axes], image.device)

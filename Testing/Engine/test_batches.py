@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import multiprocessing
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from NNSegmentLib.engine.batches import BatchSource
-from NNSegmentLib.errors import RunError
+from NNSegmentLib.engine import batches as batches_module
+from NNSegmentLib.engine.batches import BatchSource, Loading, choose_loading
+from NNSegmentLib.errors import RunError, TaskError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import Configuration, NetworkSpec
 from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
+from NNSegmentLib.preprocessing.storage import PreparedStore, save_prepared, save_previous_stage
 from NNSegmentLib.run import TrainingSettings
 
 SETTINGS = TrainingSettings(augmentation="none", loader_workers=0)
@@ -118,15 +123,6 @@ def test_the_same_seed_gives_the_same_batches(closing):
         assert not torch.equal(a.image, c.image)
 
 
-def test_a_damaged_case_ends_in_one_sentence_and_no_waiting(closing):
-    store = MemoryStore()
-    batches = closing(store)
-    store.broken = ("two",)
-    with pytest.raises(RunError, match="two is damaged"):
-        for _ in range(50):
-            next(batches)
-
-
 def test_a_case_damaged_from_the_start_is_told_at_once():
     with pytest.raises(RunError, match="one is damaged"):
         source(MemoryStore(broken=("one",)))
@@ -138,5 +134,132 @@ def test_no_cases_are_refused_at_once():
 
 
 def test_labels_of_the_previous_stage_must_be_there(closing, tmp_path):
-    with pytest.raises(RunError, match="previous stage"):
+    with pytest.raises(TaskError, match="previous stage"):
         next(closing(previous_stage=tmp_path))
+
+
+def test_labels_of_the_previous_stage_must_lie_on_the_same_grid(closing, tmp_path):
+    for case_id in MemoryStore().ids:
+        save_previous_stage(np.zeros((3, 3, 3), int), tmp_path, case_id)
+    with pytest.raises(RunError, match="should have shape"):
+        next(closing(previous_stage=tmp_path))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_labels_of_the_previous_stage_are_further_channels_cut_at_the_same_place(closing, tmp_path, training):
+    store = MemoryStore()
+    for case_id in store.ids:
+        save_previous_stage(np.where(store.open(case_id).labels == 2, 2, 0), tmp_path, case_id)
+    batch = next(closing(store, previous_stage=tmp_path, training=training))
+    assert batch.image.shape == (3, 3, 16, 16, 16)
+    assert batch.image[:, 1].abs().max() == 0
+    assert torch.equal(batch.image[:, 2], (batch.target[:, 0] == 2).float())
+
+
+@pytest.mark.parametrize("kind", ["default", "light", "batchgenerators"])
+@pytest.mark.parametrize("patch", [(16, 16, 16), (4, 16, 16), (16, 12)])
+def test_every_augmentation_gives_finite_batches_of_the_planned_size(closing, kind, patch):
+    batches = closing(conf=configuration(patch), settings=replace(SETTINGS, augmentation=kind), seed=0)
+    for _ in range(5):
+        batch = next(batches)
+        assert batch.image.shape == (3, 1, *patch)
+        assert batch.target.shape == (3, 1, *patch)
+        assert torch.isfinite(batch.image).all()
+        assert set(batch.target.unique().tolist()) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", ["default", "batchgenerators"])
+def test_augmented_images_still_show_their_targets(closing, kind):
+    batches = closing(settings=replace(SETTINGS, augmentation=kind), seed=0, batch_size=8)
+    batch = next(batches)
+    for image, target in zip(batch.image, batch.target, strict=True):
+        assert np.corrcoef(image.flatten(), target.flatten() > 0)[0, 1] > 0.6
+
+
+@pytest.mark.parametrize("kind", ["default", "batchgenerators"])
+def test_augmented_batches_repeat_with_their_seed_too(closing, kind):
+    settings = replace(SETTINGS, augmentation=kind)
+    first, second = closing(settings=settings, seed=7), closing(settings=settings, seed=7)
+    for _ in range(6):
+        a, b = next(first), next(second)
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.target, b.target)
+
+
+def test_validation_is_never_augmented(closing):
+    batch = next(closing(training=False, settings=replace(SETTINGS, augmentation="default")))
+    assert (batch.image - batch.target).abs().max() < 0.6
+
+
+def test_prepared_files_give_the_same_batches_from_memory_and_from_disk(closing, tmp_path, monkeypatch):
+    for case_id in MemoryStore().ids:
+        save_prepared(MemoryStore().open(case_id), tmp_path)
+    settings, store = replace(SETTINGS, augmentation="default"), PreparedStore(tmp_path)
+    kept = closing(store, settings=settings, seed=1)
+    monkeypatch.setattr(batches_module, "RESIDENT_SHARE", 0)
+    read = closing(store, settings=settings, seed=1)
+    assert (kept.loading.cases_on, read.loading.cases_on) == (torch.device("cpu"), None)
+    for _ in range(5):
+        a, b = next(kept), next(read)
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.target, b.target)
+
+
+def test_the_background_thread_leaves_the_networks_threads_alone(closing):
+    torch.set_num_threads(2)
+    next(closing(settings=replace(SETTINGS, augmentation="default")))
+    assert torch.get_num_threads() == 2
+
+
+def test_processes_give_the_batches_of_the_thread_in_the_same_order(closing):
+    settings = replace(SETTINGS, augmentation="default")
+    there, here = (closing(settings=replace(settings, loader_workers=n), seed=3) for n in (2, 0))
+    for _ in range(7):
+        a, b = next(there), next(here)
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.target, b.target)
+    there.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_case_ends_in_one_sentence_and_no_waiting(closing, workers):
+    ids = tuple(f"case{i}" for i in range(20))
+    # every second case is opened at the start, to measure the memory they need
+    batches = closing(MemoryStore(ids, broken=ids[1::2]), settings=replace(SETTINGS, loader_workers=workers))
+    with pytest.raises(RunError, match="case.* is damaged"):
+        for _ in range(50):
+            next(batches)
+
+
+def test_a_killed_process_is_reported(closing):
+    batches = closing(settings=replace(SETTINGS, loader_workers=2))
+    next(batches)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(RunError, match="ended unexpectedly"):
+        for _ in range(50):
+            next(batches)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "share", "kind", "expected"),
+    [
+        (-1, "cpu", 0.1, "default", Loading(0, CPU, CPU)),
+        (-1, "cpu", 0.9, "default", Loading(0, None, CPU)),
+        (3, "cpu", 0.1, "default", Loading(3, None, CPU)),
+        (-1, "cuda", 0.1, "default", Loading(0, torch.device("cuda"), torch.device("cuda"))),
+        (-1, "cuda", 0.9, "default", Loading(3, None, CPU)),
+        (0, "cuda", 0.9, "default", Loading(0, None, torch.device("cuda"))),
+        (-1, "cuda", 0.1, "batchgenerators", Loading(3, None, CPU)),
+        (2, "cuda", 0.1, "default", Loading(2, None, CPU)),
+    ],
+)
+def test_who_prepares_batches_depends_on_device_and_memory(workers, device, share, kind, expected, monkeypatch):
+    memory = psutil.virtual_memory().total
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    settings = TrainingSettings(loader_workers=workers, augmentation=kind)
+    assert choose_loading(settings, torch.device(device), int(share * memory)) == expected
