@@ -38,6 +38,9 @@ def _data(commands) -> None:
     convert.add_argument(
         "--labels", type=Path, metavar="DIR", help="folder of labels, when the source holds images only"
     )
+    convert.add_argument(
+        "--channels", nargs="+", metavar="NAME", help="names of the channels, for plain folders (CT, T1, …)"
+    )
     convert.add_argument("--id", type=int, metavar="N", help="data set number")
     convert.add_argument("--name", help="data set name, without the number")
     convert.add_argument("--in-place", action="store_true", help="use the files where they are instead of copying them")
@@ -137,6 +140,7 @@ def _prediction(commands) -> None:
     model.add_argument("action", choices=("list", "info", "export", "import"))
     model.add_argument("what", nargs="?", help="task or model folder; for import a zip")
     model.add_argument("-o", "--output", type=Path, metavar="FILE", help="zip to write")
+    model.add_argument("-c", "--configuration", metavar="CONFIG", help="describe only this configuration")
 
 
 def _seeing(commands) -> None:

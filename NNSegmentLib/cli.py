@@ -71,7 +71,7 @@ def _convert(args, terminal):
     from . import pipeline
 
     task = pipeline.convert(
-        args.source, args.workspace, labels=args.labels, id=args.id, name=args.name, in_place=args.in_place,
+        args.source, args.workspace, labels=args.labels, channels=args.channels or (), id=args.id, name=args.name, in_place=args.in_place,
         workers=args.workers, progress=terminal,
     )  # fmt: skip
     text = (
@@ -297,8 +297,36 @@ def _diagram(args, terminal):
 
 def _model(args, terminal):
     from . import exchange
+    from .errors import SettingsError
 
-    return getattr(exchange, f"{args.action}_command")(args, terminal)
+    if args.action == "list":
+        models = exchange.list_models(args.workspace)
+        return models, _models_text(models)
+    if not args.what:
+        raise SettingsError(f"'nnsegment model {args.action}' needs a task, a model folder or a zip.")
+    if args.action == "import":
+        taken = exchange.import_model(args.what, args.workspace)
+        return taken, f"Imported:\n{_models_text(taken)}"
+    source = _model_place(args.what, args.workspace)
+    if args.action == "info":
+        info = exchange.describe_model(source, args.configuration)
+        return info, info.text()
+    target = args.output or Path(f"{source.name}.zip")
+    return {"zip": exchange.export_model(source, target, terminal)}, f"Exported to {target}"
+
+
+def _model_place(what: str, workspace: Path | None) -> Path:
+    """A folder or zip as given, else a task's results."""
+    from . import pipeline
+
+    return Path(what) if Path(what).exists() else pipeline.folders_of(what, workspace).results
+
+
+def _models_text(models) -> str:
+    from .terminal import table
+
+    rows = [[m.task, m.plans, m.configuration, ", ".join(m.folds), f"{m.dice:.4f}" if m.dice else "–"] for m in models]
+    return table(rows, ["task", "plans", "configuration", "folds", "Dice"]) if rows else "No trained model yet."
 
 
 def _doctor(args, terminal):

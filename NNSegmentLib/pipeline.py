@@ -56,6 +56,7 @@ def convert(
     workspace: WorkspaceReference = None,
     *,
     labels: Path | None = None,
+    channels: Sequence[str] = (),
     id: int | None = None,
     name: str | None = None,
     in_place: bool = False,
@@ -64,12 +65,13 @@ def convert(
 ) -> Task:
     """Make a task of a Decathlon, nnU-Net v1 or v2 folder, or of a folder of images and one of labels.
 
+    `channels` names the channels of plain folders; the name decides how intensities are normalised ('CT', 'T1', …).
     Raises TaskError when the folder is none of these or the number is taken; the source is never changed.
     """
     from .formats import convert as convert_source
 
     return convert_source(
-        Path(source), _workspace(workspace), labels=labels, id=id, name=name, in_place=in_place,
+        Path(source), _workspace(workspace), labels=labels, channels=channels or None, id=id, name=name, in_place=in_place,
         workers=workers, progress=progress,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ PLAIN_CONVS = 2
 RESIDUAL_BLOCKS = (1, 3, 4, 6)
 """Blocks of the first stages of a residual encoder; deeper stages repeat the last number."""
 
-SMALL_FEATURES = 12
+SMALL_FEATURES = 16
 SMALL_MAX_FEATURES = 192
 SMALL_PATCH_VOXELS_3D = 64**3
 SMALL_PATCH_VOXELS_2D = 192**2

@@ -1,0 +1,102 @@
+"""The whole journey on a small task: sample phantoms made on the spot, or the user's own data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import pipeline
+from .budget import default_settings
+from .folders import TaskFolders, Workspace
+from .progress import Progress, silent
+from .sample import make_sample_task
+from .task import Task, find_images
+from .terminal import duration
+
+FOLD_SECONDS = 45.0
+FOLDS = (0, 1)
+SAMPLE_ID = 999
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo reached."""
+
+    task: str
+    crossvalidation_dice: float
+    test_dice: float | None
+    """Dice on the test images, when they have references."""
+    predictions: Path
+    report: Path
+    seconds: float
+
+    def text(self) -> str:
+        """The closing words on the terminal."""
+        test = f", test images {self.test_dice:.3f}" if self.test_dice is not None else ""
+        return (
+            f"\nDone in {duration(self.seconds)}. Dice: cross-validation {self.crossvalidation_dice:.3f}{test}.\n"
+            f"Predictions: {self.predictions}\nReport:      {self.report}"
+        )
+
+
+def run_demo(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    seconds: float | None = None,
+    say: Callable[[str], None] = print,
+    progress: Progress = silent,
+) -> DemoOutcome:
+    """Convert, check, plan, train two folds, select, predict and report; everything lands in `folder`."""
+    started = time.monotonic()
+    folder = Path(folder).absolute()
+    workspace = Workspace.at(folder)
+    say(f"1. Task: {'your data' if data else 'phantoms of two structures, made on the spot'}")
+    task = _task(folder, workspace, data, progress)
+    findings = [f for f in pipeline.check(task, workspace, progress=progress) if f.severity != "info"]
+    say(f"   {task.name}: {len(task.cases)} cases; the check found {len(findings) or 'nothing'} to look at")
+    plan = pipeline.plan(task, workspace, preset="small", progress=progress)
+    configuration = "3d_fullres" if any(c.name == "3d_fullres" for c in plan.configurations) else "2d"
+    chosen = plan.configuration(configuration)
+    say(f"2. Plan: {configuration}, patch {'×'.join(map(str, chosen.patch_size))}, batch {chosen.batch_size}")
+    _train(task, workspace, configuration, plan, seconds or FOLD_SECONDS, say, progress)
+    selection = pipeline.best(task, workspace, plans=plan.name, folds=FOLDS, progress=progress)
+    say(f"4. Cross-validation:\n{selection.table()}")
+    folders = pipeline.folders_of(task, workspace)
+    predictions, test_dice = _predict(task, folders, say, progress)
+    report = pipeline.write_report(task, folder / "report.html", workspace, progress)
+    return DemoOutcome(task.name, selection.dice_after, test_dice, predictions, report, time.monotonic() - started)
+
+
+def _task(folder: Path, workspace: Workspace, data: Path | None, progress: Progress) -> Task:
+    existing = [name for name in workspace.task_names() if (workspace.raw / name).is_dir()]
+    if existing:
+        return pipeline.open_task(existing[0], workspace)
+    source = data or make_sample_task(folder / "sample")
+    return pipeline.convert(
+        source, workspace, id=None if data else SAMPLE_ID, name=None if data else "Sample", progress=progress
+    )
+
+
+def _train(task, workspace, configuration, plan, seconds: float, say, progress: Progress) -> None:
+    for fold in FOLDS:
+        say(f"3. Training fold {fold} for {duration(seconds)}")
+        settings = default_settings(plan, time_s=seconds)
+        pipeline.train(task, configuration, fold, workspace, settings=settings, plans=plan.name, progress=progress)
+
+
+def _predict(task: Task, folders: TaskFolders, say, progress: Progress) -> tuple[Path, float | None]:
+    images, references = task.folder / "imagesTs", task.folder / "labelsTs"
+    predictions = folders.workspace.raw.parent / "predictions"
+    if not find_images(images, task.file_ending):
+        images = task.folder / "imagesTr"
+    pipeline.predict([images], predictions, folders.workspace, task=task.name, progress=progress)
+    say(f"5. Predicted {images.name} with what was best")
+    if not references.is_dir() or images.name != "imagesTs":
+        return predictions, None
+    scores = pipeline.evaluate(predictions, references, task.labels, progress=progress)
+    per_label = ", ".join(f"{title} {m.dice:.3f}" for title, m in zip(scores.titles, scores.mean, strict=True))
+    say(f"   Dice on {images.name}: {per_label}")
+    return predictions, scores.dice

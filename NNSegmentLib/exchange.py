@@ -1,0 +1,181 @@
+"""Models as things to list, look at, give away and take in: nnU-Net's zip layout, relative to the results folder."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .archive import unpack
+from .errors import InputError, ModelError
+from .folders import Workspace
+from .model import SELECTION, Model, find_model_folders, load_model
+from .progress import Progress, silent, stepped
+from .records import read_json, written_whole
+from .terminal import table
+
+_CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", "labels.csv", "plans.reasons")
+_FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
+_CROSSVALIDATION_FILES = ("summary.json", "postprocessing.json", "postprocessing.pkl")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One trained configuration in a workspace."""
+
+    task: str
+    plans: str
+    configuration: str
+    folds: tuple[str, ...]
+    folder: Path
+    dice: float | None
+    """Cross-validated foreground Dice when 'nnsegment best' compared it."""
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """One configuration of a model."""
+
+    configuration: str
+    folds: tuple[str, ...]
+    patch_size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    network: str
+    features: tuple[int, ...]
+    normalization: tuple[str, ...]
+    previous_stage: str
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is: what it takes, what it gives, what it is made of."""
+
+    folder: Path
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    file_ending: str
+    parts: tuple[ModelPart, ...]
+    postprocessing: Path | None
+
+    def text(self) -> str:
+        """The description for people."""
+        rows = [
+            [p.configuration, ", ".join(p.folds), "×".join(map(str, p.patch_size)),
+             " × ".join(f"{s:.3g}" for s in p.spacing_mm), p.network, "-".join(map(str, p.features)), f"{p.megabytes:.1f}"]
+            for p in self.parts
+        ]  # fmt: skip
+        header = ["configuration", "folds", "patch (z,y,x)", "spacing mm", "network", "features", "MB"]
+        channels = ", ".join(f"{i} = {name}" for i, name in enumerate(self.channels))
+        return (
+            f"{self.folder}\nchannels: {channels}\nlabels: {', '.join(self.labels)}\n"
+            f"files: *{self.file_ending}\npost-processing: {self.postprocessing or 'none'}\n\n{table(rows, header)}"
+        )
+
+
+def list_models(workspace: Path | str | Workspace | None = None) -> list[ModelEntry]:
+    """Every trained configuration in the workspace's results."""
+    place = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+    folders = find_model_folders(place.results) if place.results.is_dir() else []
+    return [_entry(folder) for folder in folders]
+
+
+def describe_model(path: Path | str, configuration: str | None = None) -> ModelInfo:
+    """What the model at a folder or in a zip is; raises ModelError."""
+    model = load_model(path, configuration)
+    labels = tuple(f"{label.name} ({'+'.join(map(str, label.values))})" for label in model.label_set.foreground)
+    return ModelInfo(
+        model.folder, model.channels, labels, model.file_ending, tuple(_parts(model)), model.postprocessing
+    )
+
+
+def export_model(source: Path | str, target: Path | str, progress: Progress = silent) -> Path:
+    """Zip a data set's models, or one model folder, as nnU-Net does; raises ModelError when none is trained."""
+    source, target = Path(source), Path(target)
+    models = find_model_folders(source)
+    if not models:
+        raise ModelError(f"{source} holds no trained model to export; train one first.")
+    root = models[0].parent.parent
+    files = [path for model in models for path in _files_of(model)] + _selection_files(models[0].parent, models)
+    with written_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in stepped(files, progress, "Packing"):
+            archive.write(path, path.relative_to(root).as_posix())
+    return target
+
+
+def import_model(archive: Path | str, workspace: Path | str | Workspace | None = None) -> list[ModelEntry]:
+    """Unpack a model zip into the workspace's results; raises ModelError when it is no model or is already there."""
+    archive = Path(archive)
+    place = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+    names = _dataset_folders(archive)
+    taken = [name for name in names if (place.results / name).exists()]
+    if taken:
+        raise ModelError(
+            f"{place.results / taken[0]} exists already; rename or remove it before importing {archive.name}."
+        )
+    unpack(archive, place.results)
+    return [entry for entry in list_models(place) if entry.task in names]
+
+
+def _entry(folder: Path) -> ModelEntry:
+    trainer_plans_configuration = folder.name.split("__")
+    folds = tuple(sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if any(p.glob("*.pth"))))
+    plans = trainer_plans_configuration[1] if len(trainer_plans_configuration) == 3 else ""
+    return ModelEntry(folder.parent.name, plans, trainer_plans_configuration[-1], folds, folder, _compared_dice(folder))
+
+
+def _compared_dice(folder: Path) -> float | None:
+    selection = folder.parent / SELECTION
+    if not selection.is_file():
+        return None
+    try:
+        return read_json(selection, ModelError).get("all_results", {}).get(folder.name)
+    except (InputError, AttributeError):
+        return None
+
+
+def _parts(model: Model) -> Iterator[ModelPart]:
+    for part in model.parts:
+        c = part.configuration
+        size = sum(member.checkpoint.stat().st_size for member in part.members) / 1e6
+        yield ModelPart(
+            c.name, tuple(str(m.fold) for m in part.members), c.patch_size, c.spacing_mm, c.network.kind,
+            c.network.features, c.normalization, c.previous_stage, size,
+        )  # fmt: skip
+
+
+def _files_of(model: Path) -> list[Path]:
+    wanted = [model / name for name in _CARD]
+    for fold in sorted(model.glob("fold_*")):
+        wanted += [fold / name for name in _FOLD_FILES]
+        if not (fold / "checkpoint_final.pth").is_file():
+            wanted.append(fold / "checkpoint_best.pth")
+    for compared in sorted(model.glob("crossval_results_folds_*")):
+        wanted += [compared / name for name in _CROSSVALIDATION_FILES]
+    return [path for path in wanted if path.is_file()]
+
+
+def _selection_files(dataset: Path, models: Sequence[Path]) -> list[Path]:
+    """The comparison, and the ensembles whose members are all exported."""
+    names = {model.name for model in models}
+    ensembles = [
+        folder for folder in sorted(dataset.glob("ensembles/ensemble___*"))
+        if set(folder.name.split("___")[1:3]) <= names
+    ]  # fmt: skip
+    wanted = [folder / name for folder in ensembles for name in (*_CROSSVALIDATION_FILES, "dataset.json", "plans.json")]
+    everything = {m.name for m in find_model_folders(dataset)} == names
+    return [p for p in [*wanted, *([dataset / SELECTION] if everything else [])] if p.is_file()]
+
+
+def _dataset_folders(archive: Path) -> list[str]:
+    """The data set folders a zip holds; raises ModelError when it holds no model."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = opened.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{archive} is no zip of a model ({error}); get it again.") from error
+    folders = {name.split("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}
+    if not folders:
+        raise ModelError(f"{archive} should hold DATASET/MODEL/plans.json as model exports do, found no such file.")
+    return sorted(folders)
