@@ -154,6 +154,8 @@ def test_explicit_labels_need_no_task(folders):
         np.mean([dice_by_hand(random_labels(10 + c), random_labels(c), [1, 2]) for c in range(3)])
     )
     assert scores.foreground_mean.nsd_tolerance_mm == 2.0
+    with_background = evaluate_simple(*folders, [0, 1])
+    assert with_background.foreground_mean.dice == with_background.of(1).dice != with_background.of(0).dice
     with pytest.raises(SettingsError):
         evaluate_simple(*folders, [])
     with pytest.raises(SettingsError):

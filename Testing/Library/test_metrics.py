@@ -107,6 +107,21 @@ def test_surface_distances_are_the_smallest_of_all_pairs(seed):
     assert np.allclose(sorted(found.to_prediction), sorted(every_distance(reference, prediction, spacing)))
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_hausdorff_is_the_95th_percentile_of_the_worse_direction(swapped):
+    spacing = np.array([2.0, 1.0, 1.5])
+    masks = [np.zeros((6, 30, 12), bool) for _ in range(2)]
+    masks[0][2:5, 2:10, 3:9] = masks[1][2:5, 3:12, 3:9] = True
+    masks[1][3, 12:24, 5:7] = True
+    prediction, reference = reversed(masks) if swapped else masks
+
+    there, back = every_distance(prediction, reference, spacing), every_distance(reference, prediction, spacing)
+
+    expected = [np.percentile(side, 95) for side in (there, back)]
+    assert abs(expected[0] - expected[1]) > 1
+    assert surface_distances(prediction, reference, spacing).hd95_mm == pytest.approx(max(expected))
+
+
 def test_sparse_surfaces_are_searched_and_dense_ones_mapped_with_one_result():
     one, noise = np.zeros((20, 20, 20), bool), np.random.default_rng(1).random((20, 20, 20)) > 0.7
     one[4, 5, 6] = one[15, 3, 9] = True

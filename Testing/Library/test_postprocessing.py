@@ -180,6 +180,35 @@ def test_two_true_pieces_are_kept(tmp_path):
     assert load_postprocessing(tmp_path / "p") == load_postprocessing(tmp_path / "p" / "postprocessing.pkl") == found
 
 
+def test_a_step_that_helps_on_average_but_harms_one_class_is_not_taken_for_all(tmp_path):
+    reference = block() + block(2, z=slice(6, 8)) + block(2, z=slice(7, 8), y=slice(14, 15), x=slice(13, 16))
+    prediction = reference + block(z=slice(0, 2), y=slice(10, 15), x=slice(0, 10))
+    write_cases(tmp_path / "p", [prediction])
+    write_cases(tmp_path / "r", [reference])
+
+    found = determine_postprocessing(tmp_path / "p", tmp_path / "r", TWO)
+
+    assert list(found.steps) == nnunets_rule([prediction], [reference], [(1,), (2,)])[0]
+    assert KeepLargest(((1,), (2,))) not in found.steps and KeepLargest(((1,),)) in found.steps
+
+
+def test_misses_far_from_any_prediction_count(tmp_path):
+    reference = block(z=slice(0, 8), y=slice(6, 16), x=slice(0, 16))
+    reference[0, 0, 0:2] = 1
+    prediction = np.zeros(SHAPE, np.uint8)
+    prediction[0, 0, 0:2] = 1
+    prediction[0, 2, 0:5] = 1
+    reference[0, 2, 0:3] = 1
+    prediction[0, 0, 4:6] = 1
+    write_cases(tmp_path / "p", [prediction])
+    write_cases(tmp_path / "r", [reference])
+    one = LabelSet.from_dataset_json({"labels": {"background": 0, "organ": 1}})
+
+    found = determine_postprocessing(tmp_path / "p", tmp_path / "r", one)
+
+    assert list(found.steps) == nnunets_rule([prediction], [reference], [(1,)])[0] == []
+
+
 def test_a_class_that_is_nowhere_does_not_stop_the_search(tmp_path):
     write_cases(tmp_path / "p", [block() | block(y=slice(14, 15), x=slice(14, 15))])
     write_cases(tmp_path / "r", [block()])
