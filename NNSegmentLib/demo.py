@@ -74,10 +74,15 @@ def _task(folder: Path, workspace: Workspace, data: Path | None, progress: Progr
     existing = [name for name in workspace.task_names() if (workspace.raw / name).is_dir()]
     if existing:
         return pipeline.open_task(existing[0], workspace)
-    source = data or make_sample_task(folder / "sample")
+    source = data or _sample(folder / "sample")
     return pipeline.convert(
         source, workspace, id=None if data else SAMPLE_ID, name=None if data else "Sample", progress=progress
     )
+
+
+def _sample(folder: Path) -> Path:
+    """The sample task, made anew unless an earlier demo left it whole."""
+    return folder if (folder / "dataset.json").is_file() else make_sample_task(folder)
 
 
 def _train(task, workspace, configuration, plan, seconds: float, say, progress: Progress) -> None:

@@ -99,6 +99,11 @@ class TaskFolders:
         return self.preprocessed / "dataset_fingerprint.json"
 
     @property
+    def findings(self) -> Path:
+        """What the last integrity check found."""
+        return self.preprocessed / "integrity" / "findings.json"
+
+    @property
     def splits(self) -> Path:
         return self.preprocessed / "splits_final.json"
 
@@ -210,3 +215,42 @@ class FoldFolder:
     @property
     def summary(self) -> Path:
         return self.validation / "summary.json"
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """One verb run as a process of its own: what was asked, what happened, and what it gave."""
+
+    folder: Path
+
+    @property
+    def request(self) -> Path:
+        return self.folder / "job.json"
+
+    @property
+    def process(self) -> Path:
+        """Which process does the work, written by itself."""
+        return self.folder / "process.json"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def stop(self) -> Path:
+        """A file whose presence asks for a clean stop."""
+        return self.folder / "STOP"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Touched every few seconds while the work goes on."""
+        return self.folder / "heartbeat"

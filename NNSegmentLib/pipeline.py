@@ -12,43 +12,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import PlanError, RunError, SettingsError, TaskError
+from .errors import RunError, SettingsError
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
-from .folders import ModelFolders, TaskFolders, Workspace
-from .folds import Fold, choose_fold, load_folds, make_folds, save_folds
+from .folders import TaskFolders
 from .integrity import Finding, check_task, fix_task
 from .labels import LabelSet
-from .model import Model, load_model
+from .lookup import (
+    TaskReference,
+    WorkspaceReference,
+    folders_of,
+    folds_of,
+    label_set_beside,
+    model_of,
+    open_task,
+    plan_of,
+    references_of,
+    workspace_of,
+)
+from .model import Model
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan
 from .planning.presets import find_preset
 from .postprocessing_rules import PostProcessing
 from .prediction import Prediction
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
-from .records import read_json
+from .records import from_json, read_json, write_json
 from .run import Run, TrainingSettings
 from .scores import Scores
 from .selection import Selection
 from .task import Task, load_task
+from .training_setup import copy_if_there, training_request
 
-TaskReference = Task | str | int | Path
-WorkspaceReference = Workspace | str | Path | None
-
-
-def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> TaskFolders:
-    """All folders of a task; raises TaskError when it is unknown."""
-    if not isinstance(task, Task):
-        return _workspace(workspace).task(task)
-    if workspace is None and task.folder.parent.name == "nnUNet_raw":
-        workspace = task.folder.parents[1]
-    return TaskFolders(_workspace(workspace), task.name, task.folder)
-
-
-def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task:
-    """The task's record; without its raw data, from the preprocessed folder's copy. Raises TaskError."""
-    if isinstance(task, Task):
-        return task
-    return load_task(folders_of(task, workspace).raw)
+__all__ = [
+    "best", "check", "convert", "diagram", "ensemble", "evaluate", "extract_fingerprint", "folders_of", "folds_of",
+    "open_task", "plan", "plan_of", "postprocess", "predict", "preprocess", "train", "validate", "write_report",
+]  # fmt: skip
 
 
 def convert(
@@ -71,7 +69,7 @@ def convert(
     from .formats import convert as convert_source
 
     return convert_source(
-        Path(source), _workspace(workspace), labels=labels, channels=channels or None, id=id, name=name, in_place=in_place,
+        Path(source), workspace_of(workspace), labels=labels, channels=channels or None, id=id, name=name, in_place=in_place,
         workers=workers, progress=progress,
     )  # fmt: skip
 
@@ -85,9 +83,11 @@ def check(
     progress: Progress = silent,
 ) -> list[Finding]:
     """Everything wrong with a task's files; with `fix`, mend what can be mended first (originals are kept)."""
-    task = open_task(task, workspace)
+    folders, task = folders_of(task, workspace), open_task(task, workspace)
     fixed = fix_task(task, workers=workers, progress=progress) if fix else []
-    return fixed + check_task(load_task(task.folder), workers=workers, progress=progress)
+    left = check_task(load_task(task.folder), workers=workers, progress=progress)
+    write_json(folders.findings, {"findings": left})
+    return fixed + left
 
 
 def extract_fingerprint(
@@ -128,34 +128,9 @@ def plan(
     made = _keeping_custom_configurations(made, folders.plan(made.name))
     save_plan(made, folders.plan(made.name))
     shutil.copyfile(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
-    _copy_if_there(task.folder / "labels.csv", folders.preprocessed / "labels.csv")
+    copy_if_there(task.folder / "labels.csv", folders.preprocessed / "labels.csv")
     folds_of(folders, task)
     return made
-
-
-def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None = None) -> Plan:
-    """The plan by name or preset, else the one written last; raises PlanError when there is none."""
-    name = plans or (find_preset(preset).plans_name if preset else None)
-    if name:
-        if not folders.plan(name).is_file():
-            raise PlanError(f"{folders.name} has no plan {name}; make it with 'nnsegment plan'.")
-        return load_plan(folders.plan(name))
-    known = ("dataset.json", folders.fingerprint.name, folders.splits.name)
-    found = (
-        [p for p in folders.preprocessed.glob("*.json") if p.name not in known] if folders.preprocessed.is_dir() else []
-    )
-    plans_files = [p for p in found if folders.plan(p.stem).is_file() and '"plans_name"' in p.read_text()[:2000]]
-    if not plans_files:
-        raise PlanError(f"{folders.name} has no plan yet; make one with 'nnsegment plan {folders.name}'.")
-    return load_plan(max(plans_files, key=lambda p: p.stat().st_mtime))
-
-
-def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
-    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five."""
-    if not folders.splits.is_file():
-        own = task.folder / "splits_final.json"
-        save_folds(load_folds(own) if own.is_file() else make_folds([case.id for case in task.cases]), folders.splits)
-    return load_folds(folders.splits)
 
 
 def preprocess(
@@ -235,53 +210,6 @@ def validate(
     return _validate(request, save_probabilities, workers, progress, again=True)
 
 
-def training_request(
-    task: TaskReference,
-    configuration: str,
-    fold: int | str,
-    workspace: WorkspaceReference = None,
-    *,
-    settings: TrainingSettings | None = None,
-    plans: str | None = None,
-    preset: str | None = None,
-    resume: bool = False,
-    pretrained: Path | None = None,
-    workers: int = 2,
-    progress: Progress = silent,
-):
-    """Everything a training run needs, with the data prepared and the model folder made; see `train`."""
-    from .budget import default_settings
-    from .engine.trainer import TrainingRequest
-
-    folders, task = folders_of(task, workspace), open_task(task, workspace)
-    chosen = plan_of(folders, plans, preset)
-    wanted = chosen.configuration(configuration)
-    model, name = folders.model(chosen.name, configuration), _fold_name(fold)
-    run_folder = model.fold(name)
-    if resume and settings is None and run_folder.settings.is_file():
-        settings = Run(run_folder, configuration, name).settings()
-    preprocess(
-        task, folders.workspace, configurations=(configuration,), plans=chosen.name, workers=workers, progress=progress
-    )
-    _write_model_card(model, folders, task, chosen)
-    return TrainingRequest(
-        folder=run_folder,
-        model_folder=model,
-        plan=chosen,
-        configuration=configuration,
-        label_set=task.labels,
-        n_channels=len(task.channels),
-        dataset_json=task.dataset_json,
-        fold=choose_fold(folds_of(folders, task), name, [case.id for case in task.cases]),
-        fold_name=name,
-        prepared=folders.prepared(wanted.data_identifier),
-        previous_stage=_previous_stage(folders, chosen, configuration),
-        settings=settings or default_settings(chosen, configuration),
-        resume=resume,
-        pretrained=pretrained,
-    )
-
-
 def best(
     task: TaskReference,
     workspace: WorkspaceReference = None,
@@ -307,7 +235,7 @@ def best(
     if not candidates:
         raise RunError(f"{folders.name} has no trained configuration yet; train one with 'nnsegment train'.")
     return find_best(
-        folders, task.labels, candidates, folds, ensembles=ensembles, references=_references(folders, task),
+        folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
         file_ending=task.file_ending, workers=workers, progress=progress,
     )  # fmt: skip
 
@@ -341,7 +269,7 @@ def predict(
     from .engine.file_prediction import FileRequest, find_cases, predict_files
     from .engine.predictor import Predictor
 
-    found = model if isinstance(model, Model) else _model(task, model, workspace, configuration, plans, preset, folds)
+    found = model if isinstance(model, Model) else model_of(task, model, workspace, configuration, plans, preset, folds)
     cases = find_cases([Path(path).expanduser() for path in inputs], found)
     request = FileRequest(
         Path(output).expanduser(), save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found)
@@ -369,7 +297,7 @@ def evaluate(
     common = {"tolerance_mm": tolerance_mm, "workers": workers, "progress": progress}
     if labels is not None and not isinstance(labels, LabelSet):
         return evaluate_simple(predictions, references, labels, **common)
-    return evaluate_folder(predictions, references, labels or _label_set_beside(predictions, references), **common)
+    return evaluate_folder(predictions, references, labels or label_set_beside(predictions, references), **common)
 
 
 def ensemble(
@@ -385,7 +313,7 @@ def ensemble(
 
     folders = [Path(path) for path in inputs]
     return ensemble_folders(
-        folders, Path(output), _label_set_beside(*folders), save_probabilities=save_probabilities,
+        folders, Path(output), label_set_beside(*folders), save_probabilities=save_probabilities,
         workers=workers, progress=progress,
     )  # fmt: skip
 
@@ -411,7 +339,7 @@ def postprocess(
     if rules:
         found = postprocessing.load_postprocessing(Path(rules))
     else:
-        labels = _label_set_beside(predictions, Path(references))
+        labels = label_set_beside(predictions, Path(references))
         found = postprocessing.determine_postprocessing(
             predictions, Path(references), labels, workers=workers, progress=progress
         )
@@ -429,7 +357,8 @@ def write_report(
     from .report import page
 
     folders = folders_of(task, workspace)
-    return page.write_report(folders, Path(path) if path else folders.results / "report.html", progress)
+    target = Path(path) if path else folders.results / "report.html"
+    return page.write_report(folders, target, progress, findings=_last_findings(folders))
 
 
 def diagram(
@@ -447,30 +376,11 @@ def diagram(
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     chosen = plan_of(folders, plans, preset).configuration(configuration)
     channels = len(task.channels) + (len(task.labels.foreground_values) if chosen.previous_stage else 0)
-    draw_network(chosen.network, chosen.patch_size, chosen.spacing_mm, channels, task.labels.n_outputs, Path(path))
+    draw_network(
+        chosen.network, chosen.patch_size, chosen.spacing_mm, channels, task.labels.n_outputs, Path(path),
+        title=f"{folders.name} {configuration}",
+    )  # fmt: skip
     return Path(path)
-
-
-def _workspace(workspace: WorkspaceReference) -> Workspace:
-    return workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
-
-
-def _model(task, path, workspace, configuration, plans, preset, folds) -> Model:
-    """The model that the arguments of `predict` name."""
-    if path is not None:
-        return load_model(path, configuration, folds)
-    if task is None:
-        raise SettingsError("Predicting needs a task or a model; give -t TASK or -m MODEL.")
-    folders = folders_of(task, workspace)
-    if not folders.models():
-        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
-    name = plans or (find_preset(preset).plans_name if preset else None)
-    if name is None and configuration is not None:
-        names = {m.plans_name for m in folders.models() if m.configuration == configuration}
-        name = names.pop() if len(names) == 1 else plan_of(folders).name
-    if name and configuration:
-        return load_model(folders.model(name, configuration).folder, configuration, folds)
-    return load_model(folders.results, configuration, folds)
 
 
 def _finish(model: Model) -> Callable[[Prediction], Prediction]:
@@ -483,45 +393,10 @@ def _finish(model: Model) -> Callable[[Prediction], Prediction]:
     return lambda prediction: replace(prediction, labels=apply_postprocessing(prediction.labels, rules))
 
 
-def _label_set_beside(*folders: Path) -> LabelSet:
-    """The labels of the first dataset.json in or above the folders; raises TaskError."""
-    for folder in folders:
-        for place in (folder, folder.parent, folder.parent.parent):
-            if (place / "dataset.json").is_file():
-                return LabelSet.from_dataset_json(read_json(place / "dataset.json"))
-    raise TaskError(f"No dataset.json in or above {folders[0]} tells the labels; give their values with --labels 1 2 …")
-
-
-def _fold_name(fold: int | str) -> int | str:
-    if str(fold) == "all":
-        return "all"
-    if not str(fold).isdigit():
-        raise SettingsError(f"A fold is a number from 0, or 'all', found {fold!r}.")
-    return int(fold)
-
-
-def _references(folders: TaskFolders, task: Task) -> Path:
-    raw = task.folder / "labelsTr"
-    return raw if raw.is_dir() else folders.reference_labels
-
-
-def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str) -> Path | None:
-    previous = plan.configuration(configuration).previous_stage
-    return folders.model(plan.name, previous).next_stage(configuration) if previous else None
-
-
-def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:
-    """plans.json, dataset.json, fingerprint and colours, so that the model folder explains itself elsewhere."""
-    save_plan(plan, model.plan)
-    shutil.copyfile(task.folder / "dataset.json", model.dataset_json)
-    _copy_if_there(folders.fingerprint, model.folder / folders.fingerprint.name)
-    _copy_if_there(task.folder / "labels.csv", model.labels_csv)
-
-
-def _copy_if_there(source: Path, target: Path) -> None:
-    if source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+def _last_findings(folders: TaskFolders) -> list[Finding] | None:
+    if not folders.findings.is_file():
+        return None
+    return [from_json(Finding, values) for values in read_json(folders.findings)["findings"]]
 
 
 def _keeping_custom_configurations(made: Plan, existing: Path) -> Plan:

@@ -1,0 +1,97 @@
+"""Finding things by the names people give them: tasks, plans, folds, models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import PlanError, RunError, SettingsError, TaskError
+from .folders import TaskFolders, Workspace
+from .folds import Fold, load_folds, make_folds, save_folds
+from .labels import LabelSet
+from .model import Model, load_model
+from .planning.plan import Plan, load_plan
+from .planning.presets import find_preset
+from .records import read_json
+from .task import Task, load_task
+
+TaskReference = Task | str | int | Path
+WorkspaceReference = Workspace | str | Path | None
+
+
+def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> TaskFolders:
+    """All folders of a task; raises TaskError when it is unknown."""
+    if not isinstance(task, Task):
+        return workspace_of(workspace).task(task)
+    if workspace is None and task.folder.parent.name == "nnUNet_raw":
+        workspace = task.folder.parents[1]
+    return TaskFolders(workspace_of(workspace), task.name, task.folder)
+
+
+def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task:
+    """The task's record; without its raw data, from the preprocessed folder's copy. Raises TaskError."""
+    if isinstance(task, Task):
+        return task
+    return load_task(folders_of(task, workspace).raw)
+
+
+def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None = None) -> Plan:
+    """The plan by name or preset, else the one written last; raises PlanError when there is none."""
+    name = plans or (find_preset(preset).plans_name if preset else None)
+    if name:
+        if not folders.plan(name).is_file():
+            raise PlanError(f"{folders.name} has no plan {name}; make it with 'nnsegment plan'.")
+        return load_plan(folders.plan(name))
+    known = ("dataset.json", folders.fingerprint.name, folders.splits.name)
+    found = (
+        [p for p in folders.preprocessed.glob("*.json") if p.name not in known] if folders.preprocessed.is_dir() else []
+    )
+    plans_files = [p for p in found if folders.plan(p.stem).is_file() and '"plans_name"' in p.read_text()[:2000]]
+    if not plans_files:
+        raise PlanError(f"{folders.name} has no plan yet; make one with 'nnsegment plan {folders.name}'.")
+    return load_plan(max(plans_files, key=lambda p: p.stat().st_mtime))
+
+
+def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
+    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five."""
+    if not folders.splits.is_file():
+        own = task.folder / "splits_final.json"
+        save_folds(load_folds(own) if own.is_file() else make_folds([case.id for case in task.cases]), folders.splits)
+    return load_folds(folders.splits)
+
+
+def model_of(task, path, workspace, configuration, plans, preset, folds) -> Model:
+    """The model that the arguments of `predict` name."""
+    if path is not None:
+        return load_model(path, configuration, folds)
+    if task is None:
+        raise SettingsError("Predicting needs a task or a model; give -t TASK or -m MODEL.")
+    folders = folders_of(task, workspace)
+    if not folders.models():
+        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
+    name = plans or (find_preset(preset).plans_name if preset else None)
+    if name is None and configuration is not None:
+        names = {m.plans_name for m in folders.models() if m.configuration == configuration}
+        name = names.pop() if len(names) == 1 else plan_of(folders).name
+    if name and configuration:
+        return load_model(folders.model(name, configuration).folder, configuration, folds)
+    return load_model(folders.results, configuration, folds)
+
+
+def label_set_beside(*folders: Path) -> LabelSet:
+    """The labels of the first dataset.json in or above the folders; raises TaskError."""
+    for folder in folders:
+        for place in (folder, folder.parent, folder.parent.parent):
+            if (place / "dataset.json").is_file():
+                return LabelSet.from_dataset_json(read_json(place / "dataset.json"))
+    raise TaskError(f"No dataset.json in or above {folders[0]} tells the labels; give their values with --labels 1 2 …")
+
+
+def references_of(folders: TaskFolders, task: Task) -> Path:
+    """The folder of reference labels: the raw one, else the copies beside the prepared data."""
+    raw = task.folder / "labelsTr"
+    return raw if raw.is_dir() else folders.reference_labels
+
+
+def workspace_of(workspace: WorkspaceReference) -> Workspace:
+    """The workspace itself, or the one at a folder, or the one the environment names."""
+    return workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)

@@ -1,0 +1,90 @@
+"""Everything a training run needs, gathered and made ready: data, folds, the model folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .budget import default_settings
+from .errors import SettingsError
+from .folders import ModelFolders, TaskFolders
+from .folds import choose_fold
+from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
+from .planning.plan import Plan, save_plan
+from .preparation import keep_references, prepare_all
+from .progress import Progress, silent
+from .run import Run, TrainingSettings
+from .task import Task
+
+
+def training_request(
+    task: TaskReference,
+    configuration: str,
+    fold: int | str,
+    workspace: WorkspaceReference = None,
+    *,
+    settings: TrainingSettings | None = None,
+    plans: str | None = None,
+    preset: str | None = None,
+    resume: bool = False,
+    pretrained: Path | None = None,
+    workers: int = 2,
+    progress: Progress = silent,
+):
+    """Everything a training run needs, with the data prepared and the model folder made; see `train`."""
+    from .engine.trainer import TrainingRequest
+
+    folders, task = folders_of(task, workspace), open_task(task, workspace)
+    chosen = plan_of(folders, plans, preset)
+    wanted = chosen.configuration(configuration)
+    model, name = folders.model(chosen.name, configuration), _fold_name(fold)
+    run_folder = model.fold(name)
+    if resume and settings is None and run_folder.settings.is_file():
+        settings = Run(run_folder, configuration, name).settings()
+    keep_references(task, folders, workers, progress)
+    prepare_all(task, folders, chosen, configuration, workers, progress)
+    _write_model_card(model, folders, task, chosen)
+    return TrainingRequest(
+        folder=run_folder,
+        model_folder=model,
+        plan=chosen,
+        configuration=configuration,
+        label_set=task.labels,
+        n_channels=len(task.channels),
+        dataset_json=task.dataset_json,
+        fold=choose_fold(folds_of(folders, task), name, [case.id for case in task.cases]),
+        fold_name=name,
+        prepared=folders.prepared(wanted.data_identifier),
+        previous_stage=_previous_stage(folders, chosen, configuration),
+        settings=settings or default_settings(chosen, configuration),
+        resume=resume,
+        pretrained=pretrained,
+    )
+
+
+def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str) -> Path | None:
+    previous = plan.configuration(configuration).previous_stage
+    return folders.model(plan.name, previous).next_stage(configuration) if previous else None
+
+
+def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:
+    """plans.json, dataset.json, fingerprint and colours, so that the model folder explains itself elsewhere."""
+    save_plan(plan, model.plan)
+    shutil.copyfile(task.folder / "dataset.json", model.dataset_json)
+    copy_if_there(folders.fingerprint, model.folder / folders.fingerprint.name)
+    copy_if_there(task.folder / "labels.csv", model.labels_csv)
+
+
+def copy_if_there(source: Path, target: Path) -> None:
+    """Copy a file that may be absent, making the folder for it."""
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _fold_name(fold: int | str) -> int | str:
+    if str(fold) == "all":
+        return "all"
+    if not str(fold).isdigit():
+        raise SettingsError(f"A fold is a number from 0, or 'all', found {fold!r}.")
+    return int(fold)
