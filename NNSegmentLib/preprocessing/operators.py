@@ -66,7 +66,7 @@ def taps(n: int, m: int) -> Taps:
     return Taps(left, np.minimum(left + 1, n - 1), at - left)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # up to 8 MB each
 def spline_matrix(n: int, m: int, order: int) -> np.ndarray:
     """(m, n) float64: what `skimage.transform.resize(order, mode='edge')` does along one axis."""
     from scipy import ndimage
@@ -106,9 +106,9 @@ def _multiply_planes(part: Block, source: np.ndarray, target: np.ndarray) -> Non
 
 
 def _multiply_rows(part: Block, source: np.ndarray, target: np.ndarray) -> None:
-    for rows_ in _pieces(part, source.shape[1]):
-        out = target[:, rows_, part.start : part.stop]
-        np.matmul(source[:, rows_, part.first : part.last], part.weights.T, out=out)
+    for some in _pieces(part, source.shape[1]):
+        out = target[:, some, part.start : part.stop]
+        np.matmul(source[:, some, part.first : part.last], part.weights.T, out=out)
 
 
 def _pieces(part: Block, length: int) -> list[slice]:

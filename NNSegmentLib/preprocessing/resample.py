@@ -22,8 +22,8 @@ _SPLINE, _LINEAR = "resample_data_or_seg_to_shape", "resample_torch_fornnunet"
 
 
 def new_shape(shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]) -> Shape:
-    """Voxels along (z, y, x) that keep the extent at the new spacing, halves rounded to even."""
-    return tuple(round(old / new * n) for n, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True))
+    """Voxels along (z, y, x) that keep the extent at the new spacing, halves rounded to even, at least one."""
+    return tuple(max(1, round(old / new * n)) for n, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True))
 
 
 def prepared_shape(placement: Placement) -> Shape:

@@ -188,6 +188,10 @@ def test_the_new_shape_rounds_halves_to_even():
     assert new_shape((5, 7, 10), (0.5, 0.5, 1.0), (1.0, 1.0, 0.9)) == (2, 4, 11)
 
 
+def test_a_thin_image_keeps_a_voxel_along_every_axis():
+    assert new_shape((1, 7, 10), (0.3, 1.0, 1.0), (1.0, 1.0, 1.0)) == (1, 7, 10)
+
+
 def test_nnunets_torch_function_is_linear_and_others_are_refused():
     image = smooth((1, 8, 9, 10))
     torch_like = Resampling(order=3, function="resample_torch_fornnunet")

@@ -107,8 +107,6 @@ def test_a_resampled_blob_comes_back_to_its_place_in_the_patient(any_geometry, f
 def test_one_label_everywhere_fills_the_crop_box_and_nothing_else(shape, start, spacing, axes):
     before = tuple(np.add(shape, start) + 1)
     where = placement((1.5, 1.0, 1.0), spacing, shape, start, before, tuple(axes))
-    if min(prepared_shape(where)) == 0:
-        return
 
     restored = restore_labels(np.ones(prepared_shape(where), np.int8), where)
 
