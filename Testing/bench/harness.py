@@ -1,0 +1,208 @@
+"""What tests do with the bench: start it, open a module's panel, click through it, and look at it.
+
+    from bench import harness
+
+    harness.start()
+    panel = harness.open_module("NNSegment/NNSegment.py")
+    panel.click("applyButton")
+    panel.wait_until(lambda: panel["statusLabel"].text == "done", timeout_s=10)
+    panel.screenshot("panel.png")
+
+The scene and the application are single objects of a process: a test that needs a fresh one runs in a process of its
+own (`run_fresh`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_started = None
+
+
+class BenchError(Exception):
+    """What a person could not have done, or a condition that did not come true in time."""
+
+
+def why_not() -> str:
+    """The reason that the bench cannot start on this machine, or ""."""
+    import importlib.util
+
+    needed = {"slicer": "slicer-core", "PySide6": "PySide6-Essentials"}
+    missing = [wheel for name, wheel in needed.items() if importlib.util.find_spec(name) is None]
+    return f"the bench needs {' and '.join(missing)}: pip install -e '.[bench]'" if missing else ""
+
+
+def start():
+    """Start the application once; later calls give back the same scene and logics."""
+    global _started
+    if _started is None:
+        from .application import start_application
+
+        _started = start_application()
+        sys.excepthook = _remember_exception
+    return _started
+
+
+def _remember_exception(kind, error, trace) -> None:
+    """VTK's observers end here when they raise."""
+    from . import pythonqt
+
+    pythonqt.slot_errors.append(("an observer", error))
+    sys.__excepthook__(kind, error, trace)
+
+
+def process_events() -> None:
+    from PySide6 import QtWidgets
+
+    QtWidgets.QApplication.processEvents()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> object:
+    """Keep the event loop alive until the condition holds; BenchError after `timeout_s` seconds."""
+    end = time.monotonic() + timeout_s
+    while True:
+        process_events()
+        value = condition()
+        if value:
+            check_slots()
+            return value
+        if time.monotonic() > end:
+            raise BenchError(f"{what or 'the condition'} did not come true within {timeout_s:g} s")
+        time.sleep(0.01)
+
+
+def check_slots() -> None:
+    """Raise what a slot raised: Slicer would have printed it to the console, where no user looks."""
+    from . import pythonqt
+
+    if pythonqt.slot_errors:
+        signature, error = pythonqt.slot_errors[0]
+        pythonqt.slot_errors.clear()
+        raise BenchError(f"a slot of '{signature}' raised {type(error).__name__}: {error}") from error
+
+
+def close_scene() -> None:
+    """File → Close Scene: data nodes go, singletons are reset."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    process_events()
+    check_slots()
+
+
+def set_theme(dark: bool) -> None:
+    """Slicer's two styles, as palettes of Qt's Fusion style."""
+    import slicer
+
+    from .themes import palette
+
+    slicer.app.setStyle("Fusion")
+    slicer.app.setPalette(palette(dark))
+    process_events()
+
+
+class Panel:
+    """A module's panel on the screen of the bench; widgets are found by their object names."""
+
+    def __init__(self, module):
+        self.module = module
+        self.representation = module.widgetRepresentation()
+        self.widget = self.representation.self()
+        """The module's own widget object, the instance of `<Module>Widget`."""
+        self.representation.resize(400, max(600, self.representation.sizeHint().height()))
+        self.representation.show()
+        self.representation.enter()
+        process_events()
+        check_slots()
+
+    def __getitem__(self, name: str):
+        from PySide6 import QtCore
+
+        found = self.representation.findChild(QtCore.QObject, name)
+        if found is None:
+            raise BenchError(f"the panel has no widget named '{name}'")
+        return found
+
+    def _usable(self, name: str):
+        widget = self[name]
+        if not widget.enabled:
+            raise BenchError(f"'{name}' is disabled: {widget.toolTip or 'its tooltip does not say why'}")
+        if not widget.isVisibleTo(self.representation):
+            raise BenchError(f"'{name}' is hidden")
+        return widget
+
+    def click(self, name: str) -> None:
+        """Click a button with the mouse, as a person does: refused when it is disabled or hidden."""
+        from .hands import click
+
+        click(self._usable(name))
+        self._after()
+
+    def choose(self, name: str, value) -> None:
+        """Choose an entry of a combo box by its text, a node of a selector, a tick, a number, a tab, a path."""
+        from .hands import choose
+
+        choose(self._usable(name), value)
+        self._after()
+
+    def set_text(self, name: str, text: str) -> None:
+        """Type into a line or a text field."""
+        from .hands import set_text
+
+        set_text(self._usable(name), text)
+        self._after()
+
+    def wait_until(self, condition: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> object:
+        return wait_until(condition, timeout_s, what)
+
+    def screenshot(self, path: str | Path, width: int = 400, height: int | None = None) -> Path:
+        """A picture of the panel at `width` pixels, as high as its content unless `height` says otherwise."""
+        parent = self.representation
+        parent.resize(width, height or 10)
+        process_events()
+        parent.resize(width, height or max(parent.layout().totalHeightForWidth(width), parent.sizeHint().height(), 100))
+        process_events()
+        if not parent.grab().save(str(path)):
+            raise BenchError(f"the picture cannot be written to {path}")
+        return Path(path)
+
+    def overflow_px(self, width: int = 400) -> int:
+        """By how many pixels the panel's smallest width exceeds `width`; 0 when it fits."""
+        return max(0, self.representation.minimumSizeHint().width() - width)
+
+    def close(self) -> None:
+        """Leave the module and clean its widget up, as at the end of the application."""
+        self.representation.exit()
+        self.widget.cleanup()
+        self.representation.hide()
+        process_events()
+        check_slots()
+
+    def _after(self) -> None:
+        process_events()
+        check_slots()
+
+
+def open_module(path: str | Path) -> Panel:
+    """Load an unmodified scripted module and show its panel."""
+    from .modules import load_scripted_module
+
+    start()
+    return Panel(load_scripted_module(path))
+
+
+def run_fresh(script: str, timeout_s: float = 120.0, cwd: str | Path | None = None) -> subprocess.CompletedProcess:
+    """Run Python text in a new process on which `bench` can be imported; BenchError with its output if it fails."""
+    testing = str(Path(__file__).resolve().parents[1])
+    environment = dict(os.environ, QT_QPA_PLATFORM="offscreen", OMP_NUM_THREADS="1")
+    environment["PYTHONPATH"] = os.pathsep.join([testing, str(Path(testing).parent), environment.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=cwd)
+    if done.returncode:
+        raise BenchError(f"the process ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done

@@ -1,0 +1,116 @@
+"""Slicer's application without Slicer: the real scene, application logic and module logics of the slicer-core wheel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LOGICS = {
+    "Terminologies": "vtkSlicerTerminologiesModuleLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "Data": "vtkSlicerDataModuleLogic",
+    "Models": "vtkSlicerModelsLogic",
+    "Tables": "vtkSlicerTablesLogic",
+    "Plots": "vtkSlicerPlotsLogic",
+    "Transforms": "vtkSlicerTransformLogic",
+    "CropVolume": "vtkSlicerCropVolumeLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+}
+SLICE_VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+
+
+@dataclass
+class Mrml:
+    """The scene and the logics that Slicer's application would own."""
+
+    scene: object
+    application_logic: object
+    logics: dict[str, object] = field(default_factory=dict)
+    slice_logics: dict[str, object] = field(default_factory=dict)
+    view_logics: list[object] = field(default_factory=list)
+    observers: list[object] = field(default_factory=list)
+
+
+def start_mrml() -> Mrml:
+    """A scene in which segments, colours and slices work as in the application; the order of the steps matters."""
+    import slicer
+    import vtk
+
+    output = vtk.vtkOutputWindow()
+    output.SetDisplayModeToAlwaysStdErr()
+    vtk.vtkOutputWindow.SetInstance(output)
+    scene = slicer.vtkMRMLScene()
+    crosshair = slicer.vtkMRMLCrosshairNode()
+    crosshair.SetCrosshairName("default")
+    scene.AddNode(crosshair)
+    mrml = Mrml(scene, _application_logic(slicer, vtk, scene))
+    _add_module_logics(slicer, mrml)
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+    _add_views(slicer, mrml)
+    _keep_subject_hierarchy(slicer, vtk, mrml)
+    return mrml
+
+
+def _application_logic(slicer, vtk, scene):
+    logic = slicer.vtkSlicerApplicationLogic()
+    logic.SetMRMLScene(scene)
+    logic.GetColorLogic().SetMRMLScene(scene)
+    logic.GetColorLogic().AddDefaultColorNodes()
+    logic.SetSliceLogics(vtk.vtkCollection())
+    logic.SetViewLogics(vtk.vtkCollection())
+    for factory in (
+        slicer.vtkMRMLThreeDViewDisplayableManagerFactory,
+        slicer.vtkMRMLSliceViewDisplayableManagerFactory,
+    ):
+        factory.GetInstance().SetMRMLApplicationLogic(logic)
+    logic.SetModuleLogic("Colors", logic.GetColorLogic())
+    return logic
+
+
+def _add_module_logics(slicer, mrml: Mrml) -> None:
+    for name, class_name in LOGICS.items():
+        logic = getattr(slicer, class_name)()
+        logic.SetMRMLScene(mrml.scene)
+        logic.SetMRMLApplicationLogic(mrml.application_logic)
+        mrml.application_logic.SetModuleLogic(name, logic)
+        mrml.logics[name] = logic
+
+
+def _add_views(slicer, mrml: Mrml) -> None:
+    for name, orientation in SLICE_VIEWS.items():
+        logic = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLApplicationLogic(mrml.application_logic)
+        mrml.application_logic.GetSliceLogics().AddItem(logic)
+        logic.SetMRMLScene(mrml.scene)
+        logic.AddSliceNode(name).SetOrientation(orientation)
+        mrml.slice_logics[name] = logic
+    view = slicer.vtkMRMLViewLogic()
+    view.SetMRMLApplicationLogic(mrml.application_logic)
+    view.SetMRMLScene(mrml.scene)
+    mrml.application_logic.GetViewLogics().AddItem(view)
+    view.AddViewNode("1")
+    mrml.view_logics.append(view)
+
+
+def _keep_subject_hierarchy(slicer, vtk, mrml: Mrml) -> None:
+    """In the application a Qt plug-in makes an item for each data node, and takes it away again."""
+
+    def hierarchy():
+        return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(mrml.scene)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(_caller, _event, node):
+        data = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode")
+        if data and not node.GetHideFromEditors() and not hierarchy().GetItemByDataNode(node):
+            hierarchy().CreateItem(hierarchy().GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def leaving(_caller, _event, node):
+        item = hierarchy().GetItemByDataNode(node) if node.IsA("vtkMRMLDisplayableNode") else 0
+        if item:
+            hierarchy().RemoveItem(item, False, False)
+
+    mrml.observers = [added, leaving]
+    mrml.scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, added)
+    mrml.scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, leaving)
