@@ -21,6 +21,8 @@ _PLANNED_SCALE = 0.85
 """The extraction window leaves room for this scale, although scales from 0.7 to 1.4 are drawn."""
 _FLAT = 3
 """A patch whose first axis is more than this many times shorter than the longest is rotated in plane only."""
+_RIM = 2
+"""Voxels of −1 around a window of labels, so that places beyond it lie in cells of a single label."""
 _TIE = 1e-6
 """Share of a corner's own weight that decides between labels of equal weight: the nearest voxel's label wins."""
 
@@ -154,7 +156,7 @@ def interpolate_labels(labels: torch.Tensor, places: Sequence[torch.Tensor]) -> 
     `labels` (N, *window) int16 → (N, *shape of the places). Most places lie between voxels of one label and are
     copied; the weights are computed for the others only.
     """
-    padded = F.pad(labels, (1, 1) * len(places), value=OUTSIDE)
+    padded = F.pad(labels, (_RIM, _RIM) * len(places), value=OUTSIDE)
     steps = padded.stride()[1:]
     base, fractions = _cells(places, labels.shape[1:], steps)
     cells = padded.view(len(labels), -1)
@@ -170,10 +172,10 @@ def _cells(places, window, steps) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Flat index (P,) of the first corner of the cell around each place, in the padded labels, and the fractions in it."""
     base, fractions = 0, []
     for place, n, step in zip(places, window, steps, strict=True):
-        place = place.clamp(-1, n)
-        lower = place.floor().clamp_(max=n - 1)
+        place = place.clamp(-_RIM, n)
+        lower = place.floor()
         fractions.append((place - lower).flatten())
-        base = base + (lower.long() + 1) * step
+        base = base + (lower.long() + _RIM) * step
     return base.flatten(), fractions
 
 
@@ -195,8 +197,12 @@ def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions, steps) -> to
     weights = torch.stack([_weight(corner, fractions) for corner in corners])
     support = weights * _TIE
     for label, weight in zip(found, weights, strict=True):
-        support += (found == label) * weight
-    return found.gather(0, support.argmax(0, keepdim=True))[0]
+        support += torch.where(found == label, weight, 0.0)
+    # several times faster than argmax along the short axis
+    winner, most = found[0], support[0]
+    for label, total in zip(found[1:], support[1:], strict=True):
+        winner, most = torch.where(total > most, label, winner), torch.maximum(total, most)
+    return winner
 
 
 def _weight(corner: Sequence[int], fractions: Sequence[torch.Tensor]) -> torch.Tensor:
