@@ -1,0 +1,115 @@
+"""One process at a time in a folder: a file that names the process, and is worth nothing once that has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import RunError, StorageError
+from .processes import ProcessIdentity
+from .records import from_json, to_json
+
+LOCK = "running.json"
+_WRITING_S = 5.0
+"""An empty lock younger than this is being written."""
+
+
+@contextlib.contextmanager
+def only_one_in(folder: Path) -> Iterator[None]:
+    """Keep every other process out of `folder` meanwhile; a lock left by a process that has ended is taken over.
+
+    Raises RunError when another process works there, StorageError when the folder cannot be written.
+    """
+    created = not folder.exists()
+    lock = folder / LOCK
+    _take(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        if created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only succeeds when the work left nothing
+
+
+def holder(folder: Path) -> ProcessIdentity | None:
+    """The process that works in `folder` now; None when the folder is free."""
+    lock = folder / LOCK
+    found = _read(lock)
+    if found is None or found.is_running() or not found.is_here:
+        return found
+    return None
+
+
+def require_free(folder: Path) -> None:
+    """Raises RunError when a process works in `folder`."""
+    found = holder(folder)
+    if found is not None:
+        raise RunError(_occupied(folder, found))
+
+
+def _take(lock: Path) -> None:
+    for _ in range(3):
+        if _created(lock):
+            return
+        require_free(lock.parent)
+        _remove_stale(lock)
+    raise RunError(f"Expected {lock.parent} to be free, but other processes keep starting there; try again.")
+
+
+def _created(lock: Path) -> bool:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("x", encoding="utf-8") as file:
+            json.dump(to_json(ProcessIdentity.own()), file)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(f"Cannot write {lock} ({error.strerror}); choose a folder that you may write to.") from error
+    return True
+
+
+def _read(lock: Path) -> ProcessIdentity | None:
+    """Who holds a lock; a lock that stays empty was left by a crash and counts as none."""
+    ends = time.monotonic() + _WRITING_S
+    while True:
+        try:
+            return from_json(ProcessIdentity, json.loads(lock.read_text(encoding="utf-8")), StorageError)
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, OSError):
+            if time.monotonic() > ends or _age_s(lock) > _WRITING_S:
+                return None
+        time.sleep(0.05)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_stale(lock: Path) -> None:
+    """Move the dead lock away by a rename, which only one of several takers succeeds in; give back a living one."""
+    aside = lock.with_name(f".{LOCK}-{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(lock, aside)
+        found = _read(aside)
+        if found is not None and found.is_running() and not lock.exists():
+            os.replace(aside, lock)
+        aside.unlink(missing_ok=True)
+
+
+def _occupied(folder: Path, found: ProcessIdentity) -> str:
+    if found.is_here:
+        return f"Another run works in {folder} (process {found.pid}); wait for it, or stop it first."
+    return (
+        f"A run on the machine {found.host} works in {folder}; wait for it, or delete {folder / LOCK} if that run "
+        "has ended."
+    )
