@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .arguments import build_parser
 from .errors import NNSegmentError
-from .terminal import Terminal
+from .launch import JOB_VARIABLE
+from .terminal import Outcome, Terminal
 
 STOPPED = 130
 
@@ -31,7 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.command:
         parser.print_help()
         return 0
-    terminal = Terminal()
+    job = os.environ.pop(JOB_VARIABLE, None)  # what this process starts in turn is no job
+    if job:
+        from .reporting import run_as_job
+
+        return run_as_job(Path(job), lambda reporter: _run(args, reporter))
+    return _run(args, Terminal()).code
+
+
+def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
+    """Do what the arguments ask for and say how it went."""
     try:
         result, text = COMMANDS[args.command](args, terminal)
     except NNSegmentError as error:
@@ -47,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         terminal.close()
     _show(args, result, text)
-    return 0
+    return Outcome(0, result)
 
 
 def _show(args: argparse.Namespace, result: object, text: str) -> None:
@@ -60,11 +70,11 @@ def _show(args: argparse.Namespace, result: object, text: str) -> None:
         print(text)
 
 
-def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
+def _fail(args: argparse.Namespace, sentence: str, code: int) -> Outcome:
     if args.json:
         print(json.dumps({"error": sentence, "exit_code": code}))
     print(f"nnsegment: {sentence}", file=sys.stderr)
-    return code
+    return Outcome(code, sentence=sentence)
 
 
 def _convert(args, terminal):
@@ -160,12 +170,12 @@ def _train(args, terminal):
         stored = load_settings(folder.settings) if folder.settings.is_file() else None
         settings = settings_from_arguments(args, plan, stored)
         terminal.say(f"Training {plan.name} {args.configuration} fold {fold} in {folder.folder}")
-        with _stopping_cleanly(folder.stop):
-            run = pipeline.train(
-                args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
-                resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
-                workers=args.workers, progress=terminal,
-            )  # fmt: skip
+        terminal.watch(folder.events)
+        run = pipeline.train(
+            args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
+            resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
+            workers=args.workers, progress=terminal,
+        )  # fmt: skip
         if not run.finished:
             raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")
         runs.append(run)
@@ -193,26 +203,6 @@ def _run_text(run) -> str:
     dice = result["mean_dice"]
     scored = f"validation Dice {dice:.4f}" if dice is not None else "trained"
     return f"{run.configuration} fold {run.fold}: {scored}, in {run.folder.folder}"
-
-
-class _stopping_cleanly:
-    """Turns the first Ctrl-C (or a termination request) into a clean stop; the second one ends at once."""
-
-    def __init__(self, stop_file: Path) -> None:
-        self._stop_file = stop_file
-
-    def __enter__(self) -> None:
-        self._before = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _frame: object) -> None:
-        if self._stop_file.exists():
-            raise KeyboardInterrupt
-        self._stop_file.parent.mkdir(parents=True, exist_ok=True)
-        self._stop_file.touch()
 
 
 def _validate(args, terminal):
@@ -329,6 +319,12 @@ def _models_text(models) -> str:
     return table(rows, ["task", "plans", "configuration", "folds", "Dice"]) if rows else "No trained model yet."
 
 
+def _jobs(args, terminal):
+    from . import job_commands
+
+    return getattr(job_commands, f"{args.action}_command")(args, terminal)
+
+
 def _doctor(args, terminal):
     from .doctor import examine
 
@@ -359,6 +355,7 @@ COMMANDS: dict[str, Callable] = {
     "report": _report,
     "diagram": _diagram,
     "model": _model,
+    "jobs": _jobs,
     "doctor": _doctor,
     "demo": _demo,
 }

@@ -206,13 +206,19 @@ def read_events(path: Path) -> Iterator[Event]:
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the writer is in the middle of this line
-        cls = _EVENTS.get(values.pop("event", ""))
-        if cls:
-            yield from_json(cls, values, SettingsError)
+        event = parse_event(line)
+        if event:
+            yield event
+
+
+def parse_event(line: str) -> Event | None:
+    """One line of events.jsonl; None when it is half-written or of a kind that we do not know."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    cls = _EVENTS.get(values.pop("event", ""))
+    return from_json(cls, values, SettingsError) if cls else None
 
 
 def load_settings(path: Path) -> TrainingSettings:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 QUIET_S = 2.0
 """Work shorter than this shows nothing."""
 LINE_EVERY_S = 10.0
 """Piped output gets a line at most this often."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code, its result, and the sentence said when it did not succeed."""
+
+    code: int
+    result: object = None
+    sentence: str = ""
 
 
 class Terminal:
@@ -39,6 +50,9 @@ class Terminal:
         else:
             self._stream.write(text + "\n")
             self._stream.flush()
+
+    def watch(self, events: Path) -> None:
+        """A training run records into `events` from now on; a terminal has no use for them."""
 
     def close(self) -> None:
         """End the bar's line."""

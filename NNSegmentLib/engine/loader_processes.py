@@ -66,6 +66,7 @@ def _answer(connection: Connection, recipe: BatchRecipe, seed: int) -> None:
     """The life of a process: make the batches asked for until the other end of the pipe is closed."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop asked for at the terminal is the trainer's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the trainer's handler
     try:
         while True:
             connection.send(_made(recipe, seed, connection.recv()))

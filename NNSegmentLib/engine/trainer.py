@@ -16,6 +16,7 @@ from ..errors import NNSegmentError, RunError, SettingsError
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
+from ..stopping import stopping_cleanly
 from .batches import BatchSource
 from .checkpoints import load_checkpoint
 from .devices import describe_devices, memory_errors, prepare_device
@@ -79,8 +80,9 @@ class Training:
         self.picture = ProgressPicture(run)
 
     def to_the_end(self) -> None:
-        """Epoch after epoch: train, validate on patches, record, store."""
-        with opened_batches(self.session) as (training, validation):
+        """Epoch after epoch: train, validate on patches, record, store; Ctrl-C ends it after the current step."""
+        batches = opened_batches(self.session)
+        with batches as (training, validation), stopping_cleanly(self.run.folder.stop):
             self.session.start_clock()
             try:
                 stopped = not self.run_epochs(training, validation)

@@ -1,0 +1,359 @@
+"""A verb as a process of its own that outlives whoever started it, with files as the only connection.
+
+    job = jobs.start(["train", "7", "3d_fullres", "0", "--workspace", folder], Workspace.at(folder).jobs)
+    for event in job.follow():
+        ...
+    job.result()
+
+A job's folder holds job.json (what was asked), process.json (who does it), events.jsonl (what happened), log.txt (for
+people), heartbeat, result.json, and STOP when somebody asks for an end. Nothing here needs the process that started
+the job: another one finds it with `find_jobs`, follows and stops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from .errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
+from .folders import FoldFolder, JobFolder
+from .launch import JOB_VARIABLE, command, default_python, environment_for
+from .locks import require_free
+from .processes import ProcessIdentity, end_tree, start_detached
+from .records import from_json, read_json, to_json, write_json
+from .run import Event, Failed, Finished, Stopped, parse_event
+
+SILENT_S = 60.0
+"""A job on another machine whose heartbeat is older than this is lost."""
+_STARTING_S = 15.0
+_POLL_S = 0.25
+_TAIL_BYTES = 65536
+_AGAIN = {"train": "--resume", "predict": "--keep-existing"}
+
+
+class JobState(StrEnum):
+    """Where a job is; LOST is a process that ended without a word: killed, crashed, switched off."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What was asked for."""
+
+    arguments: tuple[str, ...]
+    """The words after `nnsegment`."""
+    title: str
+    asked: float
+    """Seconds since 1970."""
+    python: Path
+    cwd: Path
+    host: str
+    run_folders: tuple[Path, ...] = ()
+    """The folds that it trains or validates; nobody else may work in them."""
+    launcher: ProcessIdentity | None = None
+    """The process that was started; with PythonSlicer that is not the one that works."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A verb that runs, or ran, as a process of its own."""
+
+    folder: JobFolder
+    request: JobRequest
+
+    @property
+    def id(self) -> str:
+        return self.folder.folder.name
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line that does it, to show and to copy."""
+        return command(self.request.python, self.request.arguments)
+
+    def status(self) -> JobState:
+        """Where the job is now."""
+        alive = self._is_alive()  # before the events: a process writes its last one and then ends
+        last = last_event(self.folder.events)
+        if isinstance(last, (Finished, Failed, Stopped)):
+            return {Finished: JobState.FINISHED, Failed: JobState.FAILED, Stopped: JobState.STOPPED}[type(last)]
+        if alive:
+            return JobState.RUNNING
+        return JobState.STOPPED if self.folder.stop.exists() else JobState.LOST
+
+    def is_running(self) -> bool:
+        return self.status() is JobState.RUNNING
+
+    def silent_s(self) -> float:
+        """Seconds since the last sign of life."""
+        try:
+            return max(time.time() - self.folder.heartbeat.stat().st_mtime, 0.0)
+        except FileNotFoundError:
+            return time.time() - self.request.asked
+
+    def events(self) -> list[Event]:
+        """Everything that happened so far."""
+        return self.reader().news()
+
+    def reader(self) -> EventReader:
+        """Reads the events bit by bit, for those who look again and again."""
+        return EventReader(self.folder.events)
+
+    def follow(self, poll_s: float = _POLL_S) -> Iterator[Event]:
+        """Events from the first on, waiting for new ones until the job has ended."""
+        reader = self.reader()
+        running = True
+        while running:
+            running = self.is_running()
+            yield from reader.news()
+            if running:
+                time.sleep(poll_s)
+
+    def wait(self, timeout_s: float = float("inf"), poll_s: float = _POLL_S) -> JobState:
+        """The state when the job has ended, or when the time is over."""
+        ends = time.monotonic() + timeout_s
+        while (state := self.status()) is JobState.RUNNING and time.monotonic() < ends:
+            time.sleep(poll_s)
+        return state
+
+    def request_stop(self) -> None:
+        """Ask for a clean stop and return at once; raises StorageError."""
+        try:
+            self.folder.stop.touch()
+        except OSError as error:
+            raise StorageError(f"Cannot write {self.folder.stop} ({error.strerror}).") from error
+
+    def kill(self) -> None:
+        """End the processes of the job at once; raises RunError when they are on another machine."""
+        if self.request.host != platform.node():
+            raise RunError(f"The job runs on {self.request.host}; stop it there, a clean stop has been asked for.")
+        for process in self._processes():
+            end_tree(process)
+
+    def stop(self, grace_s: float = 60.0) -> JobState:
+        """Stop cleanly; what still runs after `grace_s` seconds is killed with all its processes."""
+        if not self.is_running():
+            return self.status()
+        self.request_stop()
+        if self.wait(grace_s) is JobState.RUNNING:
+            self.kill()
+        self._wait_for_processes()
+        return self.wait(10.0)
+
+    def failure(self) -> str:
+        """Why there is no result, in one sentence."""
+        last = last_event(self.folder.events)
+        if isinstance(last, Failed):
+            return last.text
+        state = self.status()
+        if state is JobState.LOST:
+            said = self.log().strip().splitlines()[-1:] or ["nothing"]
+            return (
+                f"The job's process ended without a result, perhaps killed for lack of memory; it said last: {said[0]}"
+            )
+        return f"The job is {state.value}, so there is no result; expected a finished one."
+
+    def log(self) -> str:
+        """What the process printed."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.folder.log.read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    def result(self) -> object:
+        """What the command gives with --json; raises RunError when the job did not finish."""
+        if not isinstance(last_event(self.folder.events), Finished):
+            raise RunError(self.failure())
+        return read_json(self.folder.result)
+
+    def _processes(self) -> list[ProcessIdentity]:
+        """The working process and the launcher, as far as they are known."""
+        found = [self.request.launcher]
+        with contextlib.suppress(InputError):
+            found.insert(0, from_json(ProcessIdentity, read_json(self.folder.process)))
+        return [process for process in found if process is not None]
+
+    def _is_alive(self) -> bool:
+        if self.request.host != platform.node():
+            return self.silent_s() < SILENT_S
+        processes = self._processes()
+        if not processes:
+            return time.time() - self.request.asked < _STARTING_S
+        return any(process.is_running() for process in processes)
+
+    def _wait_for_processes(self, timeout_s: float = 10.0) -> None:
+        """After the last event a process takes a moment to end; its locks are free only then."""
+        ends = time.monotonic() + timeout_s
+        while self._is_alive() and time.monotonic() < ends:
+            time.sleep(0.05)
+
+
+class EventReader:
+    """New lines of an events file since the last look; a line that is still being written waits."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def news(self) -> list[Event]:
+        """The events written since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(end)
+        return [event for line in whole.splitlines() if (event := parse_event(line.decode("utf-8", "replace")))]
+
+
+def last_event(path: Path) -> Event | None:
+    """The newest event of a file, from its last bytes."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(size - _TAIL_BYTES, 0))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    return parse_event(lines[-1].decode("utf-8", "replace")) if lines else None
+
+
+def start(
+    arguments: Sequence[str],
+    jobs_folder: Path,
+    *,
+    python: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    title: str = "",
+    cwd: Path | None = None,
+) -> Job:
+    """Start `nnsegment ARGUMENTS` as a process that outlives this one.
+
+    `environment` is that of this process when not given; see `launch.environment_for` for what the child gets.
+    Raises SettingsError for words that are no command, RunError when the fold is being trained already or the
+    process cannot be started, TaskError and PlanError when there is nothing to train, StorageError.
+    """
+    arguments = tuple(str(word) for word in arguments)
+    run_folders = _run_folders(_parsed(arguments))
+    _require_free(run_folders, jobs_folder)
+    title = title or " ".join(arguments[: next((n for n, word in enumerate(arguments) if word[:1] == "-"), None)])
+    python, cwd = Path(python or default_python()), Path(cwd or Path.cwd())
+    request = JobRequest(arguments, title, time.time(), python, cwd, platform.node(), run_folders)
+    return _launch(Job(_new_folder(jobs_folder, arguments[0]), request), environment)
+
+
+def find_jobs(jobs_folder: Path) -> list[Job]:
+    """The jobs of a workspace that run or ran, newest first; folders that hold no readable job are left out."""
+    found = []
+    for path in sorted(jobs_folder.iterdir(), reverse=True) if jobs_folder.is_dir() else ():
+        with contextlib.suppress(NNSegmentError):
+            found.append(open_job(path))
+    return sorted(found, key=lambda job: job.request.asked, reverse=True)
+
+
+def open_job(folder: Path) -> Job:
+    """The job in a folder; raises InputError when there is none."""
+    folder = JobFolder(Path(folder))
+    return Job(folder, from_json(JobRequest, read_json(folder.request)))
+
+
+def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
+    """Ask for the same again as a new job, keeping what was done; raises RunError while it runs."""
+    if job.is_running():
+        raise RunError(f"The job {job.id} is still running; stop it before resuming it.")
+    jobs_folder, asked = job.folder.folder.parent, job.request
+    return start(
+        _resumed(asked), jobs_folder, python=asked.python, environment=environment, title=asked.title, cwd=asked.cwd
+    )
+
+
+def _resumed(request: JobRequest) -> tuple[str, ...]:
+    """The words that go on where the job ended; a fold without a checkpoint starts as it did the first time."""
+    words, again = list(request.arguments), _AGAIN.get(request.arguments[0])
+    if again is None or again in words or (words[0] == "train" and not _has_checkpoint(request)):
+        return request.arguments
+    if "--pretrained" in words:
+        at = words.index("--pretrained")
+        del words[at : at + 2]
+    return (*words, again)
+
+
+def _has_checkpoint(request: JobRequest) -> bool:
+    folds = [FoldFolder(folder) for folder in request.run_folders]
+    return any(f.checkpoint_latest.is_file() or f.checkpoint_best.is_file() for f in folds)
+
+
+def _launch(job: Job, environment: Mapping[str, str] | None) -> Job:
+    asked = job.request
+    write_json(job.folder.request, to_json(asked))
+    variables = environment_for(asked.python, *(() if environment is None else (environment,)))
+    variables[JOB_VARIABLE] = str(job.folder.folder)
+    try:
+        launcher = start_detached(job.command, variables, asked.cwd, job.folder.log)
+    except OSError as error:
+        raise RunError(f"{asked.python} cannot be started ({error.strerror}); choose another Python.") from error
+    job = replace(job, request=replace(asked, launcher=launcher))
+    write_json(job.folder.request, to_json(job.request))
+    return job
+
+
+def _new_folder(jobs_folder: Path, verb: str) -> JobFolder:
+    base = time.strftime("%Y%m%d-%H%M%S-") + verb
+    for name in (base, *(f"{base}-{n}" for n in range(2, 1000))):
+        try:
+            (Path(jobs_folder).absolute() / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(f"Cannot write {jobs_folder} ({error.strerror}); choose another workspace.") from error
+        return JobFolder(Path(jobs_folder).absolute() / name)
+    raise StorageError(f"{jobs_folder} holds a thousand jobs of this second; expected fewer.")
+
+
+def _parsed(arguments: Sequence[str]):
+    """The parsed words; raises SettingsError for what the command line would refuse."""
+    from .arguments import build_parser
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            args = build_parser().parse_args(list(arguments))
+    except SystemExit as refused:
+        raise SettingsError(said.getvalue().strip().rpartition("error: ")[2] or "Expected a command.") from refused
+    if not args.command:
+        raise SettingsError("Expected a command such as 'train', found no words.")
+    return args
+
+
+def _run_folders(args) -> tuple[Path, ...]:
+    """The fold folders that a command writes; none for commands that do not train."""
+    if args.command not in ("train", "validate"):
+        return ()
+    from . import pipeline
+
+    folders = pipeline.folders_of(args.task, args.workspace)
+    model = folders.model(pipeline.plan_of(folders, args.plans, args.preset).name, args.configuration)
+    n = len(json.loads(folders.splits.read_text())) if folders.splits.is_file() else 5
+    return tuple(model.fold(fold).folder for fold in (range(n) if args.fold == "folds" else (args.fold,)))
+
+
+def _require_free(run_folders: Sequence[Path], jobs_folder: Path) -> None:
+    """Raises RunError when a process or another job of the workspace works in one of the folders."""
+    for folder in run_folders:
+        require_free(folder)
+    for job in find_jobs(jobs_folder) if run_folders else ():
+        shared = set(job.request.run_folders) & set(run_folders)
+        if shared and job.is_running():
+            raise RunError(
+                f"The job {job.id} works in {sorted(shared)[0]} already; wait for it, or stop it before starting another."
+            )

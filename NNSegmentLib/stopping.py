@@ -1,0 +1,51 @@
+"""Ctrl-C, a termination request and a job's STOP mean the same: end soon, and leave valid files."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def stopping_cleanly(stop_file: Path) -> Iterator[None]:
+    """Turn the first Ctrl-C (or termination request) into `stop_file`; the second one interrupts at once.
+
+    Outside of the main thread, where Python handles no signals, nothing changes.
+    """
+
+    def request(number: int, frame: object) -> None:
+        if stop_file.exists():
+            raise KeyboardInterrupt
+        stop_file.parent.mkdir(parents=True, exist_ok=True)
+        stop_file.touch()
+
+    with handling(request):
+        yield
+
+
+@contextlib.contextmanager
+def handling(handler) -> Iterator[None]:
+    """Let `handler` answer Ctrl-C and termination requests; the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def interrupt_main_thread() -> None:
+    """What Ctrl-C does, without a keyboard; a real signal where there are any, since it also ends a wait."""
+    if sys.platform == "win32":
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
