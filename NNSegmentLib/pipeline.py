@@ -17,6 +17,7 @@ from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, sav
 from .folders import TaskFolders
 from .integrity import Finding, check_task, fix_task
 from .labels import LabelSet
+from .locks import only_one_in
 from .lookup import (
     TaskReference,
     WorkspaceReference,
@@ -183,9 +184,10 @@ def train(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=resume, pretrained=pretrained, workers=workers, progress=progress,
     )  # fmt: skip
-    run = train_fold(request, progress)
-    if validate and run.finished:
-        _validate(request, save_probabilities, workers, progress)
+    with only_one_in(request.folder.folder):
+        run = train_fold(request, progress)
+        if validate and run.finished:
+            _validate(request, save_probabilities, workers, progress)
     return run
 
 
@@ -207,7 +209,8 @@ def validate(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=True, workers=workers, progress=progress,
     )  # fmt: skip
-    return _validate(request, save_probabilities, workers, progress, again=True)
+    with only_one_in(request.folder.folder):
+        return _validate(request, save_probabilities, workers, progress, again=True)
 
 
 def best(
