@@ -1,7 +1,7 @@
 """Which training settings fit a plan and the time there is: nnU-Net's own for long runs, a quick recipe for short ones.
 
 nnU-Net's schedule (SGD with momentum 0.99) needs hours before it finds anything on a laptop. The quick recipe
-(AdamW with warm-up, averaged weights, light augmentation) was chosen by measurement, see Testing/benchmarks/RESULTS.md.
+(AdamW with warm-up, averaged weights, no mirroring) was chosen by measurement, see Testing/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def quick_settings(**length: float | None) -> TrainingSettings:
         warmup_steps=50,
         schedule="poly",
         weight_averaging=0.99,
-        augmentation="light",
+        augmentation="default",
         mirror_axes=(),
         validation_iterations=10,
         validation_mirroring=False,

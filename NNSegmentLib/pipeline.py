@@ -231,7 +231,7 @@ def best(
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     name = plans or (find_preset(preset).plans_name if preset else None)
     candidates = [
-        (model.plans_name, model.configuration)
+        model
         for model in folders.models()
         if (not configurations or model.configuration in configurations) and (name in (None, model.plans_name))
     ]
@@ -239,7 +239,7 @@ def best(
         raise RunError(f"{folders.name} has no trained configuration yet; train one with 'nnsegment train'.")
     return find_best(
         folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
-        file_ending=task.file_ending, workers=workers, progress=progress,
+        file_ending=task.file_ending, reader=task.reader, workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -310,8 +310,8 @@ def ensemble(
     save_probabilities: bool = False,
     workers: int = 2,
     progress: Progress = silent,
-) -> tuple[str, ...]:
-    """Average the probabilities of several prediction folders into label maps; returns the case ids."""
+) -> tuple[Path, ...]:
+    """Average the probabilities of several prediction folders into label maps; returns their files."""
     from .ensembling import ensemble_folders
 
     folders = [Path(path) for path in inputs]
