@@ -1,0 +1,306 @@
+"""Process identities on the three systems, locks, reporters' parts, and the environments children get."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from NNSegmentLib import processes
+from NNSegmentLib.errors import RunError
+from NNSegmentLib.launch import LIBRARY_PARENT, default_python, environment_for
+from NNSegmentLib.locks import LOCK, holder, only_one_in, require_free
+from NNSegmentLib.processes import ProcessIdentity
+from NNSegmentLib.records import to_json
+from NNSegmentLib.reporting import WatchedRun
+from NNSegmentLib.run import EpochFinished, Finished, Message, Progressed, append_event
+from NNSegmentLib.stopping import interrupt_main_thread, stopping_cleanly
+
+SLEEP = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen([sys.executable, "-c", SLEEP])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_is_known_while_it_runs_and_not_as_a_zombie(sleeper):
+    identity = ProcessIdentity.of(sleeper.pid)
+
+    assert identity == ProcessIdentity.of(sleeper.pid)
+    assert identity.is_running()
+    assert not replace(identity, started="earlier").is_running()
+    assert not replace(identity, host="elsewhere").is_running()
+    sleeper.kill()
+    deadline = time.monotonic() + 10
+    while identity.is_running() and time.monotonic() < deadline:
+        time.sleep(0.01)  # killed, and not waited for: a zombie
+    assert not identity.is_running()
+    assert sleeper.returncode is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no ps")
+def test_ps_tells_the_start_where_there_is_no_proc(sleeper):
+    told = processes._started_ps(sleeper.pid)
+
+    assert told == processes._started_ps(sleeper.pid)
+    assert time.strftime("%Y", time.gmtime()) in told
+    sleeper.kill()
+    time.sleep(0.2)
+    assert processes._started_ps(sleeper.pid) is None
+    assert processes._started_ps(2**22 + 1) is None
+
+
+def test_linux_identity_depends_on_the_boot_and_ignores_the_name(tmp_path):
+    stat = "42 (a) b (c) S 1 " + " ".join(str(n) for n in range(5, 53))
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42" / "stat").write_text(stat)
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("first\n")
+
+    before = processes._started_linux(42, tmp_path)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("second\n")
+
+    assert before == "first:22"
+    assert processes._started_linux(42, tmp_path) == "second:22"
+
+
+class FakeKernel:
+    """kernel32 with one process, number 42, created at 133500000000000000."""
+
+    def __init__(self, exit_code: int = 259) -> None:
+        self.exit_code, self.closed = exit_code, 0
+        self.OpenProcess = lambda access, inherit, pid: 7 if pid == 42 else None
+
+    def GetProcessTimes(self, handle, created, *_):
+        ctypes.cast(created, ctypes.POINTER(ctypes.c_uint64))[0] = 133500000000000000
+        return 1
+
+    def GetExitCodeProcess(self, handle, code):
+        ctypes.cast(code, ctypes.POINTER(ctypes.c_uint32))[0] = self.exit_code
+        return 1
+
+    def CloseHandle(self, handle):
+        self.closed += 1
+
+
+def test_windows_tells_the_creation_time_of_a_living_process():
+    kernel, ended = FakeKernel(), FakeKernel(exit_code=1)
+
+    assert processes._started_windows(42, kernel) == "133500000000000000"
+    assert processes._started_windows(43, kernel) is None
+    assert processes._started_windows(42, ended) is None
+    assert (kernel.closed, ended.closed) == (1, 1)
+
+
+def test_windows_ends_a_whole_tree_with_taskkill():
+    calls = []
+
+    processes._end_windows(42, run=lambda words, **options: calls.append((words, options)))
+
+    [(words, options)] = calls
+    assert words == ["taskkill", "/F", "/T", "/PID", "42"]
+    assert options["creationflags"] == 0x08000000
+
+
+def test_a_detached_process_leads_its_own_group_on_every_system():
+    assert processes.detached(windows=False) == {"start_new_session": True}
+    flags = processes.detached(windows=True)["creationflags"]
+    assert flags & 0x200
+    assert flags & 0x08000000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are of POSIX")
+def test_without_psutil_the_group_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_offspring", lambda pid: [])
+    code = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).pid, flush=True); {SLEEP}"
+    )
+    log = tmp_path / "log.txt"
+    parent = processes.start_detached([sys.executable, "-c", code], os.environ, tmp_path, log)
+    deadline = time.monotonic() + 15
+    while not log.read_text().endswith("\n") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child = ProcessIdentity.of(int(log.read_text()))
+    assert child.is_running()
+
+    processes.end_tree(parent)
+
+    while (child.is_running() or parent.is_running()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child.is_running()
+    assert not parent.is_running()
+
+
+def test_ending_a_process_of_our_own_group_leaves_us_alive(sleeper):
+    processes.end_tree(ProcessIdentity.of(sleeper.pid))
+
+    assert sleeper.wait(10) != 0
+
+
+def test_a_folder_takes_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "fold_0"
+
+    with only_one_in(folder):
+        with pytest.raises(RunError, match=str(os.getpid())), only_one_in(folder):
+            pass
+        with pytest.raises(RunError, match="stop it first"):
+            require_free(folder)
+        (folder / "checkpoint").touch()
+
+    require_free(folder)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint"]
+
+
+def test_a_lock_leaves_nothing_when_the_work_left_nothing(tmp_path):
+    with only_one_in(tmp_path / "fold_0"):
+        pass
+
+    assert not (tmp_path / "fold_0").exists()
+
+
+def test_the_lock_of_an_ended_process_is_taken_over(tmp_path, sleeper):
+    identity = ProcessIdentity.of(sleeper.pid)
+    (tmp_path / LOCK).write_text(json.dumps(to_json(identity)))
+    assert holder(tmp_path) == identity
+    sleeper.kill()
+    sleeper.wait()
+
+    with only_one_in(tmp_path):
+        assert holder(tmp_path).pid == os.getpid()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reused_number_does_not_hold_a_lock(tmp_path):
+    (tmp_path / LOCK).write_text(json.dumps(to_json(replace(ProcessIdentity.own(), started="long ago"))))
+
+    require_free(tmp_path)
+
+
+def test_a_lock_of_another_machine_is_respected(tmp_path):
+    (tmp_path / LOCK).write_text(json.dumps(to_json(replace(ProcessIdentity.own(), host="elsewhere"))))
+
+    with pytest.raises(RunError, match="machine elsewhere .* delete"), only_one_in(tmp_path):
+        pass
+
+
+def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
+    (tmp_path / LOCK).touch()
+    os.utime(tmp_path / LOCK, (0, 0))
+
+    with only_one_in(tmp_path):
+        assert holder(tmp_path).pid == os.getpid()
+
+
+def test_of_many_takers_of_a_stale_lock_one_wins(tmp_path):
+    (tmp_path / LOCK).write_text(json.dumps(to_json(replace(ProcessIdentity.own(), started="long ago"))))
+    inside, most, gate = [], [], threading.Barrier(8)
+
+    def take():
+        gate.wait()
+        try:
+            with only_one_in(tmp_path):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.3)
+                inside.pop()
+        except RunError:
+            pass
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert most == [1]
+
+
+IN_SLICER = {
+    "APPLAUNCHER_LEVEL": "1", "APPLAUNCHER_0_PATH": "/usr/bin", "APPLAUNCHER_0_HOME": "/home/a", "HOME": "/home/a",
+    "PATH": "/opt/Slicer/bin:/usr/bin", "PYTHONHOME": "/opt/Slicer/lib/Python", "PYTHONPATH": "/opt/Slicer/modules",
+    "LD_LIBRARY_PATH": "/opt/Slicer/lib", "SLICER_HOME": "/opt/Slicer", "QT_PLUGIN_PATH": "/opt/Slicer/qt",
+}  # fmt: skip
+OURS = {"PYTHONPATH": str(LIBRARY_PARENT), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+@pytest.mark.parametrize(
+    "python", ["/opt/Slicer/bin/PythonSlicer", "/opt/Slicer/bin/PythonSlicer.exe", "/conda/python"]
+)
+def test_a_child_of_slicer_gets_the_variables_from_before_slicer(python):
+    assert environment_for(Path(python), IN_SLICER) == {"PATH": "/usr/bin", "HOME": "/home/a"} | OURS
+
+
+@pytest.mark.skipif(os.pathsep != ":", reason="paths of POSIX")
+def test_a_foreign_python_gets_nothing_of_slicer_even_without_the_launchers_copy():
+    without_copy = {name: value for name, value in IN_SLICER.items() if not name.startswith("APPLAUNCHER")}
+
+    assert environment_for(Path("/conda/python"), without_copy) == {"PATH": "/usr/bin", "HOME": "/home/a"} | OURS
+
+
+def test_outside_of_slicer_the_environment_stays_and_our_library_is_found_once():
+    terminal = {
+        "HOME": "/home/a",
+        "LD_LIBRARY_PATH": "/cuda",
+        "PYTHONPATH": os.pathsep.join(["/mine", str(LIBRARY_PARENT)]),
+    }
+
+    child = environment_for(Path("/usr/bin/python3"), terminal)
+
+    assert child["LD_LIBRARY_PATH"] == "/cuda"
+    assert child["PYTHONPATH"].split(os.pathsep) == [str(LIBRARY_PARENT), "/mine"]
+    assert terminal["PYTHONPATH"].startswith("/mine")
+
+
+def test_the_launcher_is_chosen_where_there_is_one(tmp_path):
+    assert default_python(str(tmp_path / "python-real")) == tmp_path / "python-real"
+    (tmp_path / "PythonSlicer").touch()
+    assert default_python(str(tmp_path / "python-real")) == tmp_path / "PythonSlicer"
+    assert default_python(str(tmp_path / "PythonSlicer")) == tmp_path / "PythonSlicer"
+
+
+def epoch(number: int, at: float) -> EpochFinished:
+    return EpochFinished(number, 9, 0.5, None, (), None, None, 0.01, 1.0, 1.0, at)
+
+
+def test_a_watched_run_gives_what_is_new_also_when_its_file_is_replaced(tmp_path):
+    path = tmp_path / "events.jsonl"
+    append_event(path, epoch(7, 50.0))
+    run = WatchedRun(path, since=100.0)
+    assert run.news() == []
+    path.unlink()
+    append_event(path, Message("begun", 101.0))
+    append_event(path, epoch(1, 102.0))
+
+    first = run.news()
+    append_event(path, Progressed(1, 2, "validating", 103.0))
+    append_event(path, epoch(2, 104.0))
+    append_event(path, Finished(105.0, 0.75))
+
+    assert first == [Message("begun", 101.0), epoch(1, 102.0)]
+    assert run.news() == [epoch(2, 104.0)]
+    assert run.news() == []
+    assert (run.epoch, run.mean_dice) == (2, 0.75)
+
+
+def test_the_first_interruption_asks_and_the_second_insists(tmp_path):
+    stop = tmp_path / "fold_0" / "STOP"
+
+    with pytest.raises(KeyboardInterrupt), stopping_cleanly(stop):
+        interrupt_main_thread()
+        time.sleep(0.01)
+        assert stop.exists()
+        interrupt_main_thread()
+        time.sleep(5)
