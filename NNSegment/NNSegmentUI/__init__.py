@@ -1,0 +1,1 @@
+"""What the panel is made of: a context that all sections share, and one file per section."""
