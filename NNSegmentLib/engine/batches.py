@@ -26,7 +26,7 @@ from ..labels import LabelSet
 from ..planning.plan import Configuration
 from ..preprocessing.storage import PreparedStore
 from ..run import TrainingSettings
-from .augmentation import training_augmentation, validation_augmentation
+from .augmentation import Augmentation, training_augmentation, validation_augmentation
 from .cases import Cases, stored_bytes
 from .loader_processes import LoaderProcesses
 from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
@@ -59,7 +59,7 @@ class BatchSource:
     """An endless iterator of batches; the next ones are prepared in the background.
 
     `batch_size` patches of the cases `ids` a batch. `training` draws them with augmentation, otherwise plain patches are
-    cut by the same rules. The same `seed` gives the same batches while they are prepared in a thread.
+    cut by the same rules. The same `seed` gives the same batches, in a thread or in processes.
     `previous_stage` holds the previous stage's label maps CASE.npy (Z, Y, X), which become one channel per label.
     `next()` raises RunError when a batch cannot be prepared.
     """
@@ -84,15 +84,11 @@ class BatchSource:
         self.loading = choose_loading(settings, self.device, _told(lambda: stored_bytes(store, ids)))
         values = label_set.foreground_values if previous_stage else ()
         plain = not training or settings.augmentation == "none"
-        rules = training_augmentation(configuration, settings, values)
-        augmentation = validation_augmentation(configuration, values) if plain else rules
-        if training and settings.augmentation == "batchgenerators":
-            augmentation = ReferenceAugmentation(rules)
         recipe = BatchRecipe(
             Cases(store, previous_stage, self.loading.cases_on),
             tuple(ids),
             patch_sampling(configuration, label_set, batch_size, settings.foreground_fraction, plain),
-            augmentation,
+            _augmentation(configuration, settings, values, plain),
             configuration.is_2d,
             self.loading.augment_on,
         )
@@ -136,6 +132,15 @@ class BatchSource:
             if self._stream:
                 self._stream.synchronize()
         return batch
+
+
+def _augmentation(
+    configuration: Configuration, settings: TrainingSettings, previous_values: Sequence[int], plain: bool
+) -> Augmentation | ReferenceAugmentation:
+    if plain:
+        return validation_augmentation(configuration, previous_values)
+    rules = training_augmentation(configuration, settings, previous_values)
+    return ReferenceAugmentation(rules) if settings.augmentation == "batchgenerators" else rules
 
 
 def patch_sampling(
