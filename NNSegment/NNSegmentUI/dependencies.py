@@ -1,0 +1,190 @@
+"""What is missing in Slicer's Python, and one button that installs it: nothing is installed unasked.
+
+PyTorch comes through the PyTorch extension, whatever the version of its interface; the rest through slicer.packaging
+where this Slicer has it, else through slicer.util. Both run in a thread, so that the panel stays alive.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .context import ERROR, SUCCESS, PanelContext
+
+TORCH = ">=2.6,!=2.9.*"
+"""PyTorch 2.9 computes 3D convolutions with mixed precision several times slower."""
+POLL_MS = 200
+_SHARE_S = 0.02
+"""Slicer's event loop keeps Python's lock; waiting in Python lets the thread go on."""
+
+
+def missing_packages(requirements_file: Path | str) -> list[str]:
+    """The requirements of the file that are not installed; versions are left to pip."""
+    lines = Path(requirements_file).read_text(encoding="utf-8").splitlines()
+    wanted = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-"))]
+    return [line for line in wanted if importlib.util.find_spec(re.split(r"[^\w.-]", line)[0]) is None]
+
+
+def torch_is_missing() -> bool:
+    """Whether PyTorch is not installed; it is not imported for that."""
+    return importlib.util.find_spec("torch") is None
+
+
+def has_torch_extension() -> bool:
+    """Whether the PyTorch extension is there."""
+    return importlib.util.find_spec("PyTorchUtils") is not None
+
+
+def install_packages(requirements: Sequence[str]) -> None:
+    """Install into Slicer's Python; raises what pip's caller raises."""
+    if importlib.util.find_spec("slicer.packaging") is not None:
+        importlib.import_module("slicer.packaging").pip_install(list(requirements))
+    else:
+        slicer.util.pip_install(" ".join(requirements))
+
+
+def install_torch(without_gpu: bool = False) -> None:
+    """Install PyTorch through the PyTorch extension; raises RuntimeError when it did not come."""
+    logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
+    wanted = {
+        "askConfirmation": False,
+        "torchVersionRequirement": TORCH,
+        "forceComputationBackend": "cpu" if without_gpu else None,
+    }
+    known = inspect.signature(logic.installTorch).parameters
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+    installed = logic.installTorch(**{name: value for name, value in wanted.items() if takes_all or name in known})
+    if installed is None:
+        raise RuntimeError(_("The PyTorch extension did not install PyTorch."))
+
+
+@dataclass
+class Installation:
+    """Steps that run one after the other in a thread; `error` tells why they ended early."""
+
+    steps: Sequence[tuple[str, Callable[[], None]]]
+    """(what is shown, what is done)."""
+    step: str = ""
+    error: str = ""
+    _thread: threading.Thread | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="NNSegment installation", daemon=True)
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        """Also gives the thread a moment to go on."""
+        self._thread.join(_SHARE_S)
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        for step, work in self.steps:
+            self.step = step
+            try:
+                work()
+            except (subprocess.CalledProcessError, RuntimeError, OSError, ImportError, ValueError, TypeError) as error:
+                self.error = _("{step} failed: {error}").format(step=self.step, error=error)
+                return
+        importlib.invalidate_caches()
+
+
+class SetupRow:
+    """The row above the sections that is seen only while something is missing."""
+
+    def __init__(self, ui, context: PanelContext, resource_path) -> None:
+        self._ui, self._context = ui, context
+        self._requirements = resource_path("requirements.txt")
+        self._installation: Installation | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+        ui.installButton.connect("clicked()", self.install)
+        ui.setupProgress.hide()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Say what is missing, or hide."""
+        ui, packages, torch = self._ui, missing_packages(self._requirements), torch_is_missing()
+        ui.setupFrame.setVisible(bool(packages or torch))
+        ui.cpuOnlyBox.setVisible(torch and has_torch_extension())
+        ui.setupLabel.text = self._sentence(packages, torch)
+        ui.installButton.toolTip = _("Install into Slicer's Python: {what}.").format(what=self._names(packages, torch))
+
+    def install(self) -> None:
+        """Start installing what is missing."""
+        packages, torch = missing_packages(self._requirements), torch_is_missing()
+        if torch and not has_torch_extension():
+            self._install_extension()
+            torch = False
+        steps = []
+        if packages:
+            names = self._names(packages, False)
+            steps.append((_("Installing {names}").format(names=names), lambda: install_packages(packages)))
+        if torch:
+            without_gpu = self._ui.cpuOnlyBox.checked
+            steps.append((_("Installing PyTorch, which may take minutes"), lambda: install_torch(without_gpu)))
+        if steps:
+            self._begin(Installation(steps))
+
+    def _begin(self, installation: Installation) -> None:
+        self._installation = installation
+        installation.start()
+        self._show_running(True)
+        self._timer.start()
+
+    def _poll(self) -> None:
+        if self._installation.is_running():
+            self._ui.setupLabel.text = self._installation.step + " …"
+            return
+        self._timer.stop()
+        self._show_running(False)
+        self.refresh()
+        self._report()
+
+    def _report(self) -> None:
+        if self._installation.error:
+            advice = _('If it is about the graphics card, tick "Without GPU support" and install again.')
+            text = self._installation.error
+            self._context.say(f"{text} {advice}" if torch_is_missing() else text, ERROR)
+        else:
+            self._context.say(_("Everything that was missing is installed."), SUCCESS)
+
+    def _show_running(self, running: bool) -> None:
+        self._ui.setupProgress.setVisible(running)
+        self._ui.installButton.setEnabled(not running)
+        self._ui.cpuOnlyBox.setEnabled(not running)
+        if running:
+            self._ui.installButton.toolTip = _("The installation is running.")
+
+    def _install_extension(self) -> None:
+        model = slicer.app.extensionsManagerModel()
+        if model.installExtensionFromServer("PyTorch"):
+            self._context.say(_("The PyTorch extension is installed; restart Slicer and press Install again."), SUCCESS)
+        else:
+            self._context.say(
+                _("The PyTorch extension could not be installed; install it in the Extensions Manager."), ERROR
+            )
+
+    def _sentence(self, packages: Sequence[str], torch: bool) -> str:
+        if torch and not has_torch_extension():
+            return _(
+                "Training and prediction need Slicer's PyTorch extension. Install fetches it; Slicer is to be restarted then."
+            )
+        return _("Training and prediction need {what}. Nothing is installed before you ask for it.").format(
+            what=self._names(packages, torch)
+        )
+
+    def _names(self, packages: Sequence[str], torch: bool) -> str:
+        names = [re.split(r"[^\w.-]", line)[0] for line in packages]
+        return ", ".join([*(["PyTorch"] if torch else []), *names])

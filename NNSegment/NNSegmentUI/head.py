@@ -1,0 +1,127 @@
+"""The head of the panel: workspace, task, status line, and what runs besides training and prediction."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .context import ERROR, INFO, SUCCESS, WARNING, PanelContext
+
+WORKSPACE_KEY, TASK_KEY = "NNSegment/Workspace", "NNSegment/Task"
+OWN_SECTIONS = ("train", "validate", "predict", "best")
+"""Commands that have a place of their own further down in the panel."""
+_ICONS = {
+    INFO: qt.QStyle.SP_MessageBoxInformation,
+    SUCCESS: qt.QStyle.SP_DialogApplyButton,
+    WARNING: qt.QStyle.SP_MessageBoxWarning,
+    ERROR: qt.QStyle.SP_MessageBoxCritical,
+}
+
+
+class PanelHead:
+    """Connects the widgets above the sections with the context."""
+
+    def __init__(self, ui, context: PanelContext, resource_path) -> None:
+        from .dependencies import SetupRow
+
+        self._ui, self._context = ui, context
+        self._filling = False
+        self._work = None
+        self._setup = SetupRow(ui, context, resource_path)
+        for frame in (ui.statusFrame, ui.workFrame):
+            frame.hide()
+        context.message.connect(self.show_message)
+        context.workspace_changed.connect(self.refresh_tasks)
+        context.task_changed.connect(self.refresh_tasks)
+        context.jobs_changed.connect(self.refresh_work)
+        context.job_events.connect(self._show_progress)
+        ui.workspaceEdit.connect("currentPathChanged(QString)", self._open_workspace)
+        ui.taskCombo.connect("currentIndexChanged(int)", self._open_task)
+        ui.workStopButton.connect("clicked()", self._stop_work)
+
+    def open_last_workspace(self) -> None:
+        """The workspace of last time with its task, else nnU-Net's own folders, else ~/NNSegment."""
+        from NNSegmentLib.folders import DEFAULT_WORKSPACE
+
+        settings = slicer.app.userSettings()
+        last = settings.value(WORKSPACE_KEY) or str(DEFAULT_WORKSPACE.expanduser())
+        task = settings.value(TASK_KEY)
+        self._ui.workspaceEdit.currentPath = last
+        if task and self._context.workspace and task in self._context.workspace.task_names():
+            self._context.open_task(task)
+
+    def show_message(self, text: str, severity: str) -> None:
+        """A sentence with its sign; an empty one hides the line."""
+        ui = self._ui
+        ui.statusFrame.setVisible(bool(text))
+        size = ui.statusLabel.fontMetrics().height()
+        ui.statusIcon.setPixmap(slicer.app.style().standardIcon(_ICONS[severity]).pixmap(size, size))
+        ui.statusLabel.text = text
+
+    def refresh_tasks(self) -> None:
+        """The tasks of the workspace, after the entry for a new one."""
+        ui, context = self._ui, self._context
+        names = context.workspace.task_names() if context.workspace else ()
+        self._filling = True
+        ui.taskCombo.clear()
+        ui.taskCombo.addItem(_("New task …"))
+        for name in names:
+            ui.taskCombo.addItem(name)
+        shown = context.task.name if context.task else None
+        ui.taskCombo.setCurrentIndex(names.index(shown) + 1 if shown in names else 0)
+        self._filling = False
+        self._remember()
+
+    def refresh_work(self) -> None:
+        """Show the newest job that has no place of its own in a section."""
+        running = [job for job in self._context.running_jobs() if job.request.arguments[0] not in OWN_SECTIONS]
+        self._work = running[0] if running else None
+        ui = self._ui
+        ui.workFrame.setVisible(self._work is not None)
+        if self._work is not None and ui.workCommand.text != shlex.join(self._work.command):
+            ui.workCommand.setText(shlex.join(self._work.command))
+            ui.workCommand.setCursorPosition(0)
+            ui.workProgress.setRange(0, 0)
+            ui.workProgress.setFormat(self._work.request.title)
+            ui.workStopButton.setEnabled(True)
+
+    def _show_progress(self, job, events) -> None:
+        from NNSegmentLib.run import Message, Progressed
+
+        if self._work is None or job.id != self._work.id:
+            return
+        for event in events:
+            if isinstance(event, Progressed):
+                self._ui.workProgress.setRange(0, event.total)
+                self._ui.workProgress.setValue(event.done)
+                self._ui.workProgress.setFormat(f"{event.what} %v / %m")
+            elif isinstance(event, Message):
+                self._context.say(event.text)
+
+    def _stop_work(self) -> None:
+        from NNSegmentLib.errors import NNSegmentError
+
+        self._ui.workStopButton.setEnabled(False)
+        self._ui.workStopButton.setToolTip(_("The work ends as soon as it can."))
+        try:
+            self._work.request_stop()
+        except NNSegmentError as error:
+            self._context.say(str(error), ERROR)
+
+    def _open_workspace(self, path: str) -> None:
+        """While a path is typed it names no folder yet; only its last part may still be missing."""
+        if path.strip() and Path(path).expanduser().parent.is_dir():
+            self._context.open_workspace(path.strip())
+
+    def _open_task(self, index: int) -> None:
+        if not self._filling:
+            self._context.open_task(self._ui.taskCombo.itemText(index) if index > 0 else None)
+
+    def _remember(self) -> None:
+        settings, context = slicer.app.userSettings(), self._context
+        settings.setValue(WORKSPACE_KEY, str(context.workspace_path or ""))
+        settings.setValue(TASK_KEY, context.task.name if context.task else "")
