@@ -204,7 +204,7 @@ def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
         assert holder(tmp_path).pid == os.getpid()
 
 
-def test_of_many_takers_of_a_stale_lock_one_wins(tmp_path):
+def test_many_takers_of_a_stale_lock_are_never_in_together(tmp_path):
     (tmp_path / LOCK).write_text(json.dumps(to_json(replace(ProcessIdentity.own(), started="long ago"))))
     inside, most, gate = [], [], threading.Barrier(8)
 
@@ -225,7 +225,7 @@ def test_of_many_takers_of_a_stale_lock_one_wins(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert most == [1]
+    assert set(most) == {1}
 
 
 IN_SLICER = {
