@@ -1,0 +1,243 @@
+"""Cases that arrive as arrays, not as files: written into a task's folder and described in its dataset.json."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .cases import CaseOrigin, TaskOrigin, ValueChange, load_origin, save_origin
+from .colors import save_label_colors
+from .errors import TaskError
+from .folders import DATASET_NAME, Workspace
+from .formats.build import folder_made_whole, renumbered
+from .geometry import Geometry
+from .image import FILE_ENDINGS, read_labels, write_image, write_labels
+from .labels import LabelSet
+from .overlaps import TOLERANCE, Combined, Names, painted_value, require_no_overlap, value_of, with_overlaps
+from .records import read_json, write_json
+from .task import LABELS_CSV, Case, Task, write_dataset_json
+
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_log = logging.getLogger(__name__)
+FORMAT = "3D Slicer scene"
+
+
+@dataclass(frozen=True)
+class CaseArrays:
+    """One case in memory, all of it on one regular grid."""
+
+    channels: tuple[np.ndarray, ...]
+    """One array (Z, Y, X) per channel."""
+    geometry: Geometry
+    segments: Combined | None
+    """None for a case without labels."""
+    origin: CaseOrigin
+    """Where it came from and what had to be done to it."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A label file, and the value that each combination of segments has in it."""
+
+    case_id: str
+    path: Path
+    values: tuple[tuple[Names, int, int], ...]
+    """(segments, value, voxels) of what occurs."""
+
+
+def case_name(text: str, taken: Sequence[str] = ()) -> str:
+    """A case id from a node's name: without file ending, spaces and path signs, and different from those taken."""
+    for ending in FILE_ENDINGS:
+        text = text.removesuffix(ending)
+    name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
+    names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
+    return next(candidate for candidate in names if candidate not in taken)
+
+
+def build_task(
+    folder: Path,
+    channels: tuple[str, ...],
+    labels: LabelSet,
+    cases: Iterable[CaseArrays],
+    *,
+    overlap: str = "regions",
+    file_ending: str = ".nii.gz",
+) -> Path:
+    """Write a new task, whole or not at all; `cases` are taken one after the other, so that one is in memory.
+
+    Raises TaskError for a case with another number of channels, and for overlaps with `overlap="refuse"`, StorageError.
+    """
+    with folder_made_whole(folder) as building:
+        written, origins = [], []
+        for case in cases:
+            _require_channels(case, channels)
+            write_channels(building / "imagesTr", case, file_ending)
+            written.append(_write_provisional(building / "labelsTr", case, labels, file_ending))
+            origins.append(case.origin)
+        labels, notes = _settle_values(written, labels, overlap)
+        origins = [_with_notes(origin, own) for origin, own in zip(origins, notes, strict=True)]
+        _describe_task(building, channels, labels, file_ending, origins)
+    return folder
+
+
+def add_to_task(task: Task, case: CaseArrays) -> None:
+    """Write one case into an existing task and enter it in dataset.json and cases.json.
+
+    Raises TaskError when it has another number of channels, or overlaps that the task's labels do not know.
+    """
+    _require_channels(case, [channel.name for channel in task.channels])
+    written, notes = write_case(task.folder, case, task.labels, task.file_ending)
+    _register_case(task.folder, written, _with_notes(case.origin, notes))
+
+
+def write_case(folder: Path, case: CaseArrays, labels: LabelSet, file_ending: str) -> tuple[Case, tuple[str, ...]]:
+    """Write the files of one case below a task's folder; returns it, and sentences about overlaps painted over.
+
+    Raises TaskError, before anything is written, when segments overlap in a way that the labels do not know.
+    """
+    case_id = case.origin.id
+    values, notes = _known_values(case, labels)
+    path = folder / "labelsTr" / (case_id + file_ending)
+    images = write_channels(folder / "imagesTr", case, file_ending)
+    _write_values(path, case, values)
+    return Case(case_id, images, path), notes
+
+
+def write_channels(folder: Path, case: CaseArrays, file_ending: str) -> tuple[Path, ...]:
+    """One file `ID_0000.ending` per channel in `folder`; raises StorageError."""
+    paths = tuple(folder / f"{case.origin.id}_{n:04d}{file_ending}" for n in range(len(case.channels)))
+    for path, array in zip(paths, case.channels, strict=True):
+        write_image(path, array, case.geometry)
+    return paths
+
+
+def _known_values(case: CaseArrays, labels: LabelSet) -> tuple[list[int], tuple[str, ...]]:
+    counts, values, notes = case.segments.counts, [], []
+    for names in case.segments.combinations:
+        value = value_of(labels, names)
+        if value is None and names in counts:
+            notes.append(_painted_over(case.origin.id, names, counts))
+        values.append(painted_value(labels, names) if value is None else value)
+    return values, tuple(notes)
+
+
+def _write_provisional(folder: Path, case: CaseArrays, labels: LabelSet, file_ending: str) -> _Written:
+    """A label file in which single segments have their value in `labels` and combinations the values after them."""
+    known = {frozenset(): 0} | {frozenset([label.name]): label.values[0] for label in labels.labels[1:]}
+    for names in case.segments.combinations:
+        known.setdefault(names, len(known))
+    path = folder / (case.origin.id + file_ending)
+    _write_values(path, case, [known[names] for names in case.segments.combinations])
+    return _Written(case.origin.id, path, tuple((s, known[s], n) for s, n in case.segments.counts.items()))
+
+
+def _settle_values(
+    written: Sequence[_Written], labels: LabelSet, overlap: str
+) -> tuple[LabelSet, list[tuple[str, ...]]]:
+    """Give label files their final values, now that it is known which segments overlap in any case.
+
+    Returns the labels with regions where they are needed, and each case's sentences about overlaps painted over.
+    """
+    totals: dict[Names, int] = {}
+    for case in written:
+        for names, _, voxels in case.values:
+            totals[names] = totals.get(names, 0) + voxels
+        if overlap == "refuse":
+            require_no_overlap(case.case_id, {names: voxels for names, _, voxels in case.values})
+    labels = with_overlaps(labels, totals)
+    return labels, [_settle(case, labels) for case in written]
+
+
+def _describe_task(
+    folder: Path, channels: tuple[str, ...], labels: LabelSet, file_ending: str, origins: Sequence[CaseOrigin]
+) -> None:
+    """Write dataset.json, labels.csv and cases.json of a new task; raises StorageError."""
+    write_dataset_json(folder, channels, labels, len(origins), file_ending)
+    save_label_colors(folder / LABELS_CSV, labels)
+    save_origin(TaskOrigin(source=FORMAT, format=FORMAT, cases=tuple(origins)), folder)
+
+
+def _register_case(folder: Path, case: Case, origin: CaseOrigin) -> None:
+    """Enter a case whose files are written into dataset.json and cases.json of a task; raises StorageError."""
+    values = read_json(folder / "dataset.json")
+    if isinstance(values.get("dataset"), Mapping):
+        entry = {"images": [str(path) for path in case.images], "label": str(case.labels)}
+        values["dataset"] = {**values["dataset"], case.id: entry}
+        values["numTraining"] = len(values["dataset"])
+    else:
+        values["numTraining"] = len(list((folder / "labelsTr").glob("[!.]*" + values["file_ending"])))
+    write_json(folder / "dataset.json", values)
+    known = load_origin(folder)
+    others = tuple(old for old in known.cases if old.id != case.id)
+    save_origin(replace(known, cases=(*others, origin)), folder)
+
+
+def task_folder(workspace: Workspace, name: str, number: int | None = None) -> Path:
+    """Where a new task goes: its raw folder 'DatasetNNN_Name'; raises TaskError when number or name is taken."""
+    text = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
+    if not text:
+        raise TaskError(f"A task's name needs letters or digits, found {name!r}.")
+    for taken in workspace.task_names():
+        match = DATASET_NAME.match(taken)
+        if match.group(2) == text or int(match.group(1)) == number:
+            raise TaskError(f"{taken} exists in {workspace.raw.parent} already; choose another name or number.")
+    return workspace.raw / f"Dataset{workspace.free_id() if number is None else number:03d}_{text}"
+
+
+def require_volume_ending(file_ending: str) -> None:
+    """Raise TaskError unless files of this type hold 3-D volumes with their place in the patient."""
+    if file_ending not in VOLUME_ENDINGS:
+        raise TaskError(f"Volumes are written as {', '.join(VOLUME_ENDINGS)}, found {file_ending!r}.")
+
+
+def _write_values(path: Path, case: CaseArrays, values: Sequence[int]) -> None:
+    """A label file with `values[i]` for combination number i."""
+    write_labels(path, np.asarray(values, np.uint16)[case.segments.codes], case.geometry)
+
+
+def _settle(written: _Written, labels: LabelSet) -> tuple[str, ...]:
+    changes, notes = [], []
+    for names, before, voxels in written.values:
+        after = value_of(labels, names)
+        if after is None:
+            after = painted_value(labels, names)
+            notes.append(_kept_later(names, voxels))
+        if after != before:
+            changes.append(ValueChange(before, after))
+    if changes:
+        found = read_labels(written.path)
+        write_labels(written.path, renumbered(found.array, tuple(changes)), found.geometry)
+    return tuple(notes)
+
+
+def _require_channels(case: CaseArrays, channels: Sequence[str]) -> None:
+    if len(case.channels) != len(channels):
+        raise TaskError(
+            f"{case.origin.id} has {len(case.channels)} channels, but the task has {len(channels)} "
+            f"({', '.join(channels)}); choose one volume per channel."
+        )
+
+
+def _with_notes(origin: CaseOrigin, notes: Sequence[str]) -> CaseOrigin:
+    for note in notes:
+        _log.warning("%s: %s", origin.id, note)
+    return replace(origin, fixes=(*origin.fixes, *notes))
+
+
+def _painted_over(case_id: str, names: Names, counts: Mapping[Names, int]) -> str:
+    smallest = min(sum(n for s, n in counts.items() if name in s) for name in names)
+    if counts[names] > TOLERANCE * smallest:
+        raise TaskError(
+            f"{case_id}: {' and '.join(sorted(names))} overlap in {counts[names]} voxels, but the labels of the task know "
+            "no such overlap; separate them in the Segment Editor, or make a new task from all cases."
+        )
+    return _kept_later(names, counts[names])
+
+
+def _kept_later(names: Names, voxels: int) -> str:
+    return f"{' and '.join(sorted(names))} overlap in {voxels} voxels, of which the later label was kept."

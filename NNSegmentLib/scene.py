@@ -1,0 +1,389 @@
+"""The bridge to 3D Slicer's scene: volume and segmentation nodes become cases, predictions become segments.
+
+The only file of the library that imports slicer and vtk. Nodes given as input are read, never changed; no node is added
+to the scene but the segmentation that shows a prediction. Files hold world coordinates: the transforms that a node is
+under are applied to its grid. A label map volume serves wherever a segmentation does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from .case_files import CaseArrays
+from .cases import CaseOrigin
+from .errors import ImageError
+from .geometry import Geometry
+from .labels import Label, LabelSet
+from .overlaps import Layer, combined, layers_of
+from .prediction import Prediction
+from .regular_grids import Voxels, labels_on_voxels, onto_first_grid
+from .segment_names import SegmentRow, labels_from_rows, match_segments
+
+BINARY, FRACTIONAL, SURFACE = "Binary labelmap", "Fractional labelmap", "Closed surface"
+PREDICTION_ATTRIBUTE = "NNSegment.Prediction"
+"""Marks segmentations that show a prediction, so that they are not taken for training labels."""
+_log = logging.getLogger(__name__)
+_histories: dict[str, slicer.vtkSegmentationHistory] = {}
+"""Id of a segmentation node → its segments before each prediction shown in it."""
+
+
+def read_case(
+    case_id: str,
+    volume_nodes,
+    segmentation_node=None,
+    labels: LabelSet | None = None,
+    *,
+    irregular: str = "resample",
+    others: str = "refuse",
+) -> CaseArrays:
+    """Volumes and segments of one case as arrays on the grid of the first volume; raises ImageError, TaskError."""
+    volumes = sequence(volume_nodes)
+    found = [_read_volume(volume, irregular) for volume in volumes]
+    names = [volume.GetName() for volume in volumes]
+    channels, grid, notes = onto_first_grid(names, [voxels for voxels, _ in found], irregular)
+    notes = tuple(note for _, own in found for note in own) + notes
+    segments = None
+    if segmentation_node is not None:
+        rows = segment_table(segmentation_node)
+        chosen = match_segments(rows, labels or labels_from_rows([rows]), others)
+        segments = combined(grid.shape, _layers(segmentation_node, volumes[0], grid, chosen))
+        lost = [chosen[row.id] for row in rows if row.id in chosen and not row.is_empty]
+        notes += tuple(f"The segment {name} lies outside {names[0]}." for name in lost if not segments.has(name))
+    for note in notes:
+        _log.warning("%s: %s", case_id, note)
+    sources = tuple(_source(volume) for volume in volumes)
+    origin = CaseOrigin(case_id, sources, _source(segmentation_node) if segmentation_node else "", notes)
+    return CaseArrays(channels, grid, segments, origin)
+
+
+def segment_table(segmentation_node) -> tuple[SegmentRow, ...]:
+    """The segments of a segmentation, or the labels of a label map volume, in their order."""
+    if segmentation_node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return _label_rows(segmentation_node)
+    segmentation = segmentation_node.GetSegmentation()
+    filled = _filled_segments(segmentation)
+    return tuple(
+        _segment_row(segment_id, segmentation.GetSegment(segment_id), segment_id in filled)
+        for segment_id in segmentation.GetSegmentIDs()
+    )
+
+
+def show_prediction(
+    prediction: Prediction, volume_node, segmentation_node=None, *, name: str = "", show_3d: bool = False
+):
+    """The predicted labels as segments over the volume; returns the segmentation node.
+
+    A new node is made unless one is given, whose segments of the same names are replaced and others kept; its previous
+    segments come back with `undo_prediction`. Every label becomes a segment with the name, colour and terminology of
+    training, empty ones too. Raises ImageError when the prediction does not lie on the volume, and when the given node
+    is under a non-linear transform.
+    """
+    shape = tuple(reversed(volume_node.GetImageData().GetDimensions()))
+    candidates = [_world_matrix(volume_node), _local_matrix(volume_node)]
+    labels = labels_on_voxels(prediction, candidates, shape, volume_node.GetName())
+    node = segmentation_node or _new_segmentation(volume_node, name or f"{volume_node.GetName()} prediction")
+    matrix = _matrix_in(node, volume_node)
+    _save_state(node)
+    segmentation = node.GetSegmentation()
+    with_surface = show_3d or segmentation.ContainsRepresentation(SURFACE)
+    modified = node.StartModify()
+    for group in layers_of(prediction.label_set):
+        _put_segments(segmentation, group, labels, matrix)
+    if with_surface:
+        node.CreateClosedSurfaceRepresentation()
+    node.EndModify(modified)
+    return node
+
+
+def undo_prediction(segmentation_node) -> bool:
+    """Bring back the segments from before the last prediction shown in this node; False when there are none."""
+    history = _history(segmentation_node)
+    return history is not None and bool(history.RestorePreviousState())
+
+
+# Reading nodes ------------------------------------------------------------------------------------------------------
+
+
+def _read_volume(node, irregular: str) -> tuple[Voxels, tuple[str, ...]]:
+    """The voxels of a volume in the world, and sentences about what that took."""
+    image = node.GetImageData()
+    if image is None or not image.GetNumberOfPoints():
+        raise ImageError(f"The volume {node.GetName()} holds no voxels; load it, or choose another.")
+    parent = node.GetParentTransformNode()
+    if parent is None or parent.IsTransformToWorldLinear():
+        return Voxels(_array(image), _world_matrix(node)), ()
+    if irregular == "refuse":
+        raise ImageError(f"The volume {node.GetName()} is under a non-linear transform; harden the transform first.")
+    hardened = slicer.vtkMRMLScalarVolumeNode()
+    hardened.SetAndObserveImageData(image)
+    hardened.CopyOrientation(node)
+    hardened.ApplyTransform(_to_world(parent))
+    note = f"{node.GetName()} is under a non-linear transform and was resampled through it onto its own grid."
+    return Voxels(_array(hardened.GetImageData()), _local_matrix(hardened)), (note,)
+
+
+def _layers(node, volume_node, grid: Geometry, names: dict[str, str]) -> Iterator[Layer]:
+    """The segments that are labels (id → name), each group of non-overlapping ones as an array on the grid."""
+    reference, transform = _reference(node, volume_node, grid)
+    for image, values, threshold in _images(node, reference, transform):
+        wanted = tuple((value, names[segment_id]) for value, segment_id in values if segment_id in names)
+        if wanted and image.GetNumberOfPoints():
+            array = _on_reference(image, reference, transform, threshold is not None)
+            yield Layer(array if threshold is None else (array > threshold).astype(np.uint8), wanted)
+
+
+def _images(node, reference, transform) -> Iterator[tuple]:
+    """(oriented image, (value, segment id) of the segments in it, threshold or None) for each layer of a node."""
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        values = [(row.value, row.id) for row in segment_table(node)]
+        yield _oriented(_array(node.GetImageData())[0], _local_matrix(node)), values, None
+        return
+    segmentation = _voxel_segmentation(node, reference, transform)
+    if segmentation.GetSourceRepresentationName() == FRACTIONAL:
+        for segment_id in segmentation.GetSegmentIDs():
+            image = segmentation.GetSegment(segment_id).GetRepresentation(FRACTIONAL)
+            yield image, [(1, segment_id)], _fractional_threshold(image)
+        return
+    for layer in range(segmentation.GetNumberOfLayers(BINARY)):
+        ids = segmentation.GetSegmentIDsForLayer(layer, BINARY)
+        values = [(segmentation.GetSegment(segment_id).GetLabelValue(), segment_id) for segment_id in ids]
+        yield segmentation.GetLayerDataObject(layer, BINARY), values, None
+
+
+def _voxel_segmentation(node, reference, transform):
+    """The segmentation where its source is voxels; a converted copy where it is surfaces or contours."""
+    segmentation = node.GetSegmentation()
+    if segmentation.GetSourceRepresentationName() in (BINARY, FRACTIONAL):
+        return segmentation
+    copy = slicer.vtkSegmentation()
+    copy.DeepCopy(segmentation)
+    copy.RemoveRepresentation(BINARY)  # it may have been made on a coarser grid
+    copy.SetConversionParameter(
+        slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName(),
+        slicer.vtkSegmentationConverter.SerializeImageGeometry(_lattice(reference, transform), reference.GetExtent()),
+    )
+    if segmentation.GetNumberOfSegments() and not copy.CreateRepresentation(BINARY, True):
+        source = segmentation.GetSourceRepresentationName()
+        raise ImageError(f"{node.GetName()} ({source}) cannot be turned into voxels; convert it in Slicer first.")
+    return copy
+
+
+def _lattice(reference, transform):
+    """The grid of the reference image seen from inside the segmentation, whose `transform` leads to the reference."""
+    matrix = vtk.vtkMatrix4x4()
+    reference.GetImageToWorldMatrix(matrix)
+    inner = vtk.vtkTransform()
+    if transform is not None and slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(transform, inner):
+        vtk.vtkMatrix4x4.Multiply4x4(inner.GetLinearInverse().GetMatrix(), matrix, matrix)
+    return matrix
+
+
+def _reference(node, volume_node, grid: Geometry):
+    """The grid as an image, and the transform from the segmentation to it (None when there is none).
+
+    Under one transform with the volume, the segmentation is read without it: as exactly as Slicer does.
+    """
+    is_own = _is_linear(volume_node) and np.allclose(grid.ijk_to_ras, _world_matrix(volume_node))
+    if is_own and node.GetTransformNodeID() == volume_node.GetTransformNodeID():
+        return _oriented(np.zeros(grid.shape, np.uint8), _local_matrix(volume_node)), None
+    parent = node.GetParentTransformNode()
+    return _oriented(np.zeros(grid.shape, np.uint8), grid.ijk_to_ras), None if parent is None else _to_world(parent)
+
+
+def _on_reference(image, reference, transform, linear: bool) -> np.ndarray:
+    """A layer (Z, Y, X) on the reference grid, nearest value or linear; 0 (or the image's lowest value) outside."""
+    out, outside = slicer.vtkOrientedImageData(), image.GetScalarRange()[0] if linear else 0
+    resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
+    if not resample(image, reference, out, linear, False, transform, outside):
+        raise ImageError("A segment cannot be brought onto the grid of the volume; check the transforms it is under.")
+    return _array(out)[0]
+
+
+def _fractional_threshold(image) -> float:
+    """The value above which a voxel of a fractional segment counts as inside."""
+    data = image.GetFieldData()
+    given, span = data.GetAbstractArray("ThresholdValue"), data.GetAbstractArray("ScalarRange")
+    if given:
+        return given.GetVariantValue(0).ToDouble()
+    ends = [span.GetVariantValue(n).ToDouble() for n in (0, 1)] if span else image.GetScalarRange()
+    return sum(ends) / 2
+
+
+# Segments in nodes --------------------------------------------------------------------------------------------------
+
+
+def _segment_row(segment_id: str, segment, is_filled: bool) -> SegmentRow:
+    color = tuple(round(255 * part) for part in segment.GetColor())
+    return SegmentRow(segment_id, segment.GetName(), color, segment.GetTerminology() or "", not is_filled)
+
+
+def _filled_segments(segmentation) -> set[str]:
+    """Ids of the segments that have voxels, or a surface where there are no voxels."""
+    if segmentation.GetSourceRepresentationName() != BINARY:
+        name = segmentation.GetSourceRepresentationName()
+        parts = {i: segmentation.GetSegment(i).GetRepresentation(name) for i in segmentation.GetSegmentIDs()}
+        return {segment_id for segment_id, part in parts.items() if part is not None and part.GetNumberOfPoints()}
+    filled = set()
+    for layer in range(segmentation.GetNumberOfLayers(BINARY)):
+        present = _values_in(segmentation.GetLayerDataObject(layer, BINARY))
+        ids = segmentation.GetSegmentIDsForLayer(layer, BINARY)
+        filled |= {i for i in ids if segmentation.GetSegment(i).GetLabelValue() in present}
+    return filled
+
+
+def _label_rows(node) -> tuple[SegmentRow, ...]:
+    """The labels that occur in a label map volume, with the names and colours of its colour table."""
+    display = node.GetDisplayNode()
+    table = display.GetColorNode() if display else None
+    rows = []
+    for value in sorted(_values_in(node.GetImageData()) - {0}):
+        known = table is not None and value < table.GetNumberOfColors()
+        rgba, text = [0.0] * 4, table.GetTerminologyAsString(value) if known else ""
+        name = (table.GetColor(value, rgba) and table.GetColorName(value)) if known else ""
+        color = tuple(round(255 * part) for part in rgba[:3])
+        terminology = text if text.strip("~^") else ""
+        rows.append(SegmentRow(str(value), name or f"label {value}", color, terminology, False, value))
+    return tuple(rows)
+
+
+def _put_segments(segmentation, group: Sequence[Label], labels: np.ndarray, matrix: np.ndarray) -> None:
+    """Add segments that share one label map, each in the place of the segment of its name if there is one."""
+    table = np.zeros(max(int(labels.max()), *(v for label in group for v in label.values)) + 1, np.uint16)
+    for number, label in enumerate(group, 1):
+        table[list(label.values)] = number
+    image = _oriented(table.astype(np.uint8 if len(group) < 256 else np.uint16)[labels], matrix)
+    for number, label in enumerate(group, 1):
+        segment = slicer.vtkSegment()
+        segment.SetName(label.name)
+        if label.color:
+            segment.SetColor(*(part / 255 for part in label.color))
+        if label.terminology:
+            segment.SetTerminology(label.terminology)
+        segment.SetLabelValue(number)
+        segment.AddRepresentation(BINARY, image)
+        _put_segment(segmentation, segment)
+
+
+def _put_segment(segmentation, segment) -> None:
+    ids = list(segmentation.GetSegmentIDs())
+    old = [n for n, i in enumerate(ids) if segmentation.GetSegment(i).GetName() == segment.GetName()]
+    if not old:
+        segmentation.AddSegment(segment, segmentation.GenerateUniqueSegmentID(segment.GetName()))
+        return
+    following = ids[old[0] + 1] if old[0] + 1 < len(ids) else ""
+    segmentation.RemoveSegment(ids[old[0]])
+    segmentation.AddSegment(segment, ids[old[0]], following)
+
+
+def _new_segmentation(volume_node, name: str):
+    scene = volume_node.GetScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    node.SetAttribute(PREDICTION_ATTRIBUTE, "1")
+    return node
+
+
+def _matrix_in(node, volume_node) -> np.ndarray:
+    """The volume's 4×4 index → RAS matrix in the coordinates of the segmentation.
+
+    A segmentation without segments is put under the volume's transform and gets its grid.
+    """
+    if not node.GetSegmentation().GetNumberOfSegments():
+        node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID() if _is_linear(volume_node) else None)
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    if node.GetTransformNodeID() == volume_node.GetTransformNodeID() and _is_linear(node):
+        return _local_matrix(volume_node)
+    if not _is_linear(node):
+        raise ImageError(
+            f"The segmentation {node.GetName()} is under a non-linear transform, where voxels cannot stay as they are; "
+            "show the prediction in a new segmentation."
+        )
+    return np.linalg.inv(_parent_matrix(node)) @ _world_matrix(volume_node)
+
+
+def _save_state(node) -> None:
+    history = _history(node)
+    if history is None:
+        history = _histories[node.GetID()] = slicer.vtkSegmentationHistory()
+        history.SetSegmentation(node.GetSegmentation())
+    history.SaveState()
+
+
+def _history(node):
+    """The saved states of this very node; another scene's node may have had the same id."""
+    history = _histories.get(node.GetID())
+    return history if history is not None and history.GetSegmentation() is node.GetSegmentation() else None
+
+
+# Grids and transforms -----------------------------------------------------------------------------------------------
+
+
+def _is_linear(node) -> bool:
+    parent = node.GetParentTransformNode()
+    return parent is None or bool(parent.IsTransformToWorldLinear())
+
+
+def _world_matrix(node) -> np.ndarray:
+    """Index → RAS with the linear transforms the volume is under; a non-linear one moves values, not the grid."""
+    return _parent_matrix(node) @ _local_matrix(node) if _is_linear(node) else _local_matrix(node)
+
+
+def _local_matrix(volume_node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    return _numbers(matrix)
+
+
+def _parent_matrix(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    if node.GetParentTransformNode() is not None:
+        node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)
+    return _numbers(matrix)
+
+
+def _to_world(transform_node):
+    transform = vtk.vtkGeneralTransform()
+    transform_node.GetTransformToWorld(transform)
+    return transform
+
+
+def _numbers(matrix) -> np.ndarray:
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def _array(image) -> np.ndarray:
+    """The voxels (C, Z, Y, X) of a VTK image, not copied."""
+    scalars = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return np.moveaxis(scalars.reshape(*reversed(image.GetDimensions()), -1), -1, 0)
+
+
+def _oriented(array: np.ndarray, ijk_to_ras: np.ndarray):
+    """An array (Z, Y, X) as an image of Slicer's segmentations."""
+    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    image.SetDimensions(*reversed(array.shape))
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+    matrix.DeepCopy(ijk_to_ras.ravel())
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    return image
+
+
+def _values_in(image) -> set[int]:
+    if image is None or not image.GetNumberOfPoints():
+        return set()
+    return set(np.flatnonzero(np.bincount(_array(image).ravel())).tolist())
+
+
+def _source(node) -> str:
+    storage = node.GetStorageNode()
+    return (storage.GetFileName() if storage else None) or node.GetName() or ""
+
+
+def sequence(volume_nodes) -> tuple:
+    """The volume nodes of one case, whether one or several were given."""
+    return tuple(volume_nodes) if isinstance(volume_nodes, (tuple, list)) else (volume_nodes,)
