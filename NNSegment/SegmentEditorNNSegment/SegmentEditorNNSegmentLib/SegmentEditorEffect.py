@@ -1,0 +1,291 @@
+"""A trained model segments the source volume into the segmentation that is being edited.
+
+The model runs in a child process, as from the panel: the Segment Editor stays usable meanwhile. Slicer imports this file
+by its path, so it has no neighbours to import from; what it shares with the panel is in NNSegmentUI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import qt
+import slicer
+from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
+from slicer.i18n import tr as _
+
+POLL_MS = 500
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a model: the files, and the nodes that the answer is for."""
+
+    folder: object
+    """ApplicationFolder with the copies of the volume and the answer."""
+    application: object
+    volume_id: str
+    segmentation_id: str
+
+
+class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
+    """The effect's options: which model, and a button that turns into a progress bar."""
+
+    def __init__(self, scriptedEffect):
+        scriptedEffect.name = "NNSegment"
+        scriptedEffect.title = _("NNSegment")
+        scriptedEffect.perSegment = False
+        scriptedEffect.requireSegments = False
+        AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
+        self.context = self.job = self.asked = self.timer = None
+        self.cards = {}
+
+    def clone(self):
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
+
+        made = effects.qSlicerSegmentEditorScriptedEffect(None)
+        made.setPythonSource(Path(__file__).as_posix())
+        return made
+
+    def icon(self):
+        return qt.QIcon(str(Path(__file__).with_name("SegmentEditorEffect.png")))
+
+    def helpText(self):
+        return (
+            "<html>"
+            + _("Segment the source volume with a trained model.")
+            + "<br>"
+            + _("Segments get the names and colors of training; segments of other names are kept.")
+            + " "
+            + _("Models are trained in the module NNSegment.")
+            + "</html>"
+        )
+
+    # What Slicer calls ----------------------------------------------------------------------------------------------
+
+    def setupOptionsFrame(self):
+        from NNSegmentUI.context import PanelContext
+        from NNSegmentUI.job_view import JobView
+
+        self.context = PanelContext()
+        self.model_box = qt.QComboBox()
+        self.model_box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        self.model_box.toolTip = _("The trained models in the workspace of the module NNSegment.")
+        self.mirroring_box = qt.QCheckBox(_("Mirror the volume for a better result (slower)"))
+        self.mirroring_box.checked = True
+        self.apply_button = qt.QPushButton(_("Apply"))
+        self.status_label = qt.QLabel()
+        self.status_label.wordWrap = True
+        job_frame = qt.QWidget()
+        self.job_view = JobView(job_frame, self.context, "effect")
+        self.scriptedEffect.addLabeledOptionsWidget(_("Model:"), self.model_box)
+        for widget in (self.mirroring_box, self.apply_button, job_frame, self.status_label):
+            self.scriptedEffect.addOptionsWidget(widget)
+        self._connect()
+
+    def activate(self):
+        """Look again for models: one may have been trained since."""
+        self._open_workspace()
+        self.updateGUIFromMRML()
+
+    def setMRMLDefaults(self):
+        self.scriptedEffect.setParameterDefault("Model", "")
+        self.scriptedEffect.setParameterDefault("Mirroring", 1)
+
+    def updateGUIFromMRML(self):
+        from NNSegmentUI.widgets import choose_value, set_enabled
+
+        blocked = self.model_box.blockSignals(True)
+        choose_value(self.model_box, self.scriptedEffect.parameter("Model"))
+        self.model_box.blockSignals(blocked)
+        blocked = self.mirroring_box.blockSignals(True)
+        self.mirroring_box.checked = self.scriptedEffect.integerParameter("Mirroring") != 0
+        self.mirroring_box.blockSignals(blocked)
+        set_enabled(self.apply_button, self._reason_against(), _("Segment the source volume with this model."))
+
+    def updateMRMLFromGUI(self):
+        from NNSegmentUI.widgets import chosen
+
+        self.scriptedEffect.setParameter("Model", chosen(self.model_box) or "")
+        self.scriptedEffect.setParameter("Mirroring", int(self.mirroring_box.checked))
+
+    def sourceVolumeNodeChanged(self):
+        self.updateGUIFromMRML()
+
+    def cleanup(self):
+        """The work goes on without the editor; its answer stays in the workspace."""
+        if self.timer is not None:
+            self.timer.stop()
+
+    # The work -------------------------------------------------------------------------------------------------------
+
+    def on_apply(self):
+        """Write the volume, and start the model on it."""
+        from NNSegmentLib.errors import NNSegmentError
+
+        try:
+            asked = self._write_question()
+        except NNSegmentError as error:
+            self._say(str(error))
+            return
+        job = self.context.start_job(
+            self._words(asked.folder), _("Segment with {model}").format(model=self._model_name())
+        )
+        if job is not None:
+            self.asked, self.job = asked, job
+            self.job_view.show(job)
+            self._say("")
+            self.timer.start()
+        self.updateGUIFromMRML()
+
+    def _on_ended(self, job, state):
+        if self.job is None or job.id != self.job.id:
+            return
+        asked, self.job, self.asked = self.asked, None, None
+        self.timer.stop()
+        asked.folder.forget_images()
+        self.job_view.show(None)
+        self._say(self._shown(asked) if state == "finished" else job.failure())
+        self.updateGUIFromMRML()
+
+    def _shown(self, asked: Asked) -> str:
+        """Put the answer into the segmentation; returns a sentence about it."""
+        from NNSegmentLib import scene
+        from NNSegmentLib.errors import NNSegmentError
+
+        volume = slicer.mrmlScene.GetNodeByID(asked.volume_id)
+        segmentation = slicer.mrmlScene.GetNodeByID(asked.segmentation_id)
+        if volume is None or segmentation is None:
+            return _("The scene was closed meanwhile; the result is in {folder}").format(folder=asked.folder.labels)
+        try:
+            prediction = asked.folder.prediction(asked.application, asked.application.cases[0])
+            if segmentation is self._segmentation():
+                self.scriptedEffect.saveStateForUndo()
+            scene.show_prediction(prediction, volume, segmentation)
+        except NNSegmentError as error:
+            return str(error)
+        names = ", ".join(label.name for label in prediction.label_set.foreground)
+        return _("{volume} was segmented: {names}").format(volume=volume.GetName(), names=names)
+
+    def _write_question(self) -> Asked:
+        from NNSegmentLib.application import IMAGE_ENDING, Application, AppliedCase, new_application_folder
+        from NNSegmentLib.case_files import case_name
+        from NNSegmentLib.scene import read_case
+
+        volume, segmentation, card = self._volume(), self._segmentation(), self._card()
+        name = case_name(volume.GetName())
+        arrays = read_case(name, [volume])
+        folder = new_application_folder(self.context.workspace_path)
+        folder.write_case(name, arrays.channels, arrays.geometry, IMAGE_ENDING)
+        case = AppliedCase(name, (volume.GetID(),), volume.GetName(), segmentation.GetID())
+        labels = card.label_set
+        application = Application((case,), labels.labels, labels.regions_class_order)
+        return Asked(folder, application, volume.GetID(), segmentation.GetID())
+
+    def _words(self, folder) -> list[str]:
+        """The command line, as one would type it."""
+        words = ["predict", "-m", self._model(), "-i", str(folder.images), "-o", str(folder.labels)]
+        return words if self.mirroring_box.checked else [*words, "--no-mirroring"]
+
+    # What is chosen -------------------------------------------------------------------------------------------------
+
+    def _connect(self):
+        self.model_box.connect("currentIndexChanged(int)", self._on_chosen)
+        self.mirroring_box.connect("toggled(bool)", self._on_chosen)
+        self.apply_button.connect("clicked()", self.on_apply)
+        self.context.message.connect(self._on_message)
+        self.context.job_ended.connect(self._on_ended)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MS)
+        self.timer.connect("timeout()", self.context.poll)
+
+    def _on_chosen(self, _value):
+        self.updateMRMLFromGUI()
+        self.updateGUIFromMRML()
+
+    def _on_message(self, text, severity):
+        if severity == "error":
+            self._say(text)
+
+    def _say(self, text):
+        self.status_label.text = text
+
+    def _open_workspace(self):
+        """The panel's workspace; while a model works here, the one that it was started in stays open."""
+        from NNSegmentUI.head import WORKSPACE_KEY
+
+        from NNSegmentLib.folders import DEFAULT_WORKSPACE
+
+        if self.job is None:
+            last = slicer.app.userSettings().value(WORKSPACE_KEY)
+            self.context.open_workspace(last or DEFAULT_WORKSPACE)
+            self.cards.clear()
+            self._fill_models()
+
+    def _fill_models(self):
+        from NNSegmentUI.widgets import fill_box
+
+        entries = model_entries(self.context.workspace)
+        fill_box(self.model_box, entries)
+        if not self.scriptedEffect.parameter("Model") and entries:
+            self.scriptedEffect.setParameter("Model", entries[0][0])
+
+    def _reason_against(self) -> str:
+        """Why Apply cannot be clicked, or nothing."""
+        if self.job is not None:
+            return _("The model is at work.")
+        if not self.model_box.count:
+            return _("There is no trained model in the workspace yet: train one in the module NNSegment.")
+        if self._volume() is None or self._segmentation() is None:
+            return _("Choose a segmentation and a source volume first.")
+        return self._reason_against_model()
+
+    def _reason_against_model(self) -> str:
+        from NNSegmentLib.errors import NNSegmentError
+
+        try:
+            channels = self._card().channels
+        except NNSegmentError as error:
+            return str(error)
+        if len(channels) == 1:
+            return ""
+        return _("The model takes {n} volumes ({names}): apply it in the module NNSegment.").format(
+            n=len(channels), names=", ".join(channels)
+        )
+
+    def _card(self):
+        """Channels and labels of the chosen model, read once."""
+        from NNSegmentLib.model_card import read_card
+
+        model = self._model()
+        if model not in self.cards:
+            self.cards[model] = read_card(model)
+        return self.cards[model]
+
+    def _model(self) -> str:
+        return self.model_box.itemData(self.model_box.currentIndex) or ""
+
+    def _model_name(self) -> str:
+        return self.model_box.itemText(self.model_box.currentIndex)
+
+    def _volume(self):
+        editor = self.scriptedEffect.parameterSetNode()
+        return editor.GetSourceVolumeNode() if editor else None
+
+    def _segmentation(self):
+        editor = self.scriptedEffect.parameterSetNode()
+        return editor.GetSegmentationNode() if editor else None
+
+
+def model_entries(workspace) -> list[tuple[str, str]]:
+    """(folder, text) of what can be applied: of each task what 'best' chose, then every trained configuration."""
+    from NNSegmentLib.exchange import list_models
+
+    models = list_models(workspace)
+    tasks = {model.task: workspace.task(model.task) for model in models}
+    best = [
+        (str(folders.results), _("{task} · best").format(task=t))
+        for t, folders in tasks.items()
+        if folders.selection.is_file()
+    ]
+    return best + [(str(model.folder), f"{model.task} · {model.configuration}") for model in models]

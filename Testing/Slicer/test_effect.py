@@ -1,0 +1,250 @@
+"""The Segment Editor effect is loaded from its file and clicked, with real nodes and a real child process."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench import harness
+
+ROOT = Path(__file__).resolve().parents[2]
+EFFECT_MODULE = ROOT / "NNSegment" / "SegmentEditorNNSegment" / "SegmentEditorNNSegment.py"
+COLORS = "LabelValue,Name,Color_R,Color_G,Color_B,Color_A\n1,a,10,20,250,255\n2,b,250,128,0,255\n"
+
+
+@pytest.fixture(scope="module")
+def effects():
+    """The bench with the packages that effects import."""
+    reason = harness.why_not()
+    if reason:
+        pytest.skip(reason)
+    harness.start()
+    import effect_stand_in
+
+    effect_stand_in.install()
+    sys.path.insert(0, str(ROOT / "NNSegment"))
+    harness.open_module(EFFECT_MODULE.parents[1] / "NNSegment.py").close()
+    yield effect_stand_in
+    sys.path.remove(str(ROOT / "NNSegment"))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A workspace with a model of random weights, which takes one volume, and one that takes two."""
+    folder = tmp_path_factory.mktemp("workspace")
+    write_model(folder / "nnUNet_results" / "Dataset501_One", channels=1)
+    write_model(folder / "nnUNet_results" / "Dataset502_Two", channels=2)
+    return folder
+
+
+def write_model(folder: Path, channels: int) -> None:
+    import torch
+
+    from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
+    from NNSegmentLib.engine.network import build_network
+    from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
+
+    network = NetworkSpec("PlainConvUNet", (4, 8), ((3,) * 3,) * 2, ((1,) * 3, (2,) * 3), (1, 1), (1,))
+    configuration = Configuration(
+        name="3d_fullres", data_identifier="nnUNetPlans_3d_fullres", batch_size=2, patch_size=(16,) * 3,
+        median_shape=(16.0,) * 3, spacing_mm=(1.0,) * 3, normalization=("ZScoreNormalization",) * channels,
+        use_mask_for_norm=(False,) * channels, network=network, batch_dice=False,
+    )  # fmt: skip
+    stats = (IntensityStats(1.0, 1.0, 0.0, 2.0, 1.0, 0.0, 2.0),) * channels
+    plan = Plan(
+        folder.name, "nnUNetPlans", (0, 1, 2), (configuration,), stats, (1.0, 1.0, 1.0), (16, 16, 16)
+    )  # fmt: skip
+    model = folder / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    save_plan(plan, model / "plans.json")
+    description = {
+        "channel_names": {str(n): f"T{n + 1}" for n in range(channels)},
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    (model / "dataset.json").write_text(json.dumps(description))
+    (model / "labels.csv").write_text(COLORS)
+    torch.manual_seed(7)
+    weights = build_network(network, channels, 3).state_dict()
+    state = Checkpoint(weights, "3d_fullres", 0, {}, {}, mirroring_axes=(0, 1, 2))
+    save_checkpoint(state, model / "fold_0" / "checkpoint_final.pth")
+
+
+@pytest.fixture
+def effect(effects, workspace):
+    """The effect as the Segment Editor has it: cloned from the registered one, on a parameter node."""
+    import slicer
+
+    slicer.app.userSettings().setValue("NNSegment/Workspace", str(workspace))
+    effects.registered.clear()
+    load_effect_module()
+    clone = effects.registered[0].self().clone()
+    clone.self().setupOptionsFrame()
+    clone.setParameterSetNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    yield clone
+    clone.self().cleanup()
+    harness.close_scene()
+
+
+def load_effect_module() -> None:
+    """As at Slicer's start: the module is loaded, then the application says that it has started."""
+    import slicer
+    from bench.modules import load_scripted_module
+
+    module = load_scripted_module(EFFECT_MODULE)
+    assert module.hidden
+    slicer.app.startupCompleted.emit()
+
+
+def edit(effect, angle_degrees: float = 20.0):
+    """A volume under a transform, oblique in the world, chosen in the editor with an empty segmentation."""
+    import slicer
+    import vtk
+
+    array = np.random.default_rng(3).normal(100, 20, (18, 20, 16)).astype(np.float32)
+    volume = slicer.util.addVolumeFromArray(array, name="patient 11")
+    turn = vtk.vtkTransform()
+    turn.RotateZ(angle_degrees)
+    turn.Scale(1.2, 1.0, 1.1)
+    volume.SetIJKToRASMatrix(turn.GetMatrix())
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    shift = vtk.vtkMatrix4x4()
+    shift.SetElement(0, 3, 25.0)
+    moved.SetMatrixTransformToParent(shift)
+    volume.SetAndObserveTransformNodeID(moved.GetID())
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "edited")
+    node = effect.parameterSetNode()
+    node.SetAndObserveSegmentationNode(segmentation)
+    node.SetAndObserveSourceVolumeNode(volume)
+    return volume, segmentation
+
+
+def click_apply(effect) -> None:
+    from bench.hands import click
+
+    python = effect.self()
+    effect.optionsFrame().show()
+    assert python.apply_button.enabled, python.apply_button.toolTip
+    click(python.apply_button)
+    harness.check_slots()
+
+
+def segment_voxels(segmentation, name: str, volume) -> np.ndarray:
+    import slicer
+
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
+
+
+def test_the_hidden_module_registers_one_effect_with_an_icon(effects):
+    effects.registered.clear()
+
+    load_effect_module()
+
+    (found,) = effects.registered
+    assert found.name == "NNSegment"
+    assert not found.perSegment and not found.requireSegments
+    assert not found.self().icon().isNull()
+    assert "trained model" in found.self().helpText()
+
+
+def test_apply_says_what_is_missing(effect):
+    python = effect.self()
+
+    effect.activate()
+    assert (python.apply_button.enabled, python.apply_button.toolTip[:6]) == (False, "Choose")
+
+    edit(effect)
+    python.sourceVolumeNodeChanged()
+    assert python.apply_button.enabled
+
+    python.model_box.setCurrentIndex(python.model_box.findText("Dataset502_Two · 3d_fullres"))
+    assert not python.apply_button.enabled
+    assert "takes 2 volumes (T1, T2)" in python.apply_button.toolTip
+
+
+def test_without_a_model_apply_says_where_to_train_one(effect, tmp_path):
+    import slicer
+
+    slicer.app.userSettings().setValue("NNSegment/Workspace", str(tmp_path))
+    edit(effect)
+
+    effect.activate()
+
+    assert not effect.self().apply_button.enabled
+    assert "train one in the module NNSegment" in effect.self().apply_button.toolTip
+
+
+def test_the_choices_are_kept_in_the_scene(effect):
+    effect.activate()
+    python = effect.self()
+
+    python.model_box.setCurrentIndex(1)
+    python.mirroring_box.setChecked(False)
+
+    assert effect.parameter("Model").endswith("Dataset502_Two/nnUNetTrainer__nnUNetPlans__3d_fullres")
+    assert effect.integerParameter("Mirroring") == 0
+
+
+@pytest.mark.slow
+def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effect, effects, workspace):
+    from NNSegmentLib.image import read_labels
+
+    volume, segmentation = edit(effect)
+    effect.activate()
+    python = effect.self()
+
+    click_apply(effect)
+    command = " ".join(python.job.command)
+    assert not python.apply_button.enabled
+    harness.wait_until(lambda: python.job is None, timeout_s=120)
+
+    assert python.status_label.text == "patient 11 was segmented: a, b"
+    answer = read_labels(sorted((workspace / "predictions").rglob("labels/*.nii.gz"))[-1]).array
+    assert len(np.unique(answer)) > 1
+    for value, name in ((1, "a"), (2, "b")):
+        assert np.array_equal(segment_voxels(segmentation, name, volume), answer == value)
+    assert segmentation.GetSegmentation().GetSegment("b").GetColor() == pytest.approx(
+        (250 / 255, 128 / 255, 0), abs=1e-6
+    )
+    assert "predict" in command and "-m NNSegmentLib" in command
+    assert not list((workspace / "predictions").rglob("images"))
+    effects.undo(effect)
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+
+@pytest.mark.slow
+def test_a_stopped_model_leaves_the_segmentation_as_it_was(effect):
+    _, segmentation = edit(effect)
+    effect.activate()
+    python = effect.self()
+    click_apply(effect)
+    job = python.job
+
+    python.job_view.stop()
+    harness.wait_until(lambda: python.job is None, timeout_s=60)
+
+    assert not job.is_running()
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
+    assert "stopped" in python.status_label.text
+    assert python.apply_button.enabled
+
+
+@pytest.mark.slow
+def test_an_answer_that_comes_after_the_scene_was_closed_is_kept_on_disk(effect):
+    edit(effect)
+    effect.activate()
+    python = effect.self()
+    click_apply(effect)
+    harness.close_scene()
+
+    until = time.monotonic() + 120
+    while python.job is not None and time.monotonic() < until:
+        python.context.poll()
+        time.sleep(0.2)
+
+    assert python.status_label.text.startswith("The scene was closed meanwhile; the result is in ")
