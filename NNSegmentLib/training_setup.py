@@ -56,7 +56,7 @@ def training_request(
         fold_name=name,
         prepared=folders.prepared(wanted.data_identifier),
         previous_stage=_previous_stage(folders, chosen, configuration),
-        settings=settings or default_settings(chosen, configuration),
+        settings=settings or default_settings(chosen),
         resume=resume,
         pretrained=pretrained,
     )
