@@ -1,0 +1,115 @@
+"""The table of a task's cases: each with its state, the reason for it, and a button that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .widgets import fit_height
+
+OK, WARNING, ERROR, UNKNOWN = "ok", "warning", "error", "unknown"
+_ORDER = (ERROR, WARNING, UNKNOWN, OK)
+_ICONS = {
+    OK: qt.QStyle.SP_DialogApplyButton,
+    WARNING: qt.QStyle.SP_MessageBoxWarning,
+    ERROR: qt.QStyle.SP_MessageBoxCritical,
+}
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One line of the table; an empty id stands for the task as a whole."""
+
+    id: str
+    state: str
+    reason: str = ""
+    advice: str = ""
+    fixable: bool = False
+
+
+def case_rows(case_ids: Sequence[str], findings: Sequence | None) -> list[CaseRow]:
+    """A row per case, and one for the task when something is wrong with it; None as findings: not checked yet."""
+    found: dict[str, list] = {}
+    for finding in findings or ():
+        found.setdefault(finding.case, []).append(finding)
+    whole = [""] if found.get("") else []
+    clean = CaseRow("", UNKNOWN if findings is None else OK)
+    rows = [_row(case_id, found.get(case_id, ()), clean) for case_id in (*whole, *case_ids)]
+    return sorted(rows, key=lambda row: (bool(row.id), _ORDER.index(row.state)))
+
+
+def _row(case_id: str, findings: Sequence, clean: CaseRow) -> CaseRow:
+    """The worst of what was found decides; sentences about all of it."""
+    bad = [finding for finding in findings if finding.severity in (ERROR, WARNING)]
+    if not bad:
+        return CaseRow(case_id, clean.state, "; ".join(finding.found for finding in findings))
+    state = ERROR if any(finding.severity == ERROR for finding in bad) else WARNING
+    return CaseRow(
+        case_id,
+        state,
+        "; ".join(f"{finding.check}: {finding.found}" for finding in bad),
+        "\n".join(dict.fromkeys(f"{finding.expected} {finding.advice}".strip() for finding in bad)),
+        any(finding.fixable for finding in bad),
+    )
+
+
+class CaseTable:
+    """Shows rows in a QTableWidget."""
+
+    def __init__(self, table, fix: Callable[[], None]) -> None:
+        self._table, self._fix = table, fix
+        table.verticalHeader().hide()
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+
+    def show(self, rows: Sequence[CaseRow]) -> None:
+        """Put the rows into the table."""
+        table = self._table
+        table.setRowCount(0)
+        table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            table.setItem(number, 0, _cell(row.id or _("whole task"), row))
+            table.setItem(number, 1, _state_cell(row))
+            if row.fixable:
+                table.setCellWidget(number, 2, self._fix_button(number))
+        fit_height(table, 7)
+
+    def set_fixing(self, reason: str) -> None:
+        """Disable the buttons with a reason, or enable them with an empty one."""
+        for row in range(self._table.rowCount):
+            button = self._table.cellWidget(row, 2)
+            if button is not None:
+                button.enabled = not reason
+                button.toolTip = reason or _fix_tip()
+
+    def _fix_button(self, row: int):
+        button = qt.QPushButton(_("Fix"))
+        button.setObjectName(f"fixButton{row}")
+        button.toolTip = _fix_tip()
+        button.connect("clicked()", self._fix)
+        return button
+
+
+def _fix_tip() -> str:
+    return _("Mend this, and whatever else can be mended without asking you. The original files are kept.")
+
+
+def _cell(text: str, row: CaseRow):
+    item = qt.QTableWidgetItem(text)
+    item.setToolTip("\n".join(part for part in (row.reason, row.advice) if part))
+    return item
+
+
+def _state_cell(row: CaseRow):
+    texts = {OK: _("ok"), UNKNOWN: _("not checked yet")}
+    item = _cell(texts.get(row.state) or row.reason, row)
+    if row.state in _ICONS:
+        item.setIcon(slicer.app.style().standardIcon(_ICONS[row.state]))
+    item.setData(qt.Qt.UserRole, row.state)
+    return item
