@@ -1,0 +1,214 @@
+"""The section "Plan": what the data look like, the configurations that follow from it, and why."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from .context import PanelContext
+from .fingerprint_picture import draw_fingerprint
+from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text
+
+LEAST_WIDTH = 300
+"""Pixels of a picture while the section has never been shown."""
+
+
+def presets() -> tuple[tuple[str, str], ...]:
+    """(value of --preset, text) of every choice."""
+    return (
+        ("default", _("Standard U-Net (8 GB)")),
+        ("resenc-m", _("Residual U-Net, medium (9 GB)")),
+        ("resenc-l", _("Residual U-Net, large (24 GB)")),
+        ("resenc-xl", _("Residual U-Net, very large (40 GB)")),
+        ("small", _("Small U-Net (2 GB, or no graphics card)")),
+    )
+
+
+class PlanSection:
+    """Fills the collapsible button `parent_button`."""
+
+    def __init__(self, parent_button, context: PanelContext, resource_path) -> None:
+        self._context, self._button = context, parent_button
+        _widget, self._ui = load_section(resource_path("UI/Plan.ui"), parent_button)
+        self._plan, self._names = None, ()
+        ui = self._ui
+        fill_box(ui.presetCombo, presets())
+        for signal in (context.plan_changed, context.task_changed):
+            signal.connect(self.refresh)
+        context.jobs_changed.connect(self._refresh_buttons)
+        context.job_ended.connect(self._on_job_ended)
+        parent_button.connect("contentsCollapsed(bool)", self._on_collapsed)
+        ui.makePlanButton.connect("clicked()", self.make_plan)
+        ui.diagramButton.connect("clicked()", self.draw_network)
+        ui.openDiagramButton.connect("clicked()", lambda: open_file(self._diagram_path()))
+        ui.configurationsTable.connect("itemSelectionChanged()", self._show_configuration)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the plan of the open task; nothing is read while the section is closed."""
+        self._plan = None if self._button.collapsed else self._context.plan()
+        ui = self._ui
+        for widget in (ui.configurationsTable, ui.reasonsLabel, ui.diagramButton):
+            widget.setVisible(self._plan is not None)
+        self._show_fingerprint()
+        if self._plan is not None:
+            self._show_configurations()
+        self._show_diagram()
+        self._refresh_buttons()
+
+    def make_plan(self) -> None:
+        """Measure, plan and prepare the data in a job."""
+        words = ["plan", self._context.task.name, "--preset", chosen(self._ui.presetCombo)]
+        if self._ui.gpuMemorySpin.value > 0:
+            words += ["--gpu-memory", f"{self._ui.gpuMemorySpin.value:g}"]
+        if self._is_stale():
+            words.append("--clean")
+        self._context.start_job(words, _("Planning and preparing the data"))
+
+    def draw_network(self) -> None:
+        """Draw the chosen configuration's network in a job."""
+        path = self._diagram_path()
+        words = ["diagram", self._context.task.name, self._configuration(), "-p", self._plan.name, "-o", str(path)]
+        job = self._context.start_job(words, _("Drawing the network"))
+        if job is not None:
+            self._refresh_buttons()
+
+    def _on_collapsed(self, collapsed: bool) -> None:
+        if not collapsed:
+            self.refresh()
+
+    def _on_job_ended(self, job, state) -> None:
+        verb = job.request.arguments[0]
+        if verb in ("plan", "preprocess", "fingerprint"):
+            self._context.plan_changed.emit()
+        elif verb == "diagram":
+            self._show_diagram()
+            self._refresh_buttons()
+
+    def _is_stale(self) -> bool:
+        """Whether cases came or went since the data were measured."""
+        fingerprint, dataset = self._context.folders.fingerprint, self._context.task.folder / "dataset.json"
+        return fingerprint.is_file() and fingerprint.stat().st_mtime < dataset.stat().st_mtime
+
+    # what is shown --------------------------------------------------------------------------------------------------
+
+    def _show_fingerprint(self) -> None:
+        found = self._fingerprint()
+        label = self._ui.fingerprintPicture
+        label.setVisible(found is not None)
+        if found is not None:
+            names = [channel.name for channel in self._context.task.channels]
+            label.setPixmap(draw_fingerprint(found, names, self._width(), label))
+
+    def _fingerprint(self):
+        from NNSegmentLib.errors import NNSegmentError
+        from NNSegmentLib.fingerprint import load_fingerprint
+
+        if self._button.collapsed or self._context.task is None or not self._context.folders.fingerprint.is_file():
+            return None
+        try:
+            return load_fingerprint(self._context.folders.fingerprint)
+        except NNSegmentError as error:
+            self._context.say(str(error), "error")
+            return None
+
+    def _show_configurations(self) -> None:
+        """What is planned, then what is not, as its reasons tell."""
+        from NNSegmentLib.planning.plan import CONFIGURATIONS
+
+        planned = {configuration.name: configuration for configuration in self._plan.configurations}
+        absent = [name for name in CONFIGURATIONS if name not in planned and name in self._plan.reasons]
+        self._names = (*planned, *absent)
+        header = (_("Configuration"), _("Patch"), _("Batch"), _("Voxel (mm)"))
+        rows = [_cells(name, planned.get(name), self._plan) for name in self._names]
+        table = self._ui.configurationsTable
+        blocked = table.blockSignals(True)
+        fill_table(table, header, rows)
+        for row in range(len(planned), len(self._names)):
+            for column in range(table.columnCount):
+                table.item(row, column).setFlags(qt.Qt.ItemIsSelectable)
+                table.item(row, column).setToolTip(self._plan.reasons[self._names[row]])
+        table.selectRow(self._names.index("3d_fullres") if "3d_fullres" in planned else 0)
+        table.blockSignals(blocked)
+        self._show_configuration()
+
+    def _show_configuration(self) -> None:
+        if self._plan is not None and self._names:
+            show_text(self._ui.reasonsLabel, _reasons(self._plan, self._chosen_name()))
+        self._show_diagram()
+        self._refresh_buttons()
+
+    def _show_diagram(self) -> None:
+        path = self._diagram_path()
+        is_there = path is not None and path.is_file()
+        for widget in (self._ui.diagramPicture, self._ui.openDiagramButton):
+            widget.setVisible(is_there)
+        if is_there:
+            picture = qt.QPixmap(str(path))
+            width = min(self._width(), picture.width())
+            self._ui.diagramPicture.setPixmap(picture.scaledToWidth(width, qt.Qt.SmoothTransformation))
+
+    def _width(self) -> int:
+        return max(self._button.width - 36, LEAST_WIDTH)
+
+    def _chosen_name(self) -> str:
+        row = self._ui.configurationsTable.currentRow()
+        return self._names[max(row, 0)]
+
+    def _configuration(self) -> str | None:
+        """The chosen row when it is planned."""
+        if self._plan is None or not self._names:
+            return None
+        name = self._chosen_name()
+        return name if any(c.name == name for c in self._plan.configurations) else None
+
+    def _diagram_path(self) -> Path | None:
+        """Where the picture of the chosen configuration is; its name changes with the plan."""
+        name = self._configuration()
+        if name is None:
+            return None
+        stamp = int(self._context.folders.plan(self._plan.name).stat().st_mtime)
+        return self._context.folders.preprocessed / "diagrams" / f"{self._plan.name}_{name}_{stamp}.png"
+
+    def _refresh_buttons(self) -> None:
+        ui = self._ui
+        set_enabled(
+            ui.makePlanButton,
+            self._why_no_plan(),
+            _("Measure the images, choose patches and networks, and resample all cases. Runs as a job of its own."),
+        )
+        set_enabled(ui.diagramButton, self._why_no_diagram(), _("Draw the layers of the chosen configuration."))
+
+    def _why_no_plan(self) -> str:
+        if self._context.task is None:
+            return _("Open or create a task first.")
+        job = self._context.running_verb("plan", "preprocess", "convert", "train")
+        return _("Wait until this is done: {title}.").format(title=job.request.title) if job else ""
+
+    def _why_no_diagram(self) -> str:
+        if self._configuration() is None:
+            return _("Choose a configuration that is planned.")
+        return _("The network is being drawn.") if self._context.running_verb("diagram") else ""
+
+
+def _cells(name: str, configuration, plan) -> tuple[str, ...]:
+    """One row of the table; a cascade has the patch of what it inherits from."""
+    if configuration is None:
+        return (name, _("not needed"), "", "")
+    return (
+        name,
+        " × ".join(map(str, configuration.patch_size)),
+        str(configuration.batch_size),
+        " × ".join(f"{size:.3g}" for size in configuration.spacing_mm),
+    )
+
+
+def _reasons(plan, name: str) -> str:
+    """Sentences about one configuration, then those about the whole plan."""
+    own = [text for key, text in plan.reasons.items() if key == name or key.startswith(name + ".")]
+    common = [plan.reasons[key] for key in ("spacing", "normalization", "transpose", "mask") if key in plan.reasons]
+    paragraphs = "".join(f'<p style="margin: 3px 0">{escape(text)}</p>' for text in (*own, *common))
+    return f"<b>{escape(name)}</b>{paragraphs}"
