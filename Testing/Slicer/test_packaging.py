@@ -15,6 +15,7 @@ import pytest
 from bench import harness
 
 ROOT = Path(__file__).resolve().parents[2]
+TUTORIAL = ROOT / "Resources" / "Tutorial.md"
 STAND_IN = ROOT / "Testing" / "cmake_stand_in"
 MODULES = Path("lib/Slicer-5.13/qt-scripted-modules")
 
@@ -159,3 +160,22 @@ def test_the_icon_has_128_pixels_and_is_the_same_everywhere():
     assert struct.unpack(">II", icon[16:24]) == (128, 128)
     assert (ROOT / "NNSegment" / "Resources" / "Icons" / "NNSegment.png").read_bytes() == icon
     assert effect.read_bytes() == icon
+
+
+def test_the_tutorials_pictures_have_the_names_that_make_screenshots_writes():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", TUTORIAL.read_text(encoding="utf-8"))
+
+    assert sorted(pictures) == [
+        f"Screenshots/{name}.png" for name in ("apply", "plan", "results", "segments", "task", "train")
+    ]
+
+
+def test_what_the_tutorial_prints_in_bold_is_written_on_the_panel():
+    text = " ".join(TUTORIAL.read_text(encoding="utf-8").split())
+    sources = [*(ROOT / "NNSegment").rglob("*.ui"), *(ROOT / "NNSegment" / "NNSegmentUI").glob("*.py")]
+    panel = " ".join(path.read_text(encoding="utf-8") for path in sources)
+
+    named = set(re.findall(r"\*\*(.+?)\*\*", text)) - {"bold"}
+
+    assert len(named) > 25
+    assert not {words for words in named if f'"{words}"' not in panel and f">{words}<" not in panel}
