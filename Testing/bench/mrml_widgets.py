@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shiboken6
 import vtk
 from PySide6 import QtCore, QtWidgets
 
@@ -22,8 +23,13 @@ def watch_scene(widget, scene, react) -> None:
     widget._bench.tags = []
     if scene is None:
         return
+
+    def changed(*_):
+        if shiboken6.isValid(widget):  # a deleted widget of Slicer observes nothing any more
+            react()
+
     for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent, scene.EndCloseEvent):
-        widget._bench.tags.append((scene, scene.AddObserver(event, lambda *_: react())))
+        widget._bench.tags.append((scene, scene.AddObserver(event, changed)))
 
 
 def node_label(class_name: str) -> str:

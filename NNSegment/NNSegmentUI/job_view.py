@@ -1,0 +1,126 @@
+"""One job as a person sees it: what it does, how far it is, how long it takes, its log, and a button that stops it."""
+
+from __future__ import annotations
+
+import qt
+from slicer.i18n import tr as _
+
+from .widgets import open_file
+
+_STEPS = 1000
+
+
+class JobView:
+    """A row of widgets inside `frame` that follows the job given to `show`; hidden while there is none."""
+
+    def __init__(self, frame, context, prefix: str) -> None:
+        self._frame, self._context, self._prefix = frame, context, prefix
+        self.job = None
+        self._progress = None
+        self._stop_asked = False
+        self._build()
+        context.job_events.connect(self._on_events)
+        context.job_ended.connect(self._on_ended)
+        frame.setVisible(False)
+
+    def show(self, job) -> None:
+        """Follow another job, from its first event on; None hides the view."""
+        from NNSegmentLib.job_progress import JobProgress
+
+        self.job, self._stop_asked = job, False
+        self._progress = JobProgress()
+        self._frame.setVisible(job is not None)
+        if job is not None:
+            self._stop_asked = job.folder.stop.exists()
+            self._progress = self._progress.with_events(job.events())
+            self._refresh()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the job that is shown still runs."""
+        return self.job is not None and self.job.is_running()
+
+    def stop(self) -> None:
+        """Ask for a clean stop; asked again, end the processes at once."""
+        from NNSegmentLib.errors import NNSegmentError
+
+        if not self.is_running:
+            return
+        try:
+            if self._stop_asked:
+                self.job.kill()
+            else:
+                self.job.request_stop()
+        except NNSegmentError as error:
+            self._context.say(str(error), "error")
+        self._stop_asked = True
+        self._refresh()
+
+    def _build(self) -> None:
+        self._title = self._named(qt.QLabel(), "JobLabel")
+        self._title.wordWrap = True
+        self._bar = self._named(qt.QProgressBar(), "ProgressBar")
+        self._bar.maximum = _STEPS
+        self._bar.setFormat("%p %")
+        self._left = self._named(qt.QLabel(), "TimeLeftLabel")
+        self._stop = self._named(qt.QPushButton(_("Stop")), "StopButton")
+        self._log = self._named(qt.QPushButton(_("Log")), "LogButton")
+        self._log.toolTip = _("Open what the job has printed.")
+        self._stop.connect("clicked()", self.stop)
+        self._log.connect("clicked()", self._open_log)
+        row = qt.QHBoxLayout()
+        for widget in (self._bar, self._left, self._stop, self._log):
+            row.addWidget(widget)
+        column = qt.QVBoxLayout(self._frame)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self._title)
+        column.addLayout(row)
+
+    def _named(self, widget, suffix: str):
+        widget.setObjectName(self._prefix + suffix)
+        return widget
+
+    def _on_events(self, job, events) -> None:
+        if self.job is not None and job.id == self.job.id:
+            self._progress = self._progress.with_events(events)
+            self._refresh()
+
+    def _on_ended(self, job, state) -> None:
+        if self.job is not None and job.id == self.job.id:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        state = self.job.status()
+        running = state == "running"
+        self._title.text = f"{self.job.request.title}: {self._state_text(state)}"
+        self._show_bar(state)
+        self._left.text = (
+            _("{time} left").format(time=self._progress.time_left) if running and self._progress.time_left else ""
+        )
+        self._left.setVisible(bool(self._left.text))
+        self._stop.setVisible(running)
+        self._stop.text = _("Stop now") if self._stop_asked else _("Stop")
+        self._stop.toolTip = (
+            _("End the processes at once; what was not saved yet is lost.")
+            if self._stop_asked
+            else _("Stop after the current step; what is done is kept, and training can be resumed.")
+        )
+
+    def _show_bar(self, state) -> None:
+        fraction = self._progress.fraction
+        self._bar.setVisible(state in ("running", "finished"))
+        busy = state == "running" and fraction is None
+        self._bar.maximum = 0 if busy else _STEPS
+        self._bar.value = _STEPS if state == "finished" else int(_STEPS * (fraction or 0.0))
+
+    def _state_text(self, state) -> str:
+        if state == "running":
+            if self._stop_asked:
+                return _("stopping …")
+            return self._progress.text or _("starting …")
+        if state in ("failed", "lost"):
+            return self.job.failure()
+        return {"finished": _("done"), "stopped": _("stopped")}[str(state)]
+
+    def _open_log(self) -> None:
+        open_file(self.job.folder.log)

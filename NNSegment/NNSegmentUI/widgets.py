@@ -1,0 +1,122 @@
+"""Small things that several sections do with widgets."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+AUTOMATIC = ""
+
+
+def load_section(path: str, parent_button):
+    """The widget of a .ui file inside a section's button, and its children by name."""
+    widget = slicer.util.loadUI(path)
+    parent_button.layout().addWidget(widget)
+    return widget, slicer.util.childWidgetVariables(widget)
+
+
+def devices() -> tuple[tuple[str, str], ...]:
+    """(value of --device, text) of every choice."""
+    return (
+        (AUTOMATIC, _("Automatic")),
+        ("cuda", _("Graphics card (CUDA)")),
+        ("mps", _("Apple graphics (MPS)")),
+        ("cpu", _("Processor (slow)")),
+    )
+
+
+def fill_devices(box) -> None:
+    """Offer the devices in a combo box; `device_words` reads the choice."""
+    for value, text in devices():
+        box.addItem(text, value)
+
+
+def device_words(box) -> tuple[str, ...]:
+    """The option of the command line for the chosen device."""
+    value = box.itemData(box.currentIndex)
+    return ("--device", value) if value else ()
+
+
+def fill_box(box, entries, keep: bool = True) -> None:
+    """Put (value, text) entries into a combo box; the chosen value stays chosen when it is still there."""
+    before = box.itemData(box.currentIndex) if keep and box.count else None
+    blocked = box.blockSignals(True)
+    box.clear()
+    for value, text in entries:
+        box.addItem(text, value)
+    box.setCurrentIndex(next((n for n, (value, _text) in enumerate(entries) if value == before), 0))
+    box.blockSignals(blocked)
+
+
+def chosen(box):
+    """The value of the chosen entry, or None."""
+    return box.itemData(box.currentIndex) if box.count else None
+
+
+def choose_value(box, value) -> None:
+    """Choose the entry with this value; nothing happens when there is none."""
+    index = box.findData(value)
+    if index >= 0:
+        box.setCurrentIndex(index)
+
+
+def set_enabled(button, reason: str, tooltip: str) -> None:
+    """Enable a button when there is no reason against it; a disabled one tells the reason."""
+    button.enabled = not reason
+    button.toolTip = reason or tooltip
+
+
+def show_text(label, text: str) -> None:
+    """A label that takes no space while it has nothing to say."""
+    label.text = text
+    label.setVisible(bool(text))
+
+
+def fill_table(table, header, rows, bold_row: int = -1) -> None:
+    """Put rows of texts into a table, sized to its content; the first column takes the space that is left."""
+    table.clear()
+    table.rowCount, table.columnCount = len(rows), len(header)
+    table.setHorizontalHeaderLabels(list(header))
+    for r, row in enumerate(rows):
+        for c, text in enumerate(row):
+            table.setItem(r, c, _item(text, centred=c > 0, bold=r == bold_row))
+    table.verticalHeader().hide()
+    for column in range(len(header)):
+        mode = qt.QHeaderView.Stretch if column == 0 else qt.QHeaderView.ResizeToContents
+        table.horizontalHeader().setSectionResizeMode(column, mode)
+    fit_height(table)
+
+
+def fit_height(table, most_rows: int = 8) -> None:
+    """As high as its rows, up to a number of them."""
+    table.resizeRowsToContents()
+    rows = min(table.rowCount, most_rows)
+    content = table.horizontalHeader().height + sum(table.rowHeight(row) for row in range(rows))
+    table.setFixedHeight(content + 2 * table.frameWidth + _scroll_bar(table))
+
+
+def _scroll_bar(table) -> int:
+    bar = table.horizontalScrollBar()
+    return bar.height if bar.visible else 0
+
+
+def copy_to_clipboard(text: str) -> None:
+    """Put a text where the user can paste it from."""
+    qt.QApplication.clipboard().setText(text)
+
+
+def open_file(path) -> None:
+    """Show a file with the program that the system has for it."""
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
+
+
+def _item(text: str, centred: bool, bold: bool):
+    item = qt.QTableWidgetItem(str(text))
+    if centred:
+        item.setTextAlignment(qt.Qt.AlignCenter)
+    if bold:
+        font = item.font()
+        font.setBold(True)
+        item.setFont(font)
+    return item

@@ -1,0 +1,66 @@
+"""How far a job is, in numbers and in words, from its events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .run import EpochFinished, Event, Message, Progressed
+from .terminal import duration
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """What a progress bar shows; `with_events` gives the next one."""
+
+    fraction: float | None = None
+    """0 to 1; None while nothing is known."""
+    text: str = ""
+    seconds_left: float | None = None
+    _what: str = ""
+    _began: Progressed | None = None
+
+    def with_events(self, events: Iterable[Event]) -> JobProgress:
+        """The progress after more events."""
+        progress = self
+        for event in events:
+            progress = progress._after(event)
+        return progress
+
+    def _after(self, event: Event) -> JobProgress:
+        if isinstance(event, EpochFinished):
+            return JobProgress(_share(event.epoch, event.epochs), epoch_text(event), event.seconds_left)
+        if isinstance(event, Progressed):
+            return self._stepped(event)
+        if isinstance(event, Message):
+            return JobProgress(self.fraction, event.text, self.seconds_left, self._what, self._began)
+        return self
+
+    def _stepped(self, event: Progressed) -> JobProgress:
+        same = self._began is not None and (self._began.total, self._what) == (event.total, event.what)
+        began = self._began if same and event.done >= self._began.done else event
+        steps, passed = event.done - began.done, event.time - began.time
+        left = passed / steps * (event.total - event.done) if steps > 0 else None
+        text = f"{event.what}: {event.done} / {event.total}"
+        return JobProgress(_share(event.done, event.total), text, left, event.what, began)
+
+    @property
+    def time_left(self) -> str:
+        """'3 min', or nothing while it is not known."""
+        return "" if self.seconds_left is None else duration(max(self.seconds_left, 0))
+
+
+def epoch_text(event: EpochFinished) -> str:
+    """'Epoch 12 / 50', with the smoothed Dice when there is one."""
+    dice = event.smoothed_dice if event.smoothed_dice is not None else event.mean_dice
+    return f"Epoch {event.epoch} / {event.epochs}" + ("" if dice is None else f" · Dice {dice:.3f}")
+
+
+def seconds_left_now(event: EpochFinished, now: float | None = None) -> float:
+    """The time that is left of a training, counted down since its newest epoch ended."""
+    return max(event.seconds_left - ((now or time.time()) - event.time), 0.0)
+
+
+def _share(done: int, total: int) -> float | None:
+    return min(done / total, 1.0) if total > 0 else None

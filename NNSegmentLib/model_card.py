@@ -1,0 +1,82 @@
+"""What a model takes and gives, read from its folder or its zip without unpacking it and without torch."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from .colors import colored, load_label_colors, with_colors
+from .errors import InputError, ModelError
+from .labels import LabelSet
+from .model import load_model
+from .task import LABELS_CSV, parse_dataset_json
+
+_TEXT_BYTES = 50 * 1024**2
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The outside of a model."""
+
+    channels: tuple[str, ...]
+    label_set: LabelSet
+    """With the colours and terminology of training, or with distinct colours where the model has none."""
+    file_ending: str
+
+    def text(self) -> str:
+        """One line for people."""
+        channels = ", ".join(self.channels)
+        return f"{channels} → {', '.join(label.name for label in self.label_set.foreground)}"
+
+
+def read_card(path: Path | str, configuration: str | None = None) -> ModelCard:
+    """The card of the model in a folder or zip; raises ModelError."""
+    path = Path(path).expanduser()
+    return _card_of_zip(path) if path.is_file() and path.suffix == ".zip" else _card_of_folder(path, configuration)
+
+
+def _card_of_folder(path: Path, configuration: str | None) -> ModelCard:
+    model = load_model(path, configuration)
+    return ModelCard(model.channels, _painted(model.label_set, model.folder / LABELS_CSV), model.file_ending)
+
+
+def _card_of_zip(path: Path) -> ModelCard:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if PurePosixPath(n).name == "dataset.json"]
+            if not names:
+                raise ModelError(f"{path} holds no dataset.json, so it is no model of nnU-Net v2; choose another.")
+            first = min(names, key=lambda n: n.count("/"))
+            values = json.loads(_text(archive, first, path))
+            colors = str(PurePosixPath(first).with_name(LABELS_CSV))
+            known = _text(archive, colors, path) if colors in archive.namelist() else ""
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); it is damaged or no zip, get it again.") from error
+    channels, labels, ending = parse_dataset_json(values, path)
+    return replace(ModelCard(channels, colored(labels), ending), label_set=_painted_by_text(labels, known))
+
+
+def _text(archive: zipfile.ZipFile, name: str, path: Path) -> str:
+    if archive.getinfo(name).file_size > _TEXT_BYTES:
+        raise ModelError(f"{name} in {path} is far too large for a description; get the model from a source you trust.")
+    return archive.read(name).decode("utf-8")
+
+
+def _painted_by_text(labels: LabelSet, text: str) -> LabelSet:
+    if not text:
+        return colored(labels)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / LABELS_CSV
+        file.write_text(text, encoding="utf-8")
+        return _painted(labels, file)
+
+
+def _painted(labels: LabelSet, file: Path) -> LabelSet:
+    """Colours are a comfort: a damaged table must not keep a model from being used."""
+    try:
+        return colored(with_colors(labels, load_label_colors(file))) if file.is_file() else colored(labels)
+    except InputError:
+        return colored(labels)

@@ -1,0 +1,471 @@
+"""Train, Results and Apply on the panel, clicked, with runs and validations that lie on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import finished_runs
+import numpy as np
+import pytest
+from bench.harness import BenchError
+from finished_runs import GRID, NAME, begin, epoch, make_job, make_task, train
+
+from NNSegmentLib import pipeline
+from NNSegmentLib.image import read_geometry, read_image, write_labels
+from NNSegmentLib.run import Failed, Finished, Progressed, append_event
+
+MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
+
+OPENED = []
+"""Slicer keeps a module's widget until it ends; so do the tests."""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    make_task(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def folders(root):
+    return pipeline.folders_of(NAME, root)
+
+
+@pytest.fixture
+def panel(bench, root):
+    panel = bench.open_module(MODULE)
+    OPENED.append(panel)
+    yield panel
+    panel.close()
+
+
+def open_task(panel, root, section: str):
+    """Choose workspace and task as a person does, and open one section."""
+    panel.choose("workspaceEdit", root)
+    panel.choose("taskCombo", NAME)
+    for name in ("taskButton", "planButton", "trainButton", "resultsButton", "applyButton"):
+        panel[name].collapsed = name != section
+    return panel
+
+
+def grid(panel) -> list[list[str]]:
+    table = panel["runsTable"]
+    return [[table.item(r, c).text() for c in range(table.columnCount)] for r in range(table.rowCount)]
+
+
+def table_texts(table) -> list[list[str]]:
+    return [[table.item(r, c).text() for c in range(table.columnCount)] for r in range(table.rowCount)]
+
+
+def started(panel, monkeypatch) -> list[tuple[str, ...]]:
+    """The words of the jobs that the panel asks for, which are not started."""
+    asked = []
+    monkeypatch.setattr(panel.widget.context, "start_job", lambda words, title: asked.append(tuple(words)))
+    return asked
+
+
+# Train
+
+
+def test_the_grid_shows_the_state_of_every_run(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    begin(folders, "3d_fullres", 1, epochs=4)
+
+    open_task(panel, root, "trainButton")
+
+    row = grid(panel)[[c.name for c in pipeline.plan_of(folders).configurations].index("3d_fullres")]
+    assert row[0].startswith("0.")
+    assert row[1] == "‖ 40 %"
+    assert row[2:] == ["–"] * (len(row) - 2)
+
+
+def test_a_run_that_another_process_holds_counts_as_running(panel, root, folders):
+    from NNSegmentLib.locks import only_one_in
+
+    run = begin(folders, "3d_fullres", 0, epochs=2)
+    with only_one_in(run.folder):
+        open_task(panel, root, "trainButton")
+
+        assert any("▶ 20 %" in row for row in grid(panel))
+        with pytest.raises(BenchError, match="is disabled: This run is being trained; stop it first."):
+            panel.click("trainStartButton")
+
+
+@pytest.mark.parametrize(
+    ("length", "text", "expected"),
+    [
+        ("Quick look (5 minutes)", "", ("--time", "5m")),
+        ("An hour", "", ("--time", "1h")),
+        ("Full nnU-Net schedule (1000 epochs)", "", ("--epochs", "1000")),
+        ("Other …", "200 epochs", ("--epochs", "200")),
+        ("Other …", "1h30m", ("--time", "1h30m")),
+    ],
+)
+def test_a_length_becomes_an_option_of_the_command(panel, root, monkeypatch, length, text, expected):
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    panel.choose("trainLengthBox", length)
+    if text:
+        panel.set_text("trainLengthEdit", text)
+
+    panel.click("trainStartButton")
+
+    assert asked == [("train", NAME, "3d_fullres", "0", "-p", "nnUNetPlans", *expected)]
+    assert panel["trainCommandEdit"].text.endswith(f"{NAME} 3d_fullres 0 -p nnUNetPlans {' '.join(expected)}")
+
+
+def test_all_folds_share_the_time(panel, root, monkeypatch):
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    panel.choose("trainLengthBox", "An hour")
+    panel.choose("trainFoldBox", "All folds, one after the other")
+
+    panel.click("trainStartButton")
+
+    assert asked[0][3:] == ("folds", "-p", "nnUNetPlans", "--time", "15m")  # four cases make four folds
+
+
+def test_a_length_that_is_none_is_refused_on_the_button(panel, root):
+    open_task(panel, root, "trainButton")
+    panel.choose("trainLengthBox", "Other …")
+    panel.set_text("trainLengthEdit", "soon")
+
+    with pytest.raises(BenchError, match="A length is written like 30m, 2h or 200 epochs, found 'soon'"):
+        panel.click("trainStartButton")
+
+
+def test_a_stopped_run_is_resumed_with_the_schedule_it_has(panel, root, folders, monkeypatch):
+    begin(folders, "3d_fullres", 1, epochs=4)
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    with pytest.raises(BenchError, match="nothing to go on from"):
+        panel.click("trainResumeButton")
+
+    panel.choose("trainFoldBox", "Fold 1")
+    panel.choose("trainDeviceBox", "Processor (slow)")
+    panel.click("trainResumeButton")
+
+    assert asked == [("train", NAME, "3d_fullres", "1", "-p", "nnUNetPlans", "--resume", "--device", "cpu")]
+
+
+def test_settings_and_weights_to_start_from_are_passed_on(panel, root, monkeypatch):
+    (root / "settings.json").write_text("{}")
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    panel["trainAdvancedBox"].collapsed = False
+    panel.choose("trainSettingsPath", root / "settings.json")
+    panel.choose("trainProbabilitiesBox", True)
+
+    panel.click("trainStartButton")
+
+    assert asked[0][-3:] == ("--settings", str(root / "settings.json"), "--save-probabilities")
+
+
+def test_a_click_on_the_grid_chooses_the_run_and_shows_its_epoch(panel, root, folders):
+    begin(folders, "3d_fullres", 2, epochs=4)
+    open_task(panel, root, "trainButton")
+    row = [c.name for c in pipeline.plan_of(folders).configurations].index("3d_fullres")
+
+    panel["runsTable"].cellClicked.emit(row, 2)
+
+    assert panel["trainFoldBox"].currentText == "Fold 2"
+    assert panel["trainEpochLabel"].text == "3d_fullres, fold 2: Epoch 4 / 10 · Dice 0.400 · left 0.40, right 0.20"
+
+
+def test_the_curves_grow_with_the_run_in_a_plot_of_slicer(panel, root, folders):
+    import slicer
+
+    run = begin(folders, "3d_fullres", 0, epochs=4)
+    open_task(panel, root, "trainButton")
+    panel.click("trainCurvesButton")
+    job = make_job(root, ("train", NAME, "3d_fullres", "0"), events=[epoch(4)])
+    append_event(run.events, epoch(5))
+    panel.widget.context.job_events.emit(job, [epoch(5)])
+
+    chart = slicer.util.getNodesByClass("vtkMRMLPlotChartNode")[0]
+    table = slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetTable()
+    assert chart.GetTitle() == "3d_fullres, fold 0"
+    assert chart.GetNumberOfPlotSeriesNodes() == 3
+    assert [table.GetValueByName(n, "Dice").ToDouble() for n in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert slicer.util.getNodesByClass("vtkMRMLLayoutNode")[0].GetViewArrangement() in (
+        slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView
+    )  # fmt: skip
+
+
+def test_the_curves_come_back_after_the_scene_was_closed(panel, root, folders, bench):
+    import slicer
+
+    begin(folders, "3d_fullres", 0, epochs=4)
+    open_task(panel, root, "trainButton")
+    panel.click("trainCurvesButton")
+    bench.close_scene()
+
+    panel.click("trainCurvesButton")
+    panel.click("trainCurvesButton")
+
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetNumberOfRows() == 4
+
+
+# The view of a job
+
+
+def test_a_job_shows_its_progress_and_the_time_left(panel, root):
+    open_task(panel, root, "trainButton")
+    now = time.time()
+    events = [Progressed(0, 10, "Predicting", now - 20), Progressed(4, 10, "Predicting", now)]
+
+    panel.widget.sections["train_section"]._job_view.show(
+        make_job(root, ("train", NAME, "2d", "0"), "Training", events)
+    )
+
+    assert panel["trainJobLabel"].text == "Training: Predicting: 4 / 10"
+    assert panel["trainProgressBar"].value == 400
+    assert panel["trainTimeLeftLabel"].text == "30 s left"
+
+
+def test_stop_asks_first_and_can_insist(panel, root):
+    open_task(panel, root, "trainButton")
+    job = make_job(root, ("train", NAME, "2d", "0"), "Training", [epoch(1)])
+    panel.widget.sections["train_section"]._job_view.show(job)
+
+    panel.click("trainStopButton")
+
+    assert job.folder.stop.exists()
+    assert panel["trainStopButton"].text == "Stop now"
+    assert "stopping" in panel["trainJobLabel"].text
+
+
+def test_a_failed_job_says_why(panel, root):
+    open_task(panel, root, "trainButton")
+    job = make_job(root, ("train", NAME, "2d", "0"), "Training", [Failed("No memory left.", time.time())])
+
+    panel.widget.sections["train_section"]._job_view.show(job)
+
+    assert panel["trainJobLabel"].text == "Training: No memory left."
+    assert not panel["trainStopButton"].visible
+
+
+# Results
+
+
+def test_the_comparison_is_shown_with_the_best_one_in_bold(panel, root, folders):
+    for configuration, shift in (("2d", 3), ("3d_fullres", 1)):
+        for fold in range(4):
+            train(folders, configuration, fold, shift)
+    selection = pipeline.best(NAME, root)
+
+    open_task(panel, root, "resultsButton")
+
+    rows = table_texts(panel["candidatesTable"])
+    assert [row[0] for row in rows] == [candidate.title for candidate in selection.candidates]
+    best = rows.index(next(row for row in rows if row[0] == selection.best.title))
+    assert [panel["candidatesTable"].item(n, 0).font().bold() for n in range(len(rows))].index(True) == best
+    assert rows[best][1] == f"{selection.best.dice:.3f}"
+    assert panel["bestLabel"].text.startswith(f"Best: {selection.best.title}.")
+
+
+def test_cases_are_sorted_by_dice_the_worst_first(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    for fold in range(1, 4):
+        train(folders, "3d_fullres", fold, shift=fold)
+    pipeline.best(NAME, root)
+
+    open_task(panel, root, "resultsButton")
+    panel.choose("scoresBox", "3d_fullres, all its folds")
+
+    dice = [float(row[1]) for row in table_texts(panel["scoresTable"])]
+    assert len(dice) == 4
+    assert dice == sorted(dice)
+
+
+def test_a_click_on_a_case_shows_image_reference_and_prediction(panel, root, folders):
+    import slicer
+
+    train(folders, "3d_fullres", 0)
+    open_task(panel, root, "resultsButton")
+    case_id = table_texts(panel["scoresTable"])[0][0]
+
+    panel.choose("scoresTable", 0)
+    panel.choose("scoresTable", 0)
+
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    nodes = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")}
+    assert [volume.GetName() for volume in volumes] == [case_id]  # the second click loads nothing again
+    assert set(nodes) == {f"{case_id} reference", f"{case_id} prediction"}
+    reference = slicer.util.arrayFromSegmentBinaryLabelmap(nodes[f"{case_id} reference"], first_id(nodes), volumes[0])
+    assert np.array_equal(reference > 0, labels_of(folders, case_id) == 1)
+    assert not nodes[f"{case_id} reference"].GetDisplayNode().GetVisibility2DFill()
+    background = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID()
+    assert background == volumes[0].GetID()
+
+
+def first_id(nodes) -> str:
+    return next(iter(nodes.values())).GetSegmentation().GetSegmentIdBySegmentName("left")
+
+
+def labels_of(folders, case_id):
+    return read_image(folders.raw / "labelsTr" / f"{case_id}.nii.gz").array[0]
+
+
+def test_without_a_validation_find_best_says_what_is_missing(panel, root):
+    open_task(panel, root, "resultsButton")
+
+    with pytest.raises(BenchError, match="Train at least one fold first"):
+        panel.click("bestButton")
+
+
+# Apply
+
+
+def load_volume(name: str = "patient", transform=None):
+    import slicer
+
+    volume = slicer.util.addVolumeFromArray(np.zeros(GRID.shape, np.int16), name=name)
+    volume.SetSpacing(1.0, 1.0, 2.0)
+    volume.SetOrigin(5.0, -3.0, 10.0)
+    return volume
+
+
+class Predicting:
+    """Stands for the child process: writes box labels for every image it is given, then the job is over."""
+
+    def __init__(self, context, root: Path) -> None:
+        self.context, self.root, self.words = context, root, ()
+
+    def __call__(self, words, title):
+        self.words = tuple(words)
+        images, labels = (Path(words[words.index(option) + 1]) for option in ("-i", "-o"))
+        for path in sorted(images.glob("*_0000.nii.gz")):
+            grid = read_geometry(path)
+            write_labels(labels / path.name.replace("_0000", ""), np.ones(grid.shape, np.uint8), grid)
+        job = make_job(self.root, self.words, title, [Finished(time.time())])
+        self.context._follow(job)
+        return job
+
+
+@pytest.fixture
+def predicting(panel, root, folders, monkeypatch):
+    (train(folders, "3d_fullres", 0).folder / "checkpoint_final.pth").touch()
+    open_task(panel, root, "applyButton")
+    stand_in = Predicting(panel.widget.context, root)
+    monkeypatch.setattr(panel.widget.context, "start_job", stand_in)
+    return stand_in
+
+
+def test_apply_says_what_it_misses(panel, predicting):
+    panel.choose("applyModelBox", "3d_fullres")
+    with pytest.raises(BenchError, match="Choose a volume for MRI."):
+        panel.click("applyRunButton")
+
+    panel.choose("applyModelBox", "Folder or zip …")
+    with pytest.raises(BenchError, match="Choose a model folder or zip."):
+        panel.click("applyRunButton")
+
+
+def test_apply_makes_a_segmentation_with_the_models_names_and_colours(panel, predicting):
+    import slicer
+
+    volume = load_volume()
+    panel.choose("applyVolume0", volume)
+    panel.click("applyRunButton")
+    panel.widget.context.poll()
+
+    node = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
+    segmentation = node.GetSegmentation()
+    assert [segmentation.GetSegment(i).GetName() for i in segmentation.GetSegmentIDs()] == ["left", "right"]
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetSegmentIDs()[0], volume)
+    assert mask.all() and mask.shape == GRID.shape
+    assert panel["applyStatusLabel"].text == f"In the scene: {node.GetName()}."
+    assert panel["applyShow3DButton"].enabled
+    assert not list(Path(predicting.root, "predictions").rglob("*_0000.nii.gz"))  # the copies are gone
+
+
+def test_options_reach_the_command(panel, predicting):
+    panel.choose("applyVolume0", load_volume())
+    panel["applyAdvancedBox"].collapsed = False
+    panel.set_text("applyFoldsEdit", "0")
+    panel.choose("applyMirroringBox", False)
+    panel.choose("applyDeviceBox", "Processor (slow)")
+
+    panel.click("applyRunButton")
+
+    assert predicting.words[-5:] == ("-f", "0", "--no-mirroring", "--device", "cpu")
+
+
+def test_a_region_restricts_the_prediction_to_its_box(panel, predicting):
+    import slicer
+
+    volume = load_volume()
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    roi.SetCenter(5 + 10, -3 + 8, 10 + 10)
+    roi.SetSize(8.1, 4.1, 8.1)  # voxels 6…14 along x, 6…10 along y, 3…7 along z
+    panel.choose("applyVolume0", volume)
+    panel.choose("applyRoiSelector", roi)
+    panel.click("applyRunButton")
+    panel.widget.context.poll()
+
+    node = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetSegmentIDs()[0], volume)
+    expected = np.zeros(GRID.shape, bool)
+    expected[3:8, 6:11, 6:15] = True
+    assert np.array_equal(mask > 0, expected)
+
+
+def test_all_loaded_volumes_are_segmented_in_one_go(panel, predicting):
+    import slicer
+
+    load_volume("first"), load_volume("second")
+    panel.choose("applyInputBox", "All loaded volumes")
+    panel.click("applyRunButton")
+    panel.widget.context.poll()
+
+    names = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")}
+    assert names == {"first prediction", "second prediction"}
+
+
+def test_a_volume_that_left_the_scene_meanwhile_is_named(panel, predicting):
+    import slicer
+
+    volume = load_volume("gone")
+    panel.choose("applyVolume0", volume)
+    panel.click("applyRunButton")
+    slicer.mrmlScene.RemoveNode(volume)
+    panel.widget.context.poll()
+
+    assert panel["applyStatusLabel"].text.startswith("No longer in the scene: gone; their label maps are in ")
+
+
+def test_a_folder_is_predicted_where_it_is(panel, predicting, tmp_path):
+    os.makedirs(tmp_path / "in")
+    panel.choose("applyInputBox", "A folder of images")
+    with pytest.raises(BenchError, match="Choose a folder of images."):
+        panel.click("applyRunButton")
+    panel.choose("applyInputFolder", tmp_path / "in")
+    panel.choose("applyOutputFolder", tmp_path / "out")
+
+    panel.click("applyRunButton")
+    panel.widget.context.poll()
+
+    assert predicting.words[1:5] == ("-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"))
+    assert panel["applyStatusLabel"].text == f"The label maps are in {tmp_path / 'out'}."
+
+
+def test_the_three_sections_fit_a_narrow_panel(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    open_task(panel, root, "trainButton")
+    for name in ("resultsButton", "applyButton"):
+        panel[name].collapsed = False
+
+    assert panel.overflow_px(400) == 0
+
+
+def test_nothing_of_torch_is_loaded(panel, root, folders):
+    import sys
+
+    open_task(panel, root, "trainButton")
+
+    assert "torch" not in sys.modules
+    assert finished_runs.NAME == NAME
