@@ -23,7 +23,7 @@ from .labels import Label, LabelSet
 from .overlaps import Layer, combined, layers_of
 from .prediction import Prediction
 from .regular_grids import Voxels, labels_on_voxels, onto_first_grid
-from .segment_names import SegmentRow, labels_from_rows, match_segments
+from .segment_names import SegmentRow, labels_from_rows, match_segments, renamed
 
 BINARY, FRACTIONAL, SURFACE = "Binary labelmap", "Fractional labelmap", "Closed surface"
 PREDICTION_ATTRIBUTE = "NNSegment.Prediction"
@@ -54,6 +54,7 @@ def read_case(
         chosen = match_segments(rows, labels or labels_from_rows([rows]), others)
         segments = combined(grid.shape, _layers(segmentation_node, volumes[0], grid, chosen))
         lost = [chosen[row.id] for row in rows if row.id in chosen and not row.is_empty]
+        notes += renamed(rows, chosen)
         notes += tuple(f"The segment {name} lies outside {names[0]}." for name in lost if not segments.has(name))
     for note in notes:
         _log.warning("%s: %s", case_id, note)

@@ -36,9 +36,12 @@ def labels_from_rows(tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[st
     """
     found = LabelSet((Label(BACKGROUND, (0,)),))
     for rows in tables:
-        names = match_segments(rows, found, "skip")
+        names = match_segments(rows, found, "skip", by_terminology=False)
         fresh = [row for row in rows if row.id not in names and _plain(row.name) != BACKGROUND]
-        labels = [Label(row.name.strip(), (n,), row.color, row.terminology) for n, row in enumerate(fresh, 10**6)]
+        for n, row in enumerate(fresh):
+            if _plain(row.name) in [_plain(other.name) for other in fresh[:n]]:
+                raise _two_segments(row.name)
+        labels = [Label(_label_name(row), (0,), row.color, row.terminology) for row in fresh]
         found = _numbered((*found.labels, *labels))
     by_name = {_plain(label.name): label for label in found.labels}
     for name in chosen or ():
@@ -51,7 +54,9 @@ def labels_from_rows(tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[st
     return found
 
 
-def match_segments(rows: Sequence[SegmentRow], labels: LabelSet, others: str = "refuse") -> dict[str, str]:
+def match_segments(
+    rows: Sequence[SegmentRow], labels: LabelSet, others: str = "refuse", by_terminology: bool = True
+) -> dict[str, str]:
     """Segment id → label name, by name (small and capital letters alike), else by terminology.
 
     Segments that are no label are left out with `others="skip"`. Raises TaskError naming them otherwise, and when two
@@ -59,11 +64,11 @@ def match_segments(rows: Sequence[SegmentRow], labels: LabelSet, others: str = "
     """
     candidates = [*segment_labels(labels), *(label for label in labels.labels if label.name == IGNORE)]
     taken: dict[str, str] = {}
-    for find in (_by_name, _by_terminology):
+    for find in (_by_name, _by_terminology) if by_terminology else (_by_name,):
         for row in (row for row in rows if row.id not in taken):
             label = find(row, [c for c in candidates if find is _by_name or c.name not in taken.values()])
             if label and label in taken.values():
-                raise TaskError(f"Two segments are named {label}; rename or join them in the Segment Editor.")
+                raise _two_segments(label)
             if label:
                 taken[row.id] = label
     unknown = [row.name for row in rows if row.id not in taken and _plain(row.name) != BACKGROUND]
@@ -73,6 +78,23 @@ def match_segments(rows: Sequence[SegmentRow], labels: LabelSet, others: str = "
             "Rename the segments, or leave them out."
         )
     return taken
+
+
+def renamed(rows: Sequence[SegmentRow], names: dict[str, str]) -> tuple[str, ...]:
+    """Sentences about segments that were matched by terminology, not by name."""
+    return tuple(
+        f"The segment {row.name} was taken for {names[row.id]} because of its terminology."
+        for row in rows
+        if row.id in names and _plain(row.name) != _plain(names[row.id])
+    )
+
+
+def _label_name(row: SegmentRow) -> str:
+    return IGNORE if _plain(row.name) == IGNORE else " ".join(row.name.split())
+
+
+def _two_segments(name: str) -> TaskError:
+    return TaskError(f"Two segments are named {name}; rename or join them in the Segment Editor.")
 
 
 def _by_name(row: SegmentRow, labels: Sequence[Label]) -> str:

@@ -50,6 +50,52 @@ class Builder:
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         return node
 
+    def surface(self, name: str, centre, radius: float, transform=None, kind: str = "Closed surface"):
+        """A segmentation with a ball, as a surface or as a fractional label map on a 1 mm grid."""
+        import slicer
+        import vtk
+
+        sphere = vtk.vtkSphereSource()
+        sphere.SetCenter(*map(float, centre))
+        sphere.SetRadius(radius)
+        sphere.SetThetaResolution(40)
+        sphere.SetPhiResolution(40)
+        sphere.Update()
+        node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.SetSourceRepresentationToClosedSurface()
+        node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), name, [1, 0, 0], name)
+        if kind != "Closed surface":
+            segmentation = node.GetSegmentation()
+            grid = vtk_matrix(np.eye(4))
+            segmentation.SetConversionParameter(
+                "Reference image geometry",
+                slicer.vtkSegmentationConverter.SerializeImageGeometry(grid, [0, 9, 0, 9, 0, 9]),
+            )
+            segmentation.CreateRepresentation(kind)
+            segmentation.SetSourceRepresentationName(kind)
+            segmentation.RemoveRepresentation("Closed surface")
+        node.SetAndObserveTransformNodeID(transform.GetID() if transform else None)
+        return node
+
+    def label_map(self, array: np.ndarray, matrix, name: str, transform=None):
+        import slicer
+
+        node = self.scene.AddNode(slicer.vtkMRMLLabelMapVolumeNode())
+        node.SetName(name)
+        node.SetAndObserveImageData(oriented(array.astype(np.int16), np.eye(4)))
+        node.SetIJKToRASMatrix(vtk_matrix(matrix))
+        node.CreateDefaultDisplayNodes()
+        node.SetAndObserveTransformNodeID(transform.GetID() if transform else None)
+        return node
+
+    def color_table(self, label_map, entries: dict) -> None:
+        table = self.scene.AddNewNodeByClass("vtkMRMLColorTableNode", "Names")
+        table.SetTypeToUser()
+        table.SetNumberOfColors(max(entries) + 1)
+        for value, (name, color) in entries.items():
+            table.SetColor(value, name, *(part / 255 for part in color), 1.0)
+        label_map.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
+
     def linear(self, matrix, name: str = "Linear"):
         node = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
         node.SetMatrixTransformToParent(vtk_matrix(matrix))
