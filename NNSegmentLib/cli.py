@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,14 @@ STOPPED = 130
 
 class Stop(Exception):
     """Work ended on the user's request; what was done so far is safe."""
+
+
+class Rejected(Exception):
+    """The input was examined and cannot be used; what was found is a result all the same."""
+
+    def __init__(self, sentence: str, code: int, result: dict) -> None:
+        super().__init__(sentence)
+        self.code, self.result = code, result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +55,8 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
         result, text = COMMANDS[args.command](args, terminal)
     except NNSegmentError as error:
         return _fail(args, str(error), error.exit_code)
+    except Rejected as rejected:
+        return _fail(args, str(rejected), rejected.code, rejected.result)
     except (Stop, KeyboardInterrupt) as stop:
         return _fail(args, str(stop) or "Stopped; what was finished is kept.", STOPPED)
     except MemoryError:
@@ -61,20 +72,33 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
 
 
 def _show(args: argparse.Namespace, result: object, text: str) -> None:
-    from .records import to_json
-
     if args.json:
-        value = to_json(result)
-        print(json.dumps(value if isinstance(value, dict) else {"result": value}, indent=1))
+        _print_json(result)
     elif text:
         print(text)
 
 
-def _fail(args: argparse.Namespace, sentence: str, code: int) -> Outcome:
+def _print_json(result: object) -> None:
+    """One object, in JSON's own words: numbers that are none (the Dice of an absent label) become null."""
+    from .records import to_json
+
+    value = _without_nan(to_json(result))
+    print(json.dumps(value if isinstance(value, dict) else {"result": value}, indent=1, allow_nan=False))
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _fail(args: argparse.Namespace, sentence: str, code: int, result: dict | None = None) -> Outcome:
     if args.json:
-        print(json.dumps({"error": sentence, "exit_code": code}))
+        _print_json((result or {}) | {"error": sentence, "exit_code": code})
     print(f"nnsegment: {sentence}", file=sys.stderr)
-    return Outcome(code, sentence=sentence)
+    return Outcome(code, result, sentence=sentence)
 
 
 def _convert(args, terminal):
@@ -96,11 +120,14 @@ def _check(args, terminal):
     from .integrity.table import findings_table, require_no_errors
 
     findings = pipeline.check(args.task, args.workspace, fix=args.fix, workers=args.workers, progress=terminal)
-    if args.json:
-        return {"findings": findings}, ""
-    print(findings_table(findings))
-    require_no_errors(findings)
-    return findings, ""
+    table = findings_table(findings)
+    try:
+        require_no_errors(findings)
+    except NNSegmentError as error:
+        if not args.json:
+            print(table)
+        raise Rejected(str(error), error.exit_code, {"findings": findings}) from error
+    return {"findings": findings}, table
 
 
 def _fingerprint(args, terminal):

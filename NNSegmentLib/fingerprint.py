@@ -187,7 +187,7 @@ def _require_usable(case: Case, image: Image, labels: LabelMap, n_channels: int)
     if low < 0 or high > MAX_LABEL:
         raise ImageError(
             f"Case {case.id} has labels from {low} to {high}; they should be 0 (background) to {MAX_LABEL}, "
-            "renumber them ('nnsegment check --fix' does it)."
+            "renumber them or export the file again."
         )
 
 

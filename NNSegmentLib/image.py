@@ -273,7 +273,9 @@ def _write_volume(volume, path: Path, compress: bool) -> None:
 def _existing(path: Path | str) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise ImageError(f"Expected the image file {path}, found nothing there.")
+        raise ImageError(
+            f"Expected the image file {path}, found nothing there; correct the path or put the file there."
+        )
     return path
 
 

@@ -83,12 +83,15 @@ def check(
     workers: int = 2,
     progress: Progress = silent,
 ) -> list[Finding]:
-    """Everything wrong with a task's files; with `fix`, mend what can be mended first (originals are kept)."""
+    """Everything wrong with a task's files; with `fix`, mend what can be mended first (originals are kept).
+
+    What was mended comes first, marked so.
+    """
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     fixed = fix_task(task, workers=workers, progress=progress) if fix else []
     left = check_task(load_task(task.folder), workers=workers, progress=progress)
     write_json(folders.findings, {"findings": left})
-    return fixed + left
+    return [replace(finding, mended=True) for finding in fixed] + left
 
 
 def extract_fingerprint(

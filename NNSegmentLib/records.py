@@ -61,11 +61,17 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
-        raise error(f"Expected the file {path}, found nothing there.") from missing
+        raise error(
+            f"Expected the file {path}, found nothing there; correct the path or put the file there."
+        ) from missing
     except (OSError, UnicodeDecodeError) as unreadable:
-        raise error(f"{path} cannot be read ({unreadable}).") from unreadable
+        raise error(
+            f"{path} cannot be read ({unreadable}); check its permissions or replace it by a copy."
+        ) from unreadable
     except json.JSONDecodeError as damaged:
-        raise error(f"{path} is not valid JSON (line {damaged.lineno}: {damaged.msg}).") from damaged
+        raise error(
+            f"{path} is not valid JSON (line {damaged.lineno}: {damaged.msg}); mend it or replace it by a copy."
+        ) from damaged
 
 
 def to_json(record: Any) -> Any:

@@ -109,7 +109,12 @@ def _image_facts(path: Path) -> _ImageFacts:
 
 def _unreadable(case: Case, path: Path, error: ImageError) -> Finding:
     return Finding(
-        ERROR, case.id, "readable files", f"a readable image {path.name}", str(error), "replace the file or the case"
+        ERROR,
+        case.id,
+        "readable files",
+        f"a readable image {path.name}",
+        str(error).rstrip("."),
+        "replace the file or the case",
     )
 
 

@@ -27,3 +27,5 @@ class Finding:
     """What to do about it."""
     fixable: bool = False
     """Whether `check --fix` can mend it."""
+    mended: bool = False
+    """Whether it was mended and is no more."""

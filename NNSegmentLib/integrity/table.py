@@ -15,16 +15,16 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """The findings grouped by check, worst first; a check that fails for many cases names the first ten."""
     if not findings:
         return "Nothing wrong was found."
-    groups: dict[tuple[int, str], list[Finding]] = {}
+    groups: dict[tuple[bool, int, str], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((_ORDER.index(finding.severity), finding.check), []).append(finding)
+        groups.setdefault((finding.mended, _ORDER.index(finding.severity), finding.check), []).append(finding)
     blocks = [_block(group) for _, group in sorted(groups.items())]
     return "\n".join([*blocks, _closing(findings)])
 
 
 def require_no_errors(findings: Sequence[Finding]) -> None:
-    """Raises TaskError naming the first error when there is one."""
-    errors = [finding for finding in findings if finding.severity == ERROR]
+    """Raises TaskError naming the first error when there is one that was not mended."""
+    errors = [finding for finding in findings if finding.severity == ERROR and not finding.mended]
     if errors:
         first = errors[0]
         place = f" in case {first.case}" if first.case else ""
@@ -35,14 +35,19 @@ def require_no_errors(findings: Sequence[Finding]) -> None:
 
 
 def _block(group: Sequence[Finding]) -> str:
-    head = f"{group[0].severity.upper()}  {group[0].check} ({len(group)})"
+    first = group[0]
+    head = f"{'MENDED' if first.mended else first.severity.upper()}  {first.check} ({len(group)})"
     lines = [f"  {f.case or 'task'}: expected {f.expected}, found {f.found}" for f in group[:_SHOWN_PER_CHECK]]
     more = [f"  … and {len(group) - _SHOWN_PER_CHECK} more"] if len(group) > _SHOWN_PER_CHECK else []
-    return "\n".join([head, *lines, *more, f"  → {group[0].advice}"])
+    return "\n".join([head, *lines, *more, *([] if first.mended else [f"  → {first.advice}"])])
 
 
 def _closing(findings: Sequence[Finding]) -> str:
-    counts = [sum(f.severity == severity for f in findings) for severity in _ORDER]
-    fixable = sum(f.fixable for f in findings if f.severity != INFO)
+    left = [f for f in findings if not f.mended]
+    counts = [sum(f.severity == severity for f in left) for severity in _ORDER]
+    words = [f"{n} {word}{'s' * (n != 1)}" for n, word in zip(counts, ("error", "warning", "remark"), strict=True)]
+    if len(left) < len(findings):
+        words.append(f"{len(findings) - len(left)} mended")
+    fixable = sum(f.fixable for f in left if f.severity != INFO)
     hint = f"; {fixable} can be mended with 'nnsegment check --fix'" if fixable else ""
-    return f"{counts[0]} errors, {counts[1]} warnings, {counts[2]} remarks{hint}."
+    return f"{', '.join(words)}{hint}."

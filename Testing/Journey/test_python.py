@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import NNSegmentLib as nns
 from NNSegmentLib.budget import default_settings
+from NNSegmentLib.cli import main
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.training_setup import training_request
 
@@ -26,3 +30,37 @@ def test_without_settings_a_run_gets_those_that_fit_its_plan(workspace):
 
     assert request.settings == default_settings(request.plan)
     assert request.settings.time_s is None
+
+
+def test_mended_findings_are_no_errors_any_more(tmp_path, capsys):
+    task = nns.convert(make_sample_task(tmp_path / "source", n_cases=2, n_test=0), tmp_path, id=8, name="Moved")
+    labels = nns.read_labels(task.cases[0].labels)
+    nns.write_labels(task.cases[0].labels, np.pad(labels.array, ((0, 1), (0, 0), (0, 0))), larger(labels.geometry))
+    at = ("--workspace", str(tmp_path), "--json")
+
+    assert main(["check", "8", *at]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert main(["check", "8", "--fix", *at]) == 0
+    mended = json.loads(capsys.readouterr().out)
+
+    assert [(f["severity"], f["mended"]) for f in found["findings"]] == [("error", False)]
+    assert found["exit_code"] == 2
+    assert [(f["check"], f["mended"]) for f in mended["findings"]] == [("label grid", True)]
+
+
+def larger(geometry: nns.Geometry) -> nns.Geometry:
+    """The same grid with one more slice."""
+    z, y, x = geometry.shape
+    return replace(geometry, shape=(z + 1, y, x))
+
+
+def test_json_holds_null_where_a_number_is_none(tmp_path, capsys):
+    geometry = nns.Geometry((4, 4, 4))
+    for folder in ("references", "predictions"):
+        nns.write_labels(tmp_path / folder / "a.nii.gz", np.zeros((4, 4, 4), np.uint8), geometry)
+
+    assert main(["evaluate", str(tmp_path / "references"), str(tmp_path / "predictions"), "-l", "1", "--json"]) == 0
+
+    out = capsys.readouterr().out
+    assert "null" in out
+    assert json.loads(out, parse_constant=pytest.fail)

@@ -271,7 +271,7 @@ def test_findings_can_be_written_as_json(tmp_path):
     finding = only_finding(nnunet_v2(tmp_path / "Dataset003_B", n_cases=1))
 
     assert set(json.loads(json.dumps(vars(finding)))) == {
-        "severity", "case", "check", "expected", "found", "advice", "fixable"
+        "severity", "case", "check", "expected", "found", "advice", "fixable", "mended"
     }  # fmt: skip
 
 
