@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -24,12 +23,11 @@ def effects():
         pytest.skip(reason)
     harness.start()
     import effect_stand_in
+    from bench.modules import load_scripted_module
 
     effect_stand_in.install()
-    sys.path.insert(0, str(ROOT / "NNSegment"))
-    harness.open_module(EFFECT_MODULE.parents[1] / "NNSegment.py").close()
-    yield effect_stand_in
-    sys.path.remove(str(ROOT / "NNSegment"))
+    load_scripted_module(ROOT / "NNSegment" / "NNSegment.py")
+    return effect_stand_in
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +175,29 @@ def test_without_a_model_apply_says_where_to_train_one(effect, tmp_path):
 
     assert not effect.self().apply_button.enabled
     assert "train one in the module NNSegment" in effect.self().apply_button.toolTip
+
+
+def test_without_torch_apply_says_who_installs_it(effect, monkeypatch):
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies, "torch_is_missing", lambda: True)
+    edit(effect)
+
+    effect.activate()
+
+    assert effect.self().apply_button.toolTip == "PyTorch is not installed: the module NNSegment installs it."
+
+
+def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(effects):
+    load_effect_module()
+    python = effects.registered[-1].self().clone().self()
+
+    python.updateGUIFromMRML()
+    python.setupOptionsFrame()
+    python.sourceVolumeNodeChanged()
+    python.cleanup()
+
+    assert python.context is not None
 
 
 def test_the_choices_are_kept_in_the_scene(effect):

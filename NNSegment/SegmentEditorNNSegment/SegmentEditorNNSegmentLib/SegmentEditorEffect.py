@@ -95,6 +95,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def updateGUIFromMRML(self):
         from NNSegmentUI.widgets import choose_value, set_enabled
 
+        if self.context is None or self.scriptedEffect.parameterSetNode() is None:
+            return  # the editor may call before the options are made, and when the scene closes
         blocked = self.model_box.blockSignals(True)
         choose_value(self.model_box, self.scriptedEffect.parameter("Model"))
         self.model_box.blockSignals(blocked)
@@ -232,8 +234,12 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def _reason_against(self) -> str:
         """Why Apply cannot be clicked, or nothing."""
+        from NNSegmentUI.dependencies import torch_is_missing
+
         if self.job is not None:
             return _("The model is at work.")
+        if torch_is_missing():
+            return _("PyTorch is not installed: the module NNSegment installs it.")
         if not self.model_box.count:
             return _("There is no trained model in the workspace yet: train one in the module NNSegment.")
         if self._volume() is None or self._segmentation() is None:
