@@ -14,7 +14,7 @@ from . import files, mrml_widgets, segment_widgets  # noqa: F401  (each defines 
 from .ctk_widgets import CtkModule
 from .lookalikes import define, lookalike
 from .modules import register_built_in
-from .mrml import Mrml, start_mrml
+from .mrml import Mrml, map_views, start_mrml
 from .pythonqt import make_qt_module
 from .ui_loader import UiLoader
 
@@ -89,6 +89,7 @@ class qSlicerApplication:
         return self._bench.managers["files"]
 
     def layoutManager(self):
+        map_views(self._bench.mrml)
         return self._bench.managers["layout"]
 
     def mainWindow(self):

@@ -95,6 +95,52 @@ def close_scene() -> None:
     check_slots()
 
 
+def _layout_manager():
+    import slicer
+
+    process_events()
+    return slicer.app.layoutManager()
+
+
+def slice_view_pixels(name: str = "Red", size: tuple[int, int] = (400, 400)):
+    """What a slice view shows, (height, width, 3) uint8."""
+    from .layout import slice_pixels
+
+    return slice_pixels(_layout_manager(), name, size)
+
+
+def three_d_pixels(size: tuple[int, int] = (400, 400)):
+    """What the 3D view shows, (height, width, 3) uint8."""
+    from .layout import three_d_pixels as pixels
+
+    return pixels(_layout_manager(), size)
+
+
+def plot_pixels(size: tuple[int, int] = (400, 300)):
+    """What the plot view of the layout shows, (height, width, 3) uint8."""
+    from .layout import plot_pixels as pixels
+
+    return pixels(_layout_manager(), size)
+
+
+def slice_view_png(path: str | Path, name: str = "Red", size: tuple[int, int] = (400, 400)) -> Path:
+    from .rendering import save_png
+
+    return save_png(slice_view_pixels(name, size), path)
+
+
+def three_d_png(path: str | Path, size: tuple[int, int] = (400, 400)) -> Path:
+    from .rendering import save_png
+
+    return save_png(three_d_pixels(size), path)
+
+
+def plot_png(path: str | Path, size: tuple[int, int] = (400, 300)) -> Path:
+    from .rendering import save_png
+
+    return save_png(plot_pixels(size), path)
+
+
 def set_theme(dark: bool) -> None:
     """Slicer's two styles, as palettes of Qt's Fusion style."""
     import slicer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .rendering import prefer_egl
+
 LOGICS = {
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
     "Volumes": "vtkSlicerVolumesLogic",
@@ -29,11 +31,13 @@ class Mrml:
     logics: dict[str, object] = field(default_factory=dict)
     slice_logics: dict[str, object] = field(default_factory=dict)
     view_logics: list[object] = field(default_factory=list)
+    layout_logic: object = None
     observers: list[object] = field(default_factory=list)
 
 
 def start_mrml() -> Mrml:
     """A scene in which segments, colours and slices work as in the application; the order of the steps matters."""
+    prefer_egl()
     import slicer
     import vtk
 
@@ -91,6 +95,27 @@ def _add_views(slicer, mrml: Mrml) -> None:
     mrml.application_logic.GetViewLogics().AddItem(view)
     view.AddViewNode("1")
     mrml.view_logics.append(view)
+    mrml.layout_logic = slicer.vtkMRMLLayoutLogic()
+    mrml.layout_logic.SetMRMLApplicationLogic(mrml.application_logic)
+    mrml.layout_logic.SetMRMLScene(mrml.scene)
+    mrml.layout_logic.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    map_views(mrml)
+
+
+def items(collection) -> list:
+    return [collection.GetItemAsObject(i) for i in range(collection.GetNumberOfItems())]
+
+
+def view_nodes(mrml: Mrml) -> list:
+    """The view nodes of the present layout."""
+    return items(mrml.layout_logic.GetViewNodes())
+
+
+def map_views(mrml: Mrml) -> None:
+    """Mark which views the layout shows, as the application does; closing the scene takes the marks away."""
+    shown = {node.GetID() for node in view_nodes(mrml)}
+    for node in items(mrml.scene.GetNodesByClass("vtkMRMLAbstractViewNode")):
+        node.SetMappedInLayout(node.GetID() in shown)
 
 
 def _keep_subject_hierarchy(slicer, vtk, mrml: Mrml) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bench.harness import BenchError
 
-SAMPLE = Path(__file__).resolve().parents[1] / "bench" / "sample" / "BenchSample.py"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "BenchSample.py"
 
 
 @pytest.fixture
