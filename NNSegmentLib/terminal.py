@@ -29,12 +29,12 @@ class Terminal:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._bar = None
-        self._total, self._done = -1, 0
+        self._total, self._done, self._first = -1, 0, 0
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if total != self._total or done < self._done:
-            self._begin(total)
+            self._begin(done, total)
         self._done = done
         if time.monotonic() - self._started < QUIET_S and self._bar is None:
             return
@@ -60,10 +60,11 @@ class Terminal:
             self._bar.close()
             self._bar = None
 
-    def _begin(self, total: int) -> None:
-        """New work; a text that changes while the total stays tells more about the same work."""
+    def _begin(self, done: int, total: int) -> None:
+        """New work, or work taken up again; a text that changes while the total stays tells more about the same."""
         self.close()
-        self._total, self._started, self._last_line = total, time.monotonic(), time.monotonic()
+        self._total, self._first = total, done
+        self._started, self._last_line = total, time.monotonic(), time.monotonic()
 
     def _draw(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
@@ -78,7 +79,8 @@ class Terminal:
 
     def _line(self, done: int, total: int, what: str) -> None:
         passed = time.monotonic() - self._started
-        left = f", about {duration(passed / done * (total - done))} left" if 0 < done < total else ""
+        new = done - self._first
+        left = f", about {duration(passed / new * (total - done))} left" if 0 < new and done < total else ""
         self._stream.write(f"{what}: {done} of {total}{left}\n")
         self._stream.flush()
         self._last_line = time.monotonic()

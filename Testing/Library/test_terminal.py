@@ -84,3 +84,16 @@ def test_a_changing_text_tells_more_about_the_same_work(monkeypatch):
         "epoch 1, loss 0.8: 2 of 10, about 48 s left",
         "epoch 1, loss 0.6: 4 of 10, about 36 s left",
     ]
+
+
+def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    shown(800, 1000, "Training")
+    now[0] = 60.0
+    shown(802, 1000, "Training")
+
+    assert stream.getvalue() == "Training: 802 of 1000, about 1 h 39 min left\n"
