@@ -64,7 +64,7 @@ class Terminal:
         """New work, or work taken up again; a text that changes while the total stays tells more about the same."""
         self.close()
         self._total, self._first = total, done
-        self._started, self._last_line = total, time.monotonic(), time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def _draw(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
@@ -80,7 +80,7 @@ class Terminal:
     def _line(self, done: int, total: int, what: str) -> None:
         passed = time.monotonic() - self._started
         new = done - self._first
-        left = f", about {duration(passed / new * (total - done))} left" if 0 < new and done < total else ""
+        left = f", about {duration(passed / new * (total - done))} left" if new > 0 and done < total else ""
         self._stream.write(f"{what}: {done} of {total}{left}\n")
         self._stream.flush()
         self._last_line = time.monotonic()
