@@ -59,6 +59,14 @@ class NNSegment(ScriptedLoadableModule):
             "Follows the method of Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical "
             "image segmentation. Nature Methods 18, 203-211 (2021)."
         )
+        slicer.app.connect("startupCompleted()", register_sample_data)
+
+
+def register_sample_data():
+    """Offer the phantoms in the module Sample Data."""
+    from NNSegmentUI import sample_data
+
+    sample_data.register_sample_data()
 
 
 class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -67,12 +75,13 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = self.context = self.head = self.timer = None
+        self.logic = self.context = self.head = self.parameters = self.timer = None
         self.sections = {}
 
     def setup(self):
         from NNSegmentUI.context import PanelContext
         from NNSegmentUI.head import PanelHead
+        from NNSegmentUI.parameters import SceneParameters
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/NNSegment.ui"))
@@ -84,6 +93,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.head = PanelHead(self.ui, self.context, self.resourcePath)
         self._make_sections()
         self.head.open_last_workspace()
+        self.parameters = SceneParameters(self.logic, self.context)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MS)
         self.timer.connect("timeout()", self.context.poll)
@@ -98,6 +108,8 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if hasattr(section, "cleanup"):
                 section.cleanup()
         self.sections.clear()
+        if self.parameters is not None:
+            self.parameters.cleanup()
 
     def enter(self):
         """What happened meanwhile is looked up at once, not a second later."""
@@ -120,7 +132,89 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class NNSegmentLogic(ScriptedLoadableModuleLogic):
-    """The module from the Python console."""
+    """The module from the Python console.
+
+        logic = slicer.util.getModuleLogic("NNSegment")
+        logic.set_workspace("~/NNSegment")
+        task = logic.create_task("Liver", [(volume1, segmentation1), (volume2, segmentation2)], channels=["CT"])
+        logic.wait(logic.plan(task))
+        logic.wait(logic.train(task, "3d_fullres", fold=0, time="1h"))
+        segmentation = logic.predict(volume3, task=task)
+
+    A task may be given as the record that `create_task` returns, as a number, or as a name. What takes long is a job
+    (`NNSegmentLib.jobs.Job`), a process that goes on when Slicer is closed.
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self._console = None
+
+    def getParameterNode(self):
+        """The scene's `NNSegmentParameterNode`."""
+        from NNSegmentUI.parameters import NNSegmentParameterNode
+
+        return NNSegmentParameterNode(super().getParameterNode())
+
+    @property
+    def console(self):
+        """What does the work; made when it is first needed."""
+        if self._console is None:
+            from NNSegmentUI.console import Console
+
+            self._console = Console()
+        return self._console
+
+    def set_workspace(self, folder):
+        """Use this folder for tasks, models and jobs; until then it is the one that the panel used last."""
+        self.console.set_workspace(folder)
+
+    def create_task(self, name, pairs=None, channels=("MR",), segments=None):
+        """Write a new task and return it.
+
+        `pairs` are (volume node, segmentation node), with a tuple of volume nodes where there are several channels;
+        None takes every pair of the scene. A channel named CT keeps Hounsfield units. `segments` names those that
+        count, in the order of their label values. Raises TaskError and ImageError with a sentence for the user.
+        """
+        return self.console.create_task(name, pairs, channels, segments)
+
+    def check(self, task, fix=False):
+        """Start looking for everything wrong with the task's files; returns the job."""
+        return self.console.start("check", task, *(["--fix"] if fix else []))
+
+    def plan(self, task, preset="default", gpu_memory_gb=None):
+        """Start measuring the data, planning configurations and preparing the cases; returns the job."""
+        memory = [] if gpu_memory_gb is None else ["--gpu-memory", gpu_memory_gb]
+        return self.console.start("plan", task, "--preset", preset, *memory)
+
+    def train(self, task, configuration="3d_fullres", fold="folds", time=None, epochs=None, device=None, resume=False):
+        """Start training one fold, 'all' cases, or all 'folds' in turn; returns the job.
+
+        `time` ("30m", "2h") or `epochs` sets the length; otherwise it is that of nnU-Net.
+        """
+        options = {"--time": time, "--epochs": epochs, "--device": device}
+        words = [word for option, value in options.items() if value is not None for word in (option, value)]
+        return self.console.start("train", task, configuration, fold, *words, *(["--resume"] if resume else []))
+
+    def best(self, task):
+        """Start comparing what was trained, so that predictions use the best of it; returns the job."""
+        return self.console.start("best", task)
+
+    def wait(self, job, timeout_s=float("inf")):
+        """Wait for a job while Slicer stays alive; returns its result, as the command gives it with --json.
+
+        Raises RunError with the reason when it failed, was stopped, or is not done in time.
+        """
+        return self.console.wait(job, timeout_s)
+
+    def predict(
+        self, volumes, task=None, model=None, configuration=None, segmentation=None, device=None, show_3d=False
+    ):
+        """Segment a volume node (a tuple of them for several channels) and return the segmentation node.
+
+        With a `task`, its best configuration is used unless one is named; `model` is any folder or zip of nnU-Net v2.
+        Segments go into the given segmentation node, or a new one. Raises ModelError, ImageError, RunError.
+        """
+        return self.console.predict(volumes, task, model, configuration, segmentation, device, show_3d)
 
 
 class NNSegmentTest(ScriptedLoadableModuleTest):

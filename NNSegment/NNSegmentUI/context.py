@@ -15,10 +15,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import slicer
 from slicer.i18n import tr as _
 
 INFO, SUCCESS, WARNING, ERROR = "info", "success", "warning", "error"
 """Severities of a message."""
+
+
+WORKSPACE_KEY, TASK_KEY = "NNSegment/Workspace", "NNSegment/Task"
+"""Where the application's settings keep what was open last."""
+
+
+def saved_workspace() -> str:
+    """The workspace of last time, else ~/NNSegment."""
+    from NNSegmentLib.folders import DEFAULT_WORKSPACE
+
+    return slicer.app.userSettings().value(WORKSPACE_KEY) or str(DEFAULT_WORKSPACE.expanduser())
 
 
 class Signal:

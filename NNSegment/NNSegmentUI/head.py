@@ -9,9 +9,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .context import ERROR, INFO, SUCCESS, WARNING, PanelContext
+from .context import ERROR, INFO, SUCCESS, TASK_KEY, WARNING, WORKSPACE_KEY, PanelContext, saved_workspace
 
-WORKSPACE_KEY, TASK_KEY = "NNSegment/Workspace", "NNSegment/Task"
 OWN_SECTIONS = ("train", "validate", "predict", "best")
 """Commands that have a place of their own further down in the panel."""
 _ICONS = {
@@ -35,7 +34,7 @@ class PanelHead:
         for frame in (ui.statusFrame, ui.workFrame):
             frame.hide()
         context.message.connect(self.show_message)
-        context.workspace_changed.connect(self.refresh_tasks)
+        context.workspace_changed.connect(self._show_workspace)
         context.task_changed.connect(self.refresh_tasks)
         context.jobs_changed.connect(self.refresh_work)
         context.job_events.connect(self._show_progress)
@@ -44,15 +43,17 @@ class PanelHead:
         ui.workStopButton.connect("clicked()", self._stop_work)
 
     def open_last_workspace(self) -> None:
-        """The workspace of last time with its task, else nnU-Net's own folders, else ~/NNSegment."""
-        from NNSegmentLib.folders import DEFAULT_WORKSPACE
-
-        settings = slicer.app.userSettings()
-        last = settings.value(WORKSPACE_KEY) or str(DEFAULT_WORKSPACE.expanduser())
-        task = settings.value(TASK_KEY)
-        self._ui.workspaceEdit.currentPath = last
+        """The workspace of last time with its task, else ~/NNSegment."""
+        task = slicer.app.userSettings().value(TASK_KEY)
+        self._ui.workspaceEdit.currentPath = saved_workspace()
         if task and self._context.workspace and task in self._context.workspace.task_names():
             self._context.open_task(task)
+
+    def _show_workspace(self) -> None:
+        path = str(self._context.workspace_path)
+        if str(Path(self._ui.workspaceEdit.currentPath).expanduser().absolute()) != path:
+            self._ui.workspaceEdit.currentPath = path
+        self.refresh_tasks()
 
     def show_message(self, text: str, severity: str) -> None:
         """A sentence with its sign; an empty one hides the line."""
@@ -114,8 +115,9 @@ class PanelHead:
 
     def _open_workspace(self, path: str) -> None:
         """While a path is typed it names no folder yet; only its last part may still be missing."""
-        if path.strip() and Path(path).expanduser().parent.is_dir():
-            self._context.open_workspace(path.strip())
+        place = Path(path.strip()).expanduser().absolute()
+        if path.strip() and place.parent.is_dir() and place != self._context.workspace_path:
+            self._context.open_workspace(place)
 
     def _open_task(self, index: int) -> None:
         if not self._filling:

@@ -12,6 +12,7 @@ from .context import PanelContext
 from .fingerprint_picture import draw_fingerprint
 from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text
 
+COMMON_REASONS = ("spacing", "normalization", "transpose", "mask")
 LEAST_WIDTH = 300
 """Pixels of a picture while the section has never been shown."""
 
@@ -22,8 +23,8 @@ def presets() -> tuple[tuple[str, str], ...]:
         ("default", _("Standard U-Net (8 GB)")),
         ("resenc-m", _("Residual U-Net, medium (9 GB)")),
         ("resenc-l", _("Residual U-Net, large (24 GB)")),
-        ("resenc-xl", _("Residual U-Net, very large (40 GB)")),
-        ("small", _("Small U-Net (2 GB, or no graphics card)")),
+        ("resenc-xl", _("Residual U-Net, huge (40 GB)")),
+        ("small", _("Small U-Net (2 GB or processor)")),
     )
 
 
@@ -51,7 +52,7 @@ class PlanSection:
         """Show the plan of the open task; nothing is read while the section is closed."""
         self._plan = None if self._button.collapsed else self._context.plan()
         ui = self._ui
-        for widget in (ui.configurationsTable, ui.reasonsLabel, ui.diagramButton):
+        for widget in (ui.configurationsTable, ui.reasonsLabel, ui.commonReasonsButton, ui.diagramButton):
             widget.setVisible(self._plan is not None)
         self._show_fingerprint()
         if self._plan is not None:
@@ -104,11 +105,11 @@ class PlanSection:
             label.setPixmap(draw_fingerprint(found, names, self._width(), label))
 
     def _fingerprint(self):
+        if self._button.collapsed or self._context.task is None or not self._context.folders.fingerprint.is_file():
+            return None
         from NNSegmentLib.errors import NNSegmentError
         from NNSegmentLib.fingerprint import load_fingerprint
 
-        if self._button.collapsed or self._context.task is None or not self._context.folders.fingerprint.is_file():
-            return None
         try:
             return load_fingerprint(self._context.folders.fingerprint)
         except NNSegmentError as error:
@@ -137,7 +138,8 @@ class PlanSection:
 
     def _show_configuration(self) -> None:
         if self._plan is not None and self._names:
-            show_text(self._ui.reasonsLabel, _reasons(self._plan, self._chosen_name()))
+            show_text(self._ui.reasonsLabel, _reasons_of(self._plan, self._chosen_name()))
+            show_text(self._ui.commonReasonsLabel, _common_reasons(self._plan))
         self._show_diagram()
         self._refresh_buttons()
 
@@ -206,9 +208,16 @@ def _cells(name: str, configuration, plan) -> tuple[str, ...]:
     )
 
 
-def _reasons(plan, name: str) -> str:
-    """Sentences about one configuration, then those about the whole plan."""
+def _reasons_of(plan, name: str) -> str:
+    """Sentences about one configuration."""
     own = [text for key, text in plan.reasons.items() if key == name or key.startswith(name + ".")]
-    common = [plan.reasons[key] for key in ("spacing", "normalization", "transpose", "mask") if key in plan.reasons]
-    paragraphs = "".join(f'<p style="margin: 3px 0">{escape(text)}</p>' for text in (*own, *common))
-    return f"<b>{escape(name)}</b>{paragraphs}"
+    return f"<b>{escape(name)}</b>{_paragraphs(own)}" if own else ""
+
+
+def _common_reasons(plan) -> str:
+    """Sentences about what all configurations share."""
+    return _paragraphs([plan.reasons[key] for key in COMMON_REASONS if key in plan.reasons])
+
+
+def _paragraphs(sentences) -> str:
+    return "".join(f'<p style="margin: 3px 0">{escape(text)}</p>' for text in sentences)

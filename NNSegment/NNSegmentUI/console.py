@@ -1,0 +1,89 @@
+"""What the module's logic does for the Python console: jobs for the long verbs, nodes in and nodes out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import slicer
+
+from .context import saved_workspace
+
+_POLL_S = 0.05
+
+
+class Console:
+    """A workspace, and the verbs on it."""
+
+    def __init__(self) -> None:
+        self.set_workspace(saved_workspace())
+
+    def set_workspace(self, folder: Path | str) -> None:
+        """Use this folder, which need not exist yet."""
+        from NNSegmentLib.folders import Workspace
+
+        self.folder = Path(folder).expanduser().absolute()
+        self.workspace = Workspace.at(self.folder)
+
+    def create_task(self, name: str, pairs, channels, segments):
+        """A new task from pairs of nodes; raises TaskError, ImageError, StorageError."""
+        from NNSegmentLib.scene_tasks import create_task_from_nodes, find_pairs
+
+        pairs = find_pairs(slicer.mrmlScene) if pairs is None else pairs
+        return create_task_from_nodes(self.workspace, name, tuple(channels), pairs, segments=segments)
+
+    def start(self, verb: str, task, *words):
+        """Start a verb on a task as a job; raises what `jobs.start` raises."""
+        return self._start([verb, "--workspace", self.folder, _reference(task), *words])
+
+    def wait(self, job, timeout_s: float):
+        """The job's result, with events processed meanwhile; raises RunError."""
+        from NNSegmentLib.errors import RunError
+
+        end = time.monotonic() + timeout_s
+        while job.is_running():
+            if time.monotonic() > end:
+                raise RunError(f"{job.request.title} still runs after {timeout_s:g} s; wait longer, or stop the job.")
+            slicer.app.processEvents()
+            time.sleep(_POLL_S)
+        return job.result()
+
+    def predict(self, volumes, task, model, configuration, segmentation, device, show_3d: bool):
+        """A segmentation node of a volume; raises ModelError, ImageError, RunError, StorageError."""
+        from NNSegmentLib.application import new_application_folder
+        from NNSegmentLib.model_card import read_card
+
+        from .scene_application import show_results, write_volumes
+
+        volumes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
+        source = self._model_folder(task, model)
+        folder = new_application_folder(self.folder)
+        write_volumes(folder, [volumes], read_card(source, configuration), segmentation=segmentation)
+        which = ["-t", _reference(task)] if model is None else ["-m", source]
+        words = ["predict", "--workspace", self.folder, "-i", folder.images, "-o", folder.labels, *which]
+        words += [] if configuration is None else ["-c", configuration]
+        words += [] if device is None else ["--device", device]
+        self.wait(self._start(words), float("inf"))
+        nodes, _lost = show_results(folder, show_3d)
+        folder.forget_images()
+        return nodes[0]
+
+    def _start(self, words):
+        from NNSegmentLib import jobs
+
+        return jobs.start([str(word) for word in words], self.workspace.jobs)
+
+    def _model_folder(self, task, model) -> Path:
+        """Where the model is; raises SettingsError when neither task nor model is named, TaskError."""
+        from NNSegmentLib.errors import SettingsError
+        from NNSegmentLib.lookup import folders_of
+
+        if model is not None:
+            return Path(model).expanduser()
+        if task is None:
+            raise SettingsError("Predicting needs a task or a model, found neither; name one of them.")
+        return folders_of(_reference(task), self.workspace).results
+
+
+def _reference(task) -> str:
+    return str(getattr(task, "name", task))
