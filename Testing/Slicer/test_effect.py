@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +91,12 @@ def effect(effects, workspace):
 
 
 def load_effect_module() -> None:
-    """As at Slicer's start: the module is loaded, then the application says that it has started."""
-    import slicer
+    """As at Slicer's start: the module is loaded, then it hears that the application has started."""
     from bench.modules import load_scripted_module
 
     module = load_scripted_module(EFFECT_MODULE)
     assert module.hidden
-    slicer.app.startupCompleted.emit()
+    sys.modules[EFFECT_MODULE.stem].register_effect()
 
 
 def edit(effect, angle_degrees: float = 20.0):
@@ -136,6 +137,22 @@ def segment_voxels(segmentation, name: str, volume) -> np.ndarray:
 
     segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
+
+
+def test_the_effect_is_registered_when_the_application_has_started(effects, monkeypatch):
+    import slicer
+    from bench.modules import load_scripted_module
+
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **_: None)  # the other module's part
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    effects.registered.clear()
+    load_scripted_module(EFFECT_MODULE)
+    assert not effects.registered
+
+    slicer.app.startupCompleted.emit()
+    harness.check_slots()
+
+    assert effects.registered
 
 
 def test_the_hidden_module_registers_one_effect_with_an_icon(effects):

@@ -53,6 +53,18 @@ def test_two_samples_with_pictures_are_registered(sample_data, registered):
     assert all(Path(picture).is_file() for *_, picture in registered)
 
 
+def test_the_module_registers_them_when_the_application_has_started(sample_data, registered):
+    import slicer
+    from bench.modules import load_scripted_module
+
+    load_scripted_module(PANEL / "NNSegment.py")
+    assert registered == []
+
+    slicer.app.startupCompleted.emit()
+
+    assert {name for _, name, *_ in registered} == {sample_data.TEN_HEADS, sample_data.ELEVENTH_HEAD}
+
+
 def test_ten_heads_are_ten_pairs_that_a_task_can_be_made_of(sample_data, monkeypatch):
     import slicer
 
