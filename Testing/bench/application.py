@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PySide6 import QtCore
 
-from . import files, mrml_widgets, segment_widgets  # noqa: F401  (each defines look-alikes)
+from . import editor, files, mrml_widgets, segment_widgets  # noqa: F401  (each defines look-alikes)
 from .ctk_widgets import CtkModule
+from .effects import install_effects
 from .lookalikes import define, lookalike
 from .modules import register_built_in
 from .mrml import Mrml, map_views, start_mrml
@@ -152,6 +153,7 @@ def start_application() -> Mrml:
     keep_settings_apart()
     application, mrml = make_application(), start_mrml()
     fill_slicer(application, mrml)
+    install_effects()
     application._bench.mrml = mrml
     application._bench.managers.update(
         modules=lookalike("qSlicerModuleManager")(),

@@ -53,7 +53,7 @@ CLASSES = [
     "qSlicerSimpleMarkupsWidget",
     "qSlicerSegmentEditorAbstractEffect",
     "qSlicerSegmentEditorScriptedEffect",
-    "qSlicerSegmentEditorLabelEffect",
+    "qSlicerSegmentEditorEffectFactory",
     "ctkCollapsibleButton",
     "ctkCollapsibleGroupBox",
     "ctkPathLineEdit",

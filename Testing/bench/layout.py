@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PySide6 import QtCore, QtGui
 
+from . import mrml_widgets  # noqa: F401  (defines the base class)
 from .lookalikes import define, lookalike
 from .mrml import Mrml, map_views, view_nodes
 from .rendering import RenderedChart, RenderedSlice, RenderedThreeD, to_image, window_pixels

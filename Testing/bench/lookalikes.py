@@ -152,6 +152,8 @@ def define(cls: type) -> type:
     """Class decorator: the look-alike of the Slicer class of the same name."""
     name = cls.__name__
     entry = api.TABLE[name]
+    if name in _classes and _classes[name].__subclasses__():
+        raise TypeError(f"{name} is defined after a class that derives from it: import its file earlier")
     written = {k: v for part in reversed(cls.__mro__[:-1]) for k, v in vars(part).items()}
     written = {k: v for k, v in written.items() if k not in ("__dict__", "__weakref__")}
     refuse_invented_names(name, {k: v for k, v in written.items() if not k.startswith("__")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from . import mrml_widgets  # noqa: F401  (defines the base class)
 from .lookalikes import define, lookalike
 
 SEGMENT_ID = QtCore.Qt.UserRole
