@@ -31,7 +31,7 @@ def unpack(archive: Path, target: Path, max_bytes: int = MAX_BYTES) -> None:
             _require_harmless(archive, members, max_bytes)
             _extract(opened, members, target)
     except FileNotFoundError as error:
-        raise ModelError(f"Expected the model archive {archive}, found nothing there.") from error
+        raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{archive} cannot be unpacked ({error}); it is damaged, incomplete or no zip, get it again."

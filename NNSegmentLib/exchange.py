@@ -173,6 +173,8 @@ def _dataset_folders(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as opened:
             names = opened.namelist()
+    except FileNotFoundError as error:
+        raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{archive} is no zip of a model ({error}); get it again.") from error
     folders = {name.split("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}

@@ -128,8 +128,21 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+def require_writable(folder: Path) -> None:
+    """Raises StorageError when nothing can be written into `folder`, which need not exist; makes nothing."""
+    folder = Path(folder).absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        raise StorageError(_cannot_write(folder, NotADirectoryError()))
+    if not os.access(existing, os.W_OK):
+        raise StorageError(_cannot_write(folder, PermissionError("no permission")))
+
+
 def _cannot_write(path: Path, error: OSError) -> str:
-    return f"Cannot write {path} ({error.strerror or error}); choose a folder with free space that you may write to."
+    reason = error.strerror or str(error)
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        reason = "a file is where its folder should be"
+    return f"Cannot write {path} ({reason}); choose a folder with free space that you may write to."
 
 
 def umask() -> int:

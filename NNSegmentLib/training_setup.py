@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from .budget import default_settings
-from .errors import SettingsError
+from .errors import SettingsError, TaskError
 from .folders import ModelFolders, TaskFolders
-from .folds import choose_fold
+from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from .planning.plan import Plan, save_plan
 from .preparation import keep_references, prepare_all
+from .preprocessing.storage import previous_stage_file
 from .progress import Progress, silent
 from .run import Run, TrainingSettings
 from .task import Task
@@ -31,7 +32,10 @@ def training_request(
     workers: int = 2,
     progress: Progress = silent,
 ):
-    """Everything a training run needs, with the data prepared and the model folder made; see `train`."""
+    """Everything a training run needs, with the data prepared and the model folder made; see `train`.
+
+    What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
+    """
     from .engine.trainer import TrainingRequest
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
@@ -41,9 +45,9 @@ def training_request(
     run_folder = model.fold(name)
     if resume and settings is None and run_folder.settings.is_file():
         settings = Run(run_folder, configuration, name).settings()
-    keep_references(task, folders, workers, progress)
-    prepare_all(task, folders, chosen, configuration, workers, progress)
-    _write_model_card(model, folders, task, chosen)
+    cases = choose_fold(folds_of(folders, task), name, [case.id for case in task.cases])
+    previous_stage = _previous_stage(folders, chosen, configuration, cases)
+    _make_ready(task, folders, chosen, configuration, workers, progress)
     return TrainingRequest(
         folder=run_folder,
         model_folder=model,
@@ -52,19 +56,39 @@ def training_request(
         label_set=task.labels,
         n_channels=len(task.channels),
         dataset_json=task.dataset_json,
-        fold=choose_fold(folds_of(folders, task), name, [case.id for case in task.cases]),
+        fold=cases,
         fold_name=name,
         prepared=folders.prepared(wanted.data_identifier),
-        previous_stage=_previous_stage(folders, chosen, configuration),
+        previous_stage=previous_stage,
         settings=settings or default_settings(chosen),
         resume=resume,
         pretrained=pretrained,
     )
 
 
-def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str) -> Path | None:
+def _make_ready(
+    task: Task, folders: TaskFolders, plan: Plan, configuration: str, workers: int, progress: Progress
+) -> None:
+    keep_references(task, folders, workers, progress)
+    prepare_all(task, folders, plan, configuration, workers, progress)
+    _write_model_card(folders.model(plan.name, configuration), folders, task, plan)
+
+
+def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: Fold) -> Path | None:
+    """The folder with the predictions that a cascade takes as input; raises TaskError when some are missing."""
     previous = plan.configuration(configuration).previous_stage
-    return folders.model(plan.name, previous).next_stage(configuration) if previous else None
+    if not previous:
+        return None
+    folder = folders.model(plan.name, previous).next_stage(configuration)
+    missing = [
+        case_id for case_id in fold.train + fold.validation if not previous_stage_file(folder, case_id).is_file()
+    ]
+    if missing:
+        raise TaskError(
+            f"{configuration} takes the validation predictions of {previous} as input, which are missing for "
+            f"{len(missing)} cases ({', '.join(missing[:3])}); train all folds of {previous} first."
+        )
+    return folder
 
 
 def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:

@@ -15,6 +15,7 @@ from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_lab
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
+from ..records import require_writable
 from ..task import Case, find_images
 from .predictor import Outputs, Predictor, Ready
 
@@ -55,10 +56,12 @@ def predict_files(
 ) -> tuple[str, ...]:
     """Predict every case into files; returns the ids that were predicted now.
 
-    Raises ImageError before starting when files would overwrite each other. A case that fails does not keep the
+    Raises ImageError before starting when files would overwrite each other, StorageError when the output cannot be
+    written. A case that fails does not keep the
     others from being predicted; afterwards RunError names those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
+    require_writable(request.output.parent if is_image_name(request.output) else request.output)
     wanted = [case for case in cases if request.overwrite or not request.is_done(case)]
     failed: dict[str, NNSegmentError] = {}
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:

@@ -63,12 +63,17 @@ class PreparedStore:
 def save_previous_stage(labels: np.ndarray, folder: Path, case_id: str) -> None:
     """Keep the previous stage's segmentation (Z, Y, X) on the prepared grid, for a cascade; raises StorageError."""
     kind = np.uint8 if labels.max(initial=0) < 255 else np.uint16
-    _save_array(Path(folder) / (case_id + ".npy"), labels.astype(kind, copy=False))
+    _save_array(previous_stage_file(folder, case_id), labels.astype(kind, copy=False))
 
 
 def load_previous_stage(folder: Path, case_id: str) -> np.ndarray:
     """The segmentation (Z, Y, X) kept by `save_previous_stage`, memory-mapped; raises TaskError when it is missing."""
-    return _open_array(Path(folder) / (case_id + ".npy"), "train and validate the previous stage on all folds first")
+    return _open_array(previous_stage_file(folder, case_id), "train and validate the previous stage on all folds first")
+
+
+def previous_stage_file(folder: Path, case_id: str) -> Path:
+    """Where the previous stage's segmentation of a case is kept."""
+    return Path(folder) / (case_id + ".npy")
 
 
 def _forget(*paths: Path) -> None:

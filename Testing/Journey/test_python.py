@@ -12,6 +12,7 @@ import pytest
 import NNSegmentLib as nns
 from NNSegmentLib.budget import default_settings
 from NNSegmentLib.cli import main
+from NNSegmentLib.records import require_writable
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.training_setup import training_request
 
@@ -64,3 +65,24 @@ def test_json_holds_null_where_a_number_is_none(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "null" in out
     assert json.loads(out, parse_constant=pytest.fail)
+
+
+def test_a_cascade_without_its_first_stage_is_refused_before_any_work(workspace):
+    fine = nns.plan(7, workspace, preset="small", spacing_mm=(0.3, 0.3, 0.3), name="Fine")
+    before = sorted(workspace.rglob("*"))
+
+    with pytest.raises(nns.TaskError, match="train all folds of 3d_lowres first"):
+        training_request(7, "3d_cascade_fullres", 0, workspace, plans=fine.name)
+
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_an_output_that_cannot_be_written_is_told_before_predicting(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    require_writable(tmp_path / "new" / "newer")
+
+    assert not (tmp_path / "new").exists()
+    for place in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(nns.StorageError, match="a file is where its folder should be"):
+            require_writable(place)
