@@ -139,7 +139,7 @@ class PlanSection:
     def _show_configuration(self) -> None:
         if self._plan is not None and self._names:
             show_text(self._ui.reasonsLabel, _reasons_of(self._plan, self._chosen_name()))
-            show_text(self._ui.commonReasonsLabel, _common_reasons(self._plan))
+            self._ui.commonReasonsLabel.text = _common_reasons(self._plan)
         self._show_diagram()
         self._refresh_buttons()
 
