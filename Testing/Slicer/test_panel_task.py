@@ -1,0 +1,409 @@
+"""Workspace, Task and Plan on the panel, clicked; the set-up row; the module from the Python console."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench.harness import BenchError
+from mrml_nodes import Builder
+
+from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.task import load_task
+
+MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
+MATRIX = np.diag([1.0, 1.0, 2.0, 1.0])
+OPENED = []
+"""Slicer keeps a module's widget until it ends; so do the tests."""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def panel(bench, root):
+    panel = bench.open_module(MODULE)
+    OPENED.append(panel)
+    panel.choose("workspaceEdit", root)
+    panel["taskButton"].collapsed = False
+    yield panel
+    panel.close()
+
+
+def masks(number: int) -> dict[str, np.ndarray]:
+    """`organ` and `mass` as boxes (16, 24, 24) that move from case to case."""
+    made = {name: np.zeros((16, 24, 24), bool) for name in ("organ", "mass")}
+    made["organ"][4:12, 4:14, 4 + number : 14 + number] = True
+    made["mass"][4:10, 16:22, 4:10] = True
+    return made
+
+
+def load_case(number: int, name: str = "", channels: tuple[str, ...] = ("",)):
+    """Volumes and a segmentation in the scene; returns (first volume, segmentation)."""
+    import slicer
+
+    build, name = Builder(slicer.mrmlScene), name or f"patient{number}"
+    noise = np.random.default_rng(number).normal(100, 10, (16, 24, 24))
+    found = masks(number)
+    image = (noise + 80 * found["organ"] - 60 * found["mass"]).astype(np.int16)
+    volumes = [build.volume(image, MATRIX, name + channel) for channel in channels]
+    return volumes[0], build.segmentation(found, MATRIX, f"{name} segmentation", volume=volumes[0])
+
+
+def make_task(panel, n_cases: int = 3):
+    """Three loaded pairs written as a task by clicking."""
+    for number in range(n_cases):
+        load_case(number)
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Phantom")
+    panel.click("createTaskButton")
+    return panel.widget.context.task
+
+
+def finish_jobs(panel, timeout_s: float = 120) -> None:
+    """Wait until the row that shows a job is gone; the panel's own timer does the looking."""
+    panel.wait_until(lambda: not panel["workFrame"].visible, timeout_s, "the end of the job")
+
+
+def column(panel, table: str, number: int) -> list[str]:
+    return [panel[table].item(row, number).text() for row in range(panel[table].rowCount)]
+
+
+# Opening
+
+
+def test_opening_the_panel_loads_no_torch(bench, root):
+    script = f"""
+import sys
+from bench import harness
+harness.start()
+panel = harness.open_module({str(MODULE)!r})
+for name in ("planButton", "trainButton", "resultsButton", "applyButton"):
+    panel.click(name)
+loaded = [name for name in ("torch", "matplotlib", "SimpleITK", "nibabel") if name in sys.modules]
+sys.exit(f"loaded: {{loaded}}" if loaded else 0)
+"""
+    bench.run_fresh(script, timeout_s=240)
+
+
+def test_the_module_file_imports_only_slicer_and_the_standard_library_at_file_scope():
+    import ast
+
+    scope = ast.parse(MODULE.read_text(encoding="utf-8")).body
+    plain = [alias.name for node in scope if isinstance(node, ast.Import) for alias in node.names]
+    names = plain + [node.module for node in scope if isinstance(node, ast.ImportFrom)]
+    known = {*sys.stdlib_module_names, "slicer", "qt", "ctk", "vtk"}
+
+    assert {name.split(".")[0] for name in names} <= known
+
+
+def test_every_section_fits_into_400_pixels(panel):
+    make_task(panel)
+    for name in ("planButton", "trainButton", "resultsButton", "applyButton", "sceneButton", "importButton"):
+        panel[name].collapsed = False
+
+    assert panel.overflow_px(400) == 0
+
+
+# Task
+
+
+def test_all_pairs_of_the_scene_become_a_task(panel, root):
+    task = make_task(panel)
+
+    assert task.folder == root / "nnUNet_raw" / "Dataset501_Phantom"
+    assert [case.id for case in task.cases] == ["patient0", "patient1", "patient2"]
+    assert [label.name for label in task.labels.foreground] == ["organ", "mass"]
+    written = read_labels(task.case("patient1").labels).array
+    found = masks(1)
+    assert np.array_equal(written, np.where(found["mass"], 2, found["organ"]))
+    assert panel["taskCombo"].currentText == "Dataset501_Phantom"
+    assert column(panel, "casesTable", 1) == ["not checked yet"] * 3
+
+
+def test_a_segment_without_a_tick_is_not_learned(panel):
+    from PySide6 import QtCore
+
+    load_case(0)
+    panel.click("addAllPairsButton")
+    panel["segmentsList"].item(0).setCheckState(QtCore.Qt.Unchecked)
+    panel.set_text("nameEdit", "MassOnly")
+    panel.click("createTaskButton")
+
+    task = panel.widget.context.task
+    assert [label.name for label in task.labels.foreground] == ["mass"]
+    assert np.array_equal(read_labels(task.cases[0].labels).array, masks(0)["mass"])
+
+
+def test_choosing_a_volume_chooses_its_segmentation_and_a_second_one_is_added_to_the_task(panel):
+    make_task(panel, 1)
+    panel.click("sceneButton")
+    volume, segmentation = load_case(5)
+
+    panel.choose("volumeSelector0", volume)
+    assert panel["segmentationSelector"].currentNode() is segmentation
+    panel.click("addPairButton")
+    panel.click("createTaskButton")
+
+    assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient5"]
+
+
+def test_channels_of_a_patient_are_found_by_their_names(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    load_case(0, "A", ("_T1", "_T2"))
+    load_case(1, "B", ("_T1",))
+
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == ["A_T1 + A_T2"]
+    assert "1 pairs lack a volume" in panel["statusLabel"].text
+
+
+def test_the_disabled_button_tells_what_is_missing(panel):
+    reasons = []
+    for step in (lambda: load_case(0), lambda: panel.click("addAllPairsButton"), lambda: None):
+        step()
+        with pytest.raises(BenchError) as refused:
+            panel.click("createTaskButton")
+        reasons.append(str(refused.value).partition(": ")[2])
+
+    assert reasons == [
+        "Add a volume with its segmentation first.",
+        "Give the task a name first.",
+        "Give the task a name first.",
+    ]
+
+
+def test_pairs_leave_with_the_scene(panel, bench):
+    load_case(0)
+    panel.click("addAllPairsButton")
+    assert panel["pairsTable"].rowCount == 1
+
+    bench.close_scene()
+
+    assert panel["pairsTable"].rowCount == 0
+
+
+def test_a_label_map_on_another_grid_is_found_and_fixed_by_its_button(panel):
+    from dataclasses import replace
+
+    task = make_task(panel)
+    path = task.cases[1].labels
+    found = read_labels(path)
+    geometry = replace(found.geometry, origin_mm=tuple(np.add(found.geometry.origin_mm, (0.0, 0.0, 0.3))))
+    write_labels(path, found.array, geometry)
+
+    panel.click("checkButton")
+    finish_jobs(panel)
+    states = dict(zip(column(panel, "casesTable", 0), column(panel, "casesTable", 1), strict=True))
+    assert states["patient0"] == "ok"
+    assert "grid" in states["patient1"]
+    row = column(panel, "casesTable", 0).index("patient1")
+
+    panel.click(f"fixButton{row}")
+    finish_jobs(panel)
+
+    assert set(column(panel, "casesTable", 1)) == {"ok"}
+    assert np.allclose(read_labels(path).geometry.origin_mm, found.geometry.origin_mm)
+
+
+def test_an_imported_folder_is_opened_as_a_task(panel, tmp_path):
+    task = make_task(panel, 2)
+    folder = tmp_path / "plain"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for case in task.cases:
+        (folder / "images" / f"{case.id}.nii.gz").write_bytes(case.images[0].read_bytes())
+        (folder / "labels" / f"{case.id}.nii.gz").write_bytes(case.labels.read_bytes())
+
+    panel.choose("taskCombo", "New task …")
+    panel["importButton"].collapsed = False
+    panel.choose("importEdit", folder / "images")
+    panel.choose("importLabelsEdit", folder / "labels")
+    panel.set_text("importNameEdit", "Copy")
+    panel.click("importFolderButton")
+    finish_jobs(panel)
+
+    assert panel.widget.context.task.name == "Dataset502_Copy"
+    assert panel["taskCombo"].currentText == "Dataset502_Copy"
+
+
+def test_a_scene_that_is_loaded_opens_its_task_again(panel, bench, tmp_path):
+    import slicer
+
+    make_task(panel, 1)
+    path = tmp_path / "scene.mrml"
+    slicer.mrmlScene.SetURL(str(path))
+    slicer.mrmlScene.Commit()
+    panel.choose("taskCombo", "New task …")
+    bench.close_scene()
+
+    slicer.mrmlScene.SetURL(str(path))
+    slicer.mrmlScene.Connect()
+    bench.process_events()
+
+    assert panel.widget.context.task.name == "Dataset501_Phantom"
+
+
+# Plan
+
+
+def test_a_plan_is_made_and_shown_with_its_reasons(panel):
+    task = make_task(panel)
+    panel.click("planButton")
+    panel.choose("presetCombo", "Small U-Net (2 GB or processor)")
+
+    panel.click("makePlanButton")
+    with pytest.raises(BenchError, match="Wait until this is done: Planning and preparing the data"):
+        panel.click("makePlanButton")
+    finish_jobs(panel)
+
+    plan = panel.widget.context.plan()
+    assert plan.dataset_name == task.name
+    names = [configuration.name for configuration in plan.configurations]
+    assert column(panel, "configurationsTable", 0)[: len(names)] == names
+    panel["configurationsTable"].selectRow(names.index("2d"))
+    assert plan.reasons["2d.patch_size"] in panel["reasonsLabel"].text
+    assert not panel["fingerprintPicture"].pixmap.isNull()
+    assert panel["workCommand"].text.split()[-3:] == [task.name, "--preset", "small"]
+
+
+def test_a_task_that_grew_is_measured_again(panel, monkeypatch):
+    make_task(panel, 2)
+    context, asked = panel.widget.context, []
+    monkeypatch.setattr(context, "start_job", lambda words, title: asked.append(words))
+    context.folders.fingerprint.parent.mkdir(parents=True, exist_ok=True)
+    context.folders.fingerprint.write_text("{}")
+    past = time.time() - 100
+    panel["planButton"].collapsed = False
+
+    panel.click("makePlanButton")
+    __import__("os").utime(context.folders.fingerprint, (past, past))
+    panel.click("makePlanButton")
+
+    assert ["--clean" in words for words in asked] == [False, True]
+
+
+# Set-up
+
+
+@pytest.fixture
+def without_packages(monkeypatch):
+    """A Python that has neither torch nor tqdm until they are installed; returns what was installed, and how."""
+    from NNSegmentUI import dependencies
+
+    installed, real = {}, dependencies.importlib.util.find_spec
+
+    def find_spec(name, package=None):
+        if name in ("torch", "tqdm"):
+            return real("json") if name in installed else None
+        if name in ("PyTorchUtils", "slicer.packaging"):
+            return real("json") if name in sys.modules else None
+        return real(name, package)
+
+    monkeypatch.setattr(dependencies.importlib.util, "find_spec", find_spec)
+    return installed
+
+
+def torch_extension(monkeypatch, installed, signature: str, gives: str = "1"):
+    """A stand-in of the PyTorch extension, whose method has the given parameters."""
+    made = types.ModuleType("PyTorchUtils")
+    code = f"""
+class PyTorchUtilsLogic:
+    def installTorch(self{signature}):
+        installed["torch"] = dict(locals()); installed["torch"].pop("self")
+        return {gives}
+"""
+    exec(code, {"installed": installed}, made.__dict__)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", made)
+
+
+@pytest.mark.parametrize(
+    ("signature", "arguments"),
+    [
+        (", askConfirmation=False, forceComputationBackend=None", {"askConfirmation", "forceComputationBackend"}),
+        (", torchVersionRequirement=None", {"torchVersionRequirement"}),
+        ("", set()),
+    ],
+)
+def test_what_is_missing_is_installed_with_one_click(panel, monkeypatch, without_packages, signature, arguments):
+    import slicer
+
+    installed = without_packages
+    torch_extension(monkeypatch, installed, signature)
+    monkeypatch.setattr(slicer.util, "pip_install", lambda what: installed.update(tqdm=what), raising=False)
+    panel.widget.head._setup.refresh()
+    assert "PyTorch, tqdm" in panel["setupLabel"].text
+
+    panel.choose("cpuOnlyBox", True)
+    panel.click("installButton")
+    panel.wait_until(lambda: not panel["setupFrame"].visible, 30)
+
+    assert installed["tqdm"] == "tqdm>=4.66"
+    assert set(installed["torch"]) == arguments
+    assert installed["torch"].get("forceComputationBackend", "cpu") == "cpu"
+    assert panel["statusLabel"].text == "Everything that was missing is installed."
+
+
+def test_a_failed_installation_is_told_in_the_panel(panel, monkeypatch, without_packages):
+    installed = without_packages
+    installed["tqdm"] = "there"
+    torch_extension(monkeypatch, {}, "", gives="None")
+    panel.widget.head._setup.refresh()
+
+    panel.click("installButton")
+    panel.wait_until(lambda: "did not install" in panel["statusLabel"].text, 30)
+
+    assert "Without GPU support" in panel["statusLabel"].text
+    assert panel["installButton"].enabled
+
+
+# Console
+
+
+@pytest.mark.slow
+def test_the_console_makes_a_task_trains_and_predicts_into_a_segmentation(panel, root):
+    import slicer
+
+    for number in range(4):
+        load_case(number)
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+
+    task = logic.create_task("Phantom", segments=["mass", "organ"])
+    logic.wait(logic.plan(task, preset="small"))
+    logic.wait(logic.train(task, "2d", fold=0, time="10s", device="cpu"))
+    volume, reference = load_case(9, "new")
+    slicer.mrmlScene.RemoveNode(reference)
+    segmentation = logic.predict(volume, task=task, device="cpu")
+
+    segments = segmentation.GetSegmentation()
+    assert [segments.GetNthSegment(n).GetName() for n in range(2)] == ["mass", "organ"]
+    assert segmentation.GetNodeReference("referenceImageGeometryRef") is volume
+    assert json.loads((load_task(task.folder).folder / "dataset.json").read_text())["labels"]["mass"] == 1
+
+
+def test_the_console_tells_why_a_job_failed(panel, root):
+    import slicer
+
+    from NNSegmentLib.errors import NNSegmentError, RunError
+
+    load_case(0)
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+    task = logic.create_task("Phantom")
+    (task.folder / "dataset.json").write_text("{}")
+
+    with pytest.raises(RunError, match=r"dataset\.json"):
+        logic.wait(logic.check(task))
+    with pytest.raises(NNSegmentError, match="task or a model"):
+        logic.predict(slicer.util.getNode("patient0"))
