@@ -86,6 +86,14 @@ def check_slots() -> None:
         raise BenchError(f"a slot of '{signature}' raised {type(error).__name__}: {error}") from error
 
 
+def take_vtk_errors() -> list[str]:
+    """What VTK and MRML have complained about since the last call; a clean step leaves nothing."""
+    from .mrml import errors
+
+    taken, errors[:] = list(errors), []
+    return taken
+
+
 def close_scene() -> None:
     """File → Close Scene: data nodes go, singletons are reset."""
     import slicer

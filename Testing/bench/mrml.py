@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .rendering import prefer_egl
 
@@ -19,7 +20,14 @@ LOGICS = {
     "CropVolume": "vtkSlicerCropVolumeLogic",
     "Markups": "vtkSlicerMarkupsLogic",
 }
+TERMINOLOGIES = Path(__file__).parent / "terminologies"
+"""A few entries under the names of Slicer's own lists, which the wheel does not bring."""
+
 SLICE_VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+
+
+errors: list[str] = []
+"""What VTK and MRML complained about since the start."""
 
 
 @dataclass
@@ -41,9 +49,7 @@ def start_mrml() -> Mrml:
     import slicer
     import vtk
 
-    output = vtk.vtkOutputWindow()
-    output.SetDisplayModeToAlwaysStdErr()
-    vtk.vtkOutputWindow.SetInstance(output)
+    remember_errors(vtk)
     scene = slicer.vtkMRMLScene()
     crosshair = slicer.vtkMRMLCrosshairNode()
     crosshair.SetCrosshairName("default")
@@ -54,6 +60,19 @@ def start_mrml() -> Mrml:
     _add_views(slicer, mrml)
     _keep_subject_hierarchy(slicer, vtk, mrml)
     return mrml
+
+
+def remember_errors(vtk) -> None:
+    """VTK prints its errors and goes on; keep them, so that a test can ask for them."""
+
+    @vtk.calldata_type(vtk.VTK_STRING)
+    def remember(_caller, _event, text):
+        errors.append(text.strip())
+
+    output = vtk.vtkOutputWindow()
+    output.SetDisplayModeToAlwaysStdErr()
+    output.AddObserver(vtk.vtkCommand.ErrorEvent, remember)
+    vtk.vtkOutputWindow.SetInstance(output)
 
 
 def _application_logic(slicer, vtk, scene):
@@ -75,6 +94,8 @@ def _application_logic(slicer, vtk, scene):
 def _add_module_logics(slicer, mrml: Mrml) -> None:
     for name, class_name in LOGICS.items():
         logic = getattr(slicer, class_name)()
+        if name == "Terminologies":
+            logic.SetModuleShareDirectory(str(TERMINOLOGIES))
         logic.SetMRMLScene(mrml.scene)
         logic.SetMRMLApplicationLogic(mrml.application_logic)
         mrml.application_logic.SetModuleLogic(name, logic)
