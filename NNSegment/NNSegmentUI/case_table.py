@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from .widgets import fit_height
 
 OK, WARNING, ERROR, UNKNOWN = "ok", "warning", "error", "unknown"
+MOST_LETTERS = 70
 _ORDER = (ERROR, WARNING, UNKNOWN, OK)
 _ICONS = {
     OK: qt.QStyle.SP_DialogApplyButton,
@@ -89,11 +90,17 @@ class CaseTable:
                 button.toolTip = reason or _fix_tip()
 
     def _fix_button(self, row: int):
-        button = qt.QPushButton(_("Fix"))
+        button = qt.QToolButton()
+        button.text = _("Fix")
         button.setObjectName(f"fixButton{row}")
         button.toolTip = _fix_tip()
         button.connect("clicked()", self._fix)
         return button
+
+
+def _shortened(text: str) -> str:
+    """Two or three lines of the table; the tooltip has the whole."""
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1].rstrip() + "…"
 
 
 def _fix_tip() -> str:
@@ -108,7 +115,7 @@ def _cell(text: str, row: CaseRow):
 
 def _state_cell(row: CaseRow):
     texts = {OK: _("ok"), UNKNOWN: _("not checked yet")}
-    item = _cell(texts.get(row.state) or row.reason, row)
+    item = _cell(texts.get(row.state) or _shortened(row.reason), row)
     if row.state in _ICONS:
         item.setIcon(slicer.app.style().standardIcon(_ICONS[row.state]))
     item.setData(qt.Qt.UserRole, row.state)

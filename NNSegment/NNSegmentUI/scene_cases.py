@@ -68,15 +68,29 @@ class SceneCases(VTKObservationMixin):
         volumes = slicer.util.getNodesByClass(VOLUME_TYPES[0])
         found = find_pairs(slicer.mrmlScene)
         complete = [pair for pair in (with_channels(p, self.channels, volumes) for p in found) if pair is not None]
-        self._add(complete)
+        new = [pair for pair in complete if not self._is_in_task(pair)]
+        self._add(new)
+        self._tell_pairs(found, complete, new)
+
+    def _is_in_task(self, pair) -> bool:
+        """Whether the open task has a case of this volume's name."""
+        from NNSegmentLib.case_files import case_name
+
+        task = self._context.task
+        return task is not None and case_name(pair.volumes[0].GetName()) in [case.id for case in task.cases]
+
+    def _tell_pairs(self, found, complete, new) -> None:
         if not found:
             self._context.say(_("No segmentation in the scene has a volume that it was drawn on."), WARNING)
         elif len(complete) < len(found):
             text = _(
-                "{count} pairs lack a volume for a channel; name volumes like P1_{first} and P1_{last}, or add them singly."
+                "Left out for want of a volume for every channel: {count}. Name volumes like P1_{first} and P1_{last}."
             )
-            first, last = self.channels[0], self.channels[-1]
+            first, last = self.channels[0] if self.channels else "", self.channels[-1] if self.channels else ""
             self._context.say(text.format(count=len(found) - len(complete), first=first, last=last), WARNING)
+        elif len(new) < len(complete):
+            text = _("Left out because the task has them already: {count}.")
+            self._context.say(text.format(count=len(complete) - len(new)))
 
     def write(self) -> None:
         """Write the pairs to disk, as a new task or into the open one."""

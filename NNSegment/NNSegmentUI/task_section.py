@@ -8,7 +8,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from .case_table import CaseTable, case_rows
-from .context import ERROR, PanelContext
+from .context import ERROR, SUCCESS, WARNING, PanelContext
 from .scene_cases import SceneCases
 from .widgets import load_section, set_enabled
 
@@ -88,11 +88,27 @@ class TaskSection:
         verb = job.request.arguments[0]
         if verb == "check":
             self._context.reload_task()
+            self._tell_findings()
         elif verb == "convert" and state is JobState.FINISHED:
             try:
                 self._context.open_task(job.result()["task"])
             except NNSegmentError as error:
                 self._context.say(str(error), ERROR)
+
+    def _tell_findings(self) -> None:
+        """What the check came to; the table tells it case by case."""
+        findings = self.findings() if self._context.task else None
+        if findings is None:
+            return
+        errors = {finding.case for finding in findings if finding.severity == ERROR}
+        warnings = {finding.case for finding in findings if finding.severity == WARNING} - errors
+        if errors:
+            text = _("The check found errors in {count} places; the table tells which, and what can be mended.")
+            self._context.say(text.format(count=len(errors)), ERROR)
+        elif warnings:
+            self._context.say(_("The check found something to look at; the table tells where."), WARNING)
+        else:
+            self._context.say(_("The check found nothing wrong."), SUCCESS)
 
     def _refresh_buttons(self, *_unused) -> None:
         ui, busy = self._ui, self._busy()

@@ -157,6 +157,17 @@ def test_choosing_a_volume_chooses_its_segmentation_and_a_second_one_is_added_to
     assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient5"]
 
 
+def test_cases_that_the_task_has_are_not_added_again(panel):
+    make_task(panel, 2)
+    panel.click("sceneButton")
+    load_case(4)
+
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == ["patient4"]
+    assert panel["statusLabel"].text == "Left out because the task has them already: 2."
+
+
 def test_channels_of_a_patient_are_found_by_their_names(panel):
     panel.set_text("channelsEdit", "T1, T2")
     load_case(0, "A", ("_T1", "_T2"))
@@ -165,7 +176,7 @@ def test_channels_of_a_patient_are_found_by_their_names(panel):
     panel.click("addAllPairsButton")
 
     assert column(panel, "pairsTable", 0) == ["A_T1 + A_T2"]
-    assert "1 pairs lack a volume" in panel["statusLabel"].text
+    assert "for want of a volume for every channel: 1." in panel["statusLabel"].text
 
 
 def test_the_disabled_button_tells_what_is_missing(panel):
