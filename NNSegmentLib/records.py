@@ -81,15 +81,17 @@ def to_json(record: Any) -> Any:
 
 def from_json(cls: type[T], values: Mapping[str, Any], error: type[InputError] = TaskError) -> T:
     """A record of class `cls` from parsed JSON; unknown keys raise `error` naming those that exist."""
+    if not isinstance(values, Mapping):
+        raise error(f"{cls.__name__} should be a JSON object like {{…}}, found {values!r:.60}; correct the file.")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise error(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}.")
     hints = _hints(cls)
     try:
-        return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+        return cls(**{name: _field(name, hints[name], value) for name, value in values.items()})
     except (TypeError, ValueError) as wrong:
-        raise error(f"{cls.__name__} cannot be read: {wrong}.") from wrong
+        raise error(f"{cls.__name__} cannot be read: {wrong}; correct the file.") from wrong
 
 
 @functools.cache
@@ -98,22 +100,40 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def _field(name: str, hint: Any, value: Any) -> Any:
+    try:
+        return _typed(hint, value)
+    except TypeError as wrong:
+        raise TypeError(f"{name} {wrong}") from wrong
+
+
 def _typed(hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if value is None or hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _typed(next(a for a in arguments if a is not type(None)), value)
+        kinds = [a for a in arguments if a is not type(None)]
+        return _typed(kinds[0], value) if len(kinds) == 1 else value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_json(hint, value)
-    if origin is tuple and isinstance(value, (list, tuple)):
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"should be a list, found {value!r:.60}")
         kinds = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
         return tuple(_typed(kind, item) for kind, item in zip(kinds, value, strict=True))
     if hint is Path:
         return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
+    return _scalar(hint, value) if hint in _SCALARS else value
+
+
+_SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _scalar(kind: type, value: Any) -> Any:
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"should be {_SCALARS[kind]}, found {value!r:.60}")
+    return float(value) if kind is float else value
 
 
 def _plain(value: Any) -> Any:

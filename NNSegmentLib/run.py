@@ -83,6 +83,8 @@ class TrainingSettings:
         ):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise SettingsError(f"batch_size must be at least 1, found {self.batch_size}.")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate must be positive, found {self.learning_rate}.")
         if self.time_s is not None and self.time_s <= 0:
@@ -186,7 +188,7 @@ class Run:
         self.folder.stop.touch()
 
     def settings(self) -> TrainingSettings:
-        """The settings the run was started with; raises RunError when it never was."""
+        """The settings the run was started with; raises SettingsError when it never was."""
         return load_settings(self.folder.settings)
 
     @property

@@ -23,6 +23,7 @@ from .devices import autocast, choose_device, half_precision
 from .losses import make_loss, targets_of
 from .network import UNet, build_network
 from .optimizer import AveragedWeights, make_optimizer, restore_optimizer, set_learning_rate
+from .pretrained import load_pretrained
 from .schedule import Pace
 
 _OLD, _NEW = 0.9, 0.1
@@ -133,6 +134,11 @@ class Session:
     def _new_average(self) -> AveragedWeights | None:
         decay = self.settings.weight_averaging
         return AveragedWeights(self.parameters, decay) if decay else None
+
+    def start_from(self, pretrained: Path) -> None:
+        """Take over the weights of another model but for its output layers; raises ModelError when they do not fit."""
+        load_pretrained(self.network, pretrained)
+        self.averaged = self._new_average()
 
     def start_clock(self) -> None:
         """Count the time from now on."""

@@ -21,7 +21,6 @@ from .batches import BatchSource
 from .checkpoints import load_checkpoint
 from .devices import describe_devices, memory_errors, prepare_device
 from .online_dice import OnlineDice, mean_dice
-from .pretrained import load_pretrained
 from .session import Session, TrainingRequest
 
 __all__ = ["TrainingRequest", "train_fold"]
@@ -61,10 +60,9 @@ def resume_or_start(request: TrainingRequest, run: Run) -> Session:
         session.restore(load_checkpoint(stored))
         _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
     else:
-        _clear(run)
         if request.pretrained:
-            load_pretrained(session.network, request.pretrained)
-            session.averaged = session._new_average()
+            session.start_from(request.pretrained)
+        _clear(run)
     save_settings(request.settings, run.folder.settings)
     _tell(run, _introduction(session))
     return session

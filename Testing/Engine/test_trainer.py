@@ -335,6 +335,17 @@ def test_pretrained_weights_are_taken_but_for_the_output_layers(request_of):
         assert torch.equal(weight, heads[name] if name in heads else stored[name])
 
 
+def test_a_run_is_kept_when_the_pretrained_weights_of_the_next_cannot_be_used(request_of, tmp_path):
+    run = train_fold(request_of())
+    weights = run.folder.checkpoint_final.read_bytes()
+
+    with pytest.raises(ModelError, match="found none"):
+        train_fold(request_of(pretrained=tmp_path / "nowhere.pth"))
+
+    assert run.folder.checkpoint_final.read_bytes() == weights
+    assert any(isinstance(event, EpochFinished) for event in run.events())
+
+
 def test_pretrained_weights_of_another_plan_are_refused(request_of):
     run = train_fold(request_of(replace(QUICK, epochs=1)))
 

@@ -13,6 +13,7 @@ import NNSegmentLib as nns
 from NNSegmentLib.budget import default_settings
 from NNSegmentLib.cli import main
 from NNSegmentLib.records import require_writable
+from NNSegmentLib.run import load_settings
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.training_setup import training_request
 
@@ -86,3 +87,21 @@ def test_an_output_that_cannot_be_written_is_told_before_predicting(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(nns.StorageError, match="a file is where its folder should be"):
             require_writable(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[1]", "should be a JSON object"),
+        ('{"epochs": "three"}', "epochs should be a whole number, found 'three'"),
+        ('{"epochs": 1.5}', "epochs should be a whole number, found 1.5"),
+        ('{"compile": 1}', "compile should be true or false"),
+        ('{"batch_size": 0}', "batch_size must be at least 1"),
+        ('{"mirror_axes": "all"}', "mirror_axes should be a list, found 'all'"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_named(tmp_path, text, sentence):
+    (tmp_path / "settings.json").write_text(text)
+
+    with pytest.raises(nns.SettingsError, match=sentence):
+        load_settings(tmp_path / "settings.json")
