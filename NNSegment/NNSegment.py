@@ -5,6 +5,7 @@ The panel is assembled here from the sections in NNSegmentUI; the work is done b
 
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 
 import qt
@@ -218,10 +219,38 @@ class NNSegmentLogic(ScriptedLoadableModuleLogic):
 
 
 class NNSegmentTest(ScriptedLoadableModuleTest):
-    """The self-test that developer mode offers."""
+    """The self-test that developer mode offers; it needs neither torch nor a network."""
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
 
     def runTest(self):
         self.setUp()
+        self.test_loaded_pairs_become_a_task_that_is_sound()
+
+    def test_loaded_pairs_become_a_task_that_is_sound(self):
+        self.delayDisplay("Two volumes with a segmentation each are written as a task and checked in a job")
+        for number in range(2):
+            self._add_pair(f"case{number}")
+        with tempfile.TemporaryDirectory() as folder:
+            logic = NNSegmentLogic()
+            logic.set_workspace(folder)
+            task = logic.create_task("SelfTest")
+            findings = logic.wait(logic.check(task), timeout_s=300)
+            self.assertEqual([case.id for case in task.cases], ["case0", "case1"])
+            self.assertEqual([label.name for label in task.labels.foreground], ["box"])
+            self.assertEqual([f for f in findings["findings"] if f["severity"] == "error"], [])
+        self.delayDisplay("Test passed")
+
+    def _add_pair(self, name):
+        import numpy as np
+
+        image = np.random.default_rng(len(name)).normal(100, 10, (16, 20, 24)).astype(np.int16)
+        inside = np.zeros(image.shape, np.uint8)
+        inside[4:12, 5:15, 6:18] = 1
+        volume = slicer.util.addVolumeFromArray(image + 50 * inside, name=name)
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name + " segmentation")
+        segmentation.CreateDefaultDisplayNodes()
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        segment = segmentation.GetSegmentation().AddEmptySegment("box", "box")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(inside, segmentation, segment, volume)

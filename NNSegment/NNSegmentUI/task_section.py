@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+import slicer
 from slicer.i18n import tr as _
 
 from .case_table import CaseTable, case_rows
@@ -20,7 +21,7 @@ class TaskSection:
         self._context = context
         widget, self._ui = load_section(resource_path("UI/Task.ui"), parent_button)
         self.scene_cases = SceneCases(self._ui, context)
-        widget.setMRMLScene(parent_button.parent().mrmlScene())
+        widget.setMRMLScene(slicer.mrmlScene)
         self._table = CaseTable(self._ui.casesTable, self.fix)
         self._was_open: str | None = None
         for signal in (context.task_changed, context.workspace_changed):

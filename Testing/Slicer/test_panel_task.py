@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import types
@@ -298,7 +299,7 @@ def test_a_task_that_grew_is_measured_again(panel, monkeypatch):
     panel["planButton"].collapsed = False
 
     panel.click("makePlanButton")
-    __import__("os").utime(context.folders.fingerprint, (past, past))
+    os.utime(context.folders.fingerprint, (past, past))
     panel.click("makePlanButton")
 
     assert ["--clean" in words for words in asked] == [False, True]
@@ -379,6 +380,12 @@ def test_a_failed_installation_is_told_in_the_panel(panel, monkeypatch, without_
 
 
 # Console
+
+
+def test_the_self_test_of_developer_mode_passes(panel):
+    import slicer
+
+    slicer.selfTests["NNSegment"]()
 
 
 @pytest.mark.slow
