@@ -20,6 +20,7 @@ from .pythonqt import make_qt_module
 from .ui_loader import UiLoader
 
 ADDITIONS = Path(__file__).parent / "slicer_additions"
+MODULES = Path(__file__).parent / "slicer_modules"
 VERSION = (5, 13)
 
 
@@ -138,6 +139,7 @@ def fill_slicer(application, mrml: Mrml) -> None:
     import slicer.util
 
     slicer.__path__.append(str(ADDITIONS))
+    sys.path.append(str(MODULES))
     slicer.app, slicer.mrmlScene = application, mrml.scene
     slicer.modules = sys.modules["slicer.modules"] = types.ModuleType("slicer.modules")
     slicer.moduleNames = types.SimpleNamespace()

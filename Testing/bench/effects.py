@@ -234,7 +234,7 @@ class AbstractScriptedSegmentEditorEffect:
 def install_effects() -> None:
     """Make importable what effects import."""
     adaptors = types.ModuleType("qSlicerSegmentationsEditorEffectsPythonQt")
-    adaptors.qSlicerSegmentEditorScriptedEffect = lookalike("qSlicerSegmentEditorScriptedEffect")
+    adaptors.qSlicerSegmentEditorScriptedEffect = qSlicerSegmentEditorScriptedEffect
     bases = types.ModuleType("SegmentEditorEffects")
     for kind in BASES:
         name = f"AbstractScriptedSegmentEditor{kind}"

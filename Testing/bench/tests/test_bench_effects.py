@@ -13,6 +13,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "sample" / "BenchSampleEffectLib"
 
 @pytest.fixture
 def editor(bench):
+    from bench.effects import install_effects
+
+    install_effects()  # another test may have put a stand-in there
     import qSlicerSegmentationsEditorEffectsPythonQt as effects
     import slicer
 
