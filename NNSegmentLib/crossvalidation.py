@@ -11,7 +11,7 @@ from .errors import RunError
 from .evaluation import evaluate_folder, label_files
 from .folders import ModelFolders, TaskFolders
 from .folds import Fold, load_folds
-from .image import FILE_ENDINGS
+from .image import FILE_ENDINGS, copy_image
 from .labels import LabelSet
 from .postprocessing import PostProcessing, determine_postprocessing
 from .progress import Progress, silent
@@ -102,7 +102,9 @@ def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = 
             sources[path.name] = path
     target = model.crossvalidation(tuple(folds))
     shutil.rmtree(target, ignore_errors=True)
-    for path in [*sources.values(), *_sidecars(sources.values()), *cards(model)]:
+    for path in sources.values():
+        copy_image(path, target / path.name)
+    for path in cards(model):
         copy(path, target / path.name)
     return target
 
@@ -116,12 +118,6 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file whole or not at all; raises StorageError."""
     with written_whole(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _sidecars(paths) -> list[Path]:
-    """The files that give volumes in TIFF their voxel size."""
-    beside = [path.with_name(case_id(path) + ".json") for path in paths if path.suffix in (".tif", ".tiff")]
-    return [path for path in beside if path.is_file()]
 
 
 def _existing_folds(models: Sequence[ModelFolders]) -> list[int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,6 +123,32 @@ def write_labels(path: Path, labels: np.ndarray, geometry: Geometry) -> None:
 def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write one channel (Z, Y, X) with its grid, whole or not at all."""
     _write(path, array, geometry)
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image file with what belongs to it: a TIFF's voxel size beside it, the voxels that a .mhd names.
+
+    Every file is copied whole or not at all. Raises StorageError.
+    """
+    if file_ending(source) == ".mhd":
+        header = source.read_text(encoding="latin-1")
+        named = re.search(r"^ElementDataFile *= *(.+?) *$", header, re.MULTILINE)
+        voxels = source.with_name(named[1]) if named else source
+        if voxels != source and voxels.is_file():
+            beside = target.with_suffix(voxels.suffix)
+            _copy_whole(voxels, beside)
+            with written_whole(target) as temporary:
+                temporary.write_text(header.replace(named[0], f"ElementDataFile = {beside.name}"), encoding="latin-1")
+            return
+    _copy_whole(source, target)
+    sidecar = source.with_suffix(".json")
+    if file_ending(source) in (".tif", ".tiff") and sidecar.is_file():
+        _copy_whole(sidecar, target.with_suffix(".json"))
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:

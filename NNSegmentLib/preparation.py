@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .folders import TaskFolders
+from .image import copy_image
 from .memory import affordable_workers
 from .planning.plan import Configuration, Plan
 from .progress import Progress, in_parallel
@@ -60,8 +61,7 @@ def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Pr
     def keep(case: Case) -> None:
         copy = folders.reference_labels / (case.id + task.file_ending)
         if case.labels and (not copy.is_file() or copy.stat().st_mtime < case.labels.stat().st_mtime):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(case.labels, copy)
+            copy_image(case.labels, copy)
 
     in_parallel(keep, task.cases, workers, progress, "Keeping reference labels")
 

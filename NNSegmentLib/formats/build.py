@@ -14,7 +14,7 @@ import numpy as np
 from ..cases import CaseOrigin, TaskOrigin, ValueChange, save_origin
 from ..colors import save_label_colors
 from ..errors import StorageError, TaskError
-from ..image import file_ending, read_array, read_labels, write_image, write_labels
+from ..image import copy_image, file_ending, read_array, read_labels, write_image, write_labels
 from ..progress import Progress, in_parallel, silent
 from ..records import umask
 from ..task import LABELS_CSV, write_dataset_json
@@ -64,7 +64,7 @@ def folder_made_whole(folder: Path) -> Iterator[Path]:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy one file's contents; raises TaskError when it cannot be read, StorageError when it cannot be written."""
+    """Copy one file, a .mhd with its voxels; raises TaskError when it cannot be read, StorageError when it cannot be written."""
     try:
         with source.open("rb"):
             pass
@@ -72,7 +72,10 @@ def copy_file(source: Path, target: Path) -> None:
         raise TaskError(f"{source} cannot be read ({error.strerror}); check its permissions.") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        if source.suffix == ".mhd":
+            copy_image(source, target)
+        else:
+            shutil.copyfile(source, target)
     except OSError as error:
         raise StorageError(_cannot_write(target, error)) from error
 

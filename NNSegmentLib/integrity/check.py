@@ -159,7 +159,8 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
 
 
 def _counts(path: Path, task: Task) -> bool:
-    is_sidecar = path.suffix == ".json" and task.file_ending in (".tif", ".tiff")
+    belongs_to = {".json": (".tif", ".tiff"), ".raw": (".mhd",), ".zraw": (".mhd",)}
+    is_sidecar = task.file_ending in belongs_to.get(path.suffix, ())
     return path.is_file() and not path.name.startswith(".") and not is_sidecar
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,6 +21,16 @@ from NNSegmentLib.integrity import check_task
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     return Workspace.at(tmp_path / "workspace")
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".tif", ".mha"])
+def test_a_task_of_any_file_type_is_whole_without_its_source(tmp_path, workspace, ending):
+    source = nnunet_v2(tmp_path / "Dataset006_Whole", ending=ending)
+
+    task = convert(source, workspace)
+    shutil.rmtree(source)
+
+    assert check_task(task) == []
 
 
 def test_a_decathlon_folder_becomes_a_task_and_stays_unchanged(tmp_path, workspace):

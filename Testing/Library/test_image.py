@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -14,6 +15,7 @@ from NNSegmentLib.errors import ImageError, StorageError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import (
     Image,
+    copy_image,
     file_ending,
     read_array,
     read_geometry,
@@ -193,6 +195,20 @@ def test_a_compressed_file_in_several_members_is_complete(tmp_path):
     (tmp_path / "members.nii.gz").write_bytes(gzip.compress(data[:900]) + gzip.compress(data[900:]))
 
     assert np.array_equal(read_array(tmp_path / "members.nii.gz")[0][0], noise(1))
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".tif", ".nrrd"])
+def test_a_copied_image_lies_where_the_original_does(tmp_path, ending):
+    geometry = Geometry((3, 4, 5), (2.0, 0.5, 0.7))
+    labels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    write_labels(tmp_path / "from" / f"a{ending}", labels, geometry)
+
+    copy_image(tmp_path / "from" / f"a{ending}", tmp_path / "to" / f"b{ending}")
+    shutil.rmtree(tmp_path / "from")
+
+    copied = read_labels(tmp_path / "to" / f"b{ending}")
+    np.testing.assert_array_equal(copied.array, labels)
+    np.testing.assert_allclose(copied.geometry.spacing_mm, geometry.spacing_mm)
 
 
 def test_missing_foreign_and_damaged_files_are_told_apart(tmp_path):
