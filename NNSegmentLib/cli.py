@@ -194,7 +194,7 @@ def _train(args, terminal):
     runs = []
     for fold in _folds(args.fold, folders, pipeline):
         folder = folders.model(plan.name, args.configuration).fold(fold)
-        stored = load_settings(folder.settings) if folder.settings.is_file() else None
+        stored = load_settings(folder.settings) if args.resume and folder.settings.is_file() else None
         settings = settings_from_arguments(args, plan, stored)
         terminal.say(f"Training {plan.name} {args.configuration} fold {fold} in {folder.folder}")
         terminal.watch(folder.events)
@@ -261,7 +261,7 @@ def _predict(args, terminal):
         save_probabilities=args.save_probabilities, overwrite=not args.keep_existing, device=args.device,
         progress=terminal, say=terminal.say,
     )  # fmt: skip
-    return {"cases": done, "output": args.output}, f"Predicted {len(done)} cases into {args.output}"
+    return {"cases": done, "output": args.output}, f"Predicted {_cases(len(done))} into {args.output}"
 
 
 def _evaluate(args, terminal):
@@ -284,7 +284,7 @@ def _ensemble(args, terminal):
     done = pipeline.ensemble(
         args.inputs, args.output, save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal
     )
-    return {"cases": done, "output": args.output}, f"Averaged {len(done)} cases into {args.output}"
+    return {"cases": done, "output": args.output}, f"Averaged {_cases(len(done))} into {args.output}"
 
 
 def _postprocess(args, terminal):
@@ -294,6 +294,10 @@ def _postprocess(args, terminal):
         args.input, args.output, rules=args.rules, references=args.references, workers=args.workers, progress=terminal
     )
     return steps, steps.describe()
+
+
+def _cases(n: int) -> str:
+    return f"{n} case{'s' * (n != 1)}"
 
 
 def _report(args, terminal):

@@ -157,7 +157,9 @@ def _run(predictor: Predictor, ready: Future[Ready], case: Case, progress: Progr
 
 
 def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
-    """A receiver of tile counts that reports them as the text of the case's step."""
+    """A receiver of tile counts: the steps of a single case, the text of a case among others."""
+    if total == 1:
+        return lambda done, steps, what: progress(done, steps, f"{case.id}: {what}")
     return lambda done, steps, what: progress(n, total, f"{case.id}: {done} of {steps} {what}")
 
 

@@ -215,6 +215,20 @@ def test_a_single_image_becomes_a_single_file_of_its_type(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nrrd").array, expected)
 
 
+def test_a_single_image_is_reported_tile_by_tile(tmp_path):
+    predictor = Predictor(load_model(write_model(tmp_path)), device="cpu", mirroring=False)
+    path = write_case(tmp_path / "images", "one.nrrd")
+    steps = []
+
+    predict_files(
+        predictor, [Case("one", (path,))], FileRequest(tmp_path / "out.nii.gz"), lambda *step: steps.append(step)
+    )
+
+    tiles = [step for step in steps if step[2].startswith("one: ")]
+    assert tiles
+    assert all(done <= total and "tiles" in what for done, total, what in tiles)
+
+
 def test_a_failing_case_does_not_stop_the_others(tmp_path):
     model = load_model(write_model(tmp_path / "model"))
     for n in (1, 3):
