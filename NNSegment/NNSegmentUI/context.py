@@ -12,6 +12,7 @@ Nothing here knows a widget. One timer of the panel calls `poll()`; sections hea
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ INFO, SUCCESS, WARNING, ERROR = "info", "success", "warning", "error"
 """Severities of a message."""
 
 
+SETTLED_S = 5.0
+"""A job's folder appears a moment before the job in it can be read."""
 WORKSPACE_KEY, TASK_KEY = "NNSegment/Workspace", "NNSegment/Task"
 """Where the application's settings keep what was open last."""
 
@@ -228,9 +231,11 @@ class PanelContext:
 
         if self.workspace is None:
             return
-        if announce and self._jobs_seen == self._jobs_stamp():
+        stamp = self._jobs_stamp()
+        is_settled = stamp is None or time.time() - stamp > SETTLED_S
+        if announce and is_settled and self._jobs_seen == stamp:
             return
-        self._jobs_seen = self._jobs_stamp()
+        self._jobs_seen = stamp
         new = [job for job in find_jobs(self.workspace.jobs) if job.id not in self._followed and job.is_running()]
         for job in new:
             self._follow(job)

@@ -89,6 +89,7 @@ class PanelHead:
             ui.workProgress.setRange(0, 0)
             ui.workProgress.setFormat(self._work.request.title)
             ui.workStopButton.setEnabled(True)
+            ui.workStopButton.setToolTip(_("Ask the work to stop; what is finished is kept."))
 
     def _show_progress(self, job, events) -> None:
         from NNSegmentLib.run import Message, Progressed
@@ -117,10 +118,12 @@ class PanelHead:
         """While a path is typed it names no folder yet; only its last part may still be missing."""
         place = Path(path.strip()).expanduser().absolute()
         if path.strip() and place.parent.is_dir() and place != self._context.workspace_path:
+            self._context.say("")
             self._context.open_workspace(place)
 
     def _open_task(self, index: int) -> None:
         if not self._filling:
+            self._context.say("")
             self._context.open_task(self._ui.taskCombo.itemText(index) if index > 0 else None)
 
     def _remember(self) -> None:

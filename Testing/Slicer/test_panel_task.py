@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench.harness import BenchError
+from finished_runs import make_job
 from mrml_nodes import Builder
 
 from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.run import Progressed, Stopped, append_event
 from NNSegmentLib.task import load_task
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
@@ -264,6 +266,19 @@ def test_a_scene_that_is_loaded_opens_its_task_again(panel, bench, tmp_path):
     bench.process_events()
 
     assert panel.widget.context.task.name == "Dataset501_Phantom"
+
+
+def test_a_job_that_another_program_starts_is_found_shown_and_stopped(panel, root):
+    job = make_job(root, ("plan", "501"), "Started elsewhere", [Progressed(3, 10, "Preparing", time.time())])
+
+    panel.wait_until(lambda: panel["workProgress"].maximum == 10, 10)
+    assert panel["workCommand"].text.split()[1:] == ["-m", "NNSegmentLib", "plan", "501"]
+    panel.click("workStopButton")
+    assert job.folder.stop.exists()
+    append_event(job.folder.events, Stopped(0, time.time()))
+    finish_jobs(panel)
+
+    assert panel["statusLabel"].text == "Stopped: Started elsewhere"
 
 
 # Plan
