@@ -45,16 +45,31 @@ def case_rows(case_ids: Sequence[str], findings: Sequence | None) -> list[CaseRo
 
 def _row(case_id: str, findings: Sequence, clean: CaseRow) -> CaseRow:
     """The worst of what was found decides; sentences about all of it."""
-    bad = [finding for finding in findings if finding.severity in (ERROR, WARNING)]
+    bad = [finding for finding in findings if finding.severity in (ERROR, WARNING) and not finding.mended]
     if not bad:
         return CaseRow(case_id, clean.state, "; ".join(finding.found for finding in findings))
     state = ERROR if any(finding.severity == ERROR for finding in bad) else WARNING
     return CaseRow(
         case_id,
         state,
-        "; ".join(f"{finding.check}: {finding.found}" for finding in bad),
-        "\n".join(dict.fromkeys(f"{finding.expected} {finding.advice}".strip() for finding in bad)),
+        "; ".join(map(_reason, bad)),
+        "\n".join(_in_full(finding) for finding in bad),
         any(finding.fixable for finding in bad),
+    )
+
+
+def _reason(finding) -> str:
+    """What is wrong, in a few words; grids are told by how far they are apart."""
+    what, apart = finding.check, finding.found.rpartition(", ")[2]
+    if apart.endswith("apart"):
+        return _("{what} differs ({how})").format(what=what, how=apart)
+    return f"{what}: {finding.found}"
+
+
+def _in_full(finding) -> str:
+    text = _("{what}: expected {expected}, found {found}; {advice}.")
+    return text.format(
+        what=finding.check, expected=finding.expected, found=finding.found, advice=finding.advice.rstrip(".")
     )
 
 
@@ -109,7 +124,7 @@ def _fix_tip() -> str:
 
 def _cell(text: str, row: CaseRow):
     item = qt.QTableWidgetItem(text)
-    item.setToolTip("\n".join(part for part in (row.reason, row.advice) if part))
+    item.setToolTip(row.advice)
     return item
 
 

@@ -220,7 +220,7 @@ def test_a_label_map_on_another_grid_is_found_and_fixed_by_its_button(panel):
     finish_jobs(panel)
     states = dict(zip(column(panel, "casesTable", 0), column(panel, "casesTable", 1), strict=True))
     assert states["patient0"] == "ok"
-    assert "grid" in states["patient1"]
+    assert states["patient1"] == "label grid differs (corners 0.3 mm apart)"
     row = column(panel, "casesTable", 0).index("patient1")
 
     panel.click(f"fixButton{row}")
