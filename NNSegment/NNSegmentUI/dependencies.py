@@ -46,6 +46,19 @@ def has_torch_extension() -> bool:
     return importlib.util.find_spec("PyTorchUtils") is not None
 
 
+def install_torch_extension() -> bool:
+    """Fetch the PyTorch extension without dialogs; it is there after the next start. False when it did not come."""
+    find = getattr(slicer.app, "extensionsManagerModel", None)  # not in every build of Slicer
+    if find is None:
+        return False
+    model = find()
+    asks, model.interactive = model.interactive, False
+    try:
+        return bool(model.installExtensionFromServer("PyTorch", False))
+    finally:
+        model.interactive = asks
+
+
 def install_packages(requirements: Sequence[str]) -> None:
     """Install into Slicer's Python; raises what pip's caller raises."""
     if importlib.util.find_spec("slicer.packaging") is not None:
@@ -168,8 +181,7 @@ class SetupRow:
             self._ui.installButton.toolTip = _("The installation is running.")
 
     def _install_extension(self) -> None:
-        model = slicer.app.extensionsManagerModel()
-        if model.installExtensionFromServer("PyTorch"):
+        if install_torch_extension():
             self._context.say(_("The PyTorch extension is installed; restart Slicer and press Install again."), SUCCESS)
         else:
             self._context.say(

@@ -394,6 +394,27 @@ def test_a_failed_installation_is_told_in_the_panel(panel, monkeypatch, without_
     assert panel["installButton"].enabled
 
 
+@pytest.mark.parametrize(("comes", "told"), [(True, "restart Slicer"), (False, "Extensions Manager")])
+def test_the_torch_extension_is_fetched_when_it_is_missing(panel, monkeypatch, without_packages, comes, told):
+    from NNSegmentUI import dependencies
+
+    without_packages["tqdm"] = "there"
+    asked = []
+    manager = types.SimpleNamespace(
+        interactive=True, installExtensionFromServer=lambda *words: asked.append((words, manager.interactive)) or comes
+    )
+    application = types.SimpleNamespace(extensionsManagerModel=lambda: manager)
+    monkeypatch.setattr(dependencies, "slicer", types.SimpleNamespace(app=application))
+    panel.widget.head._setup.refresh()
+    assert "PyTorch extension" in panel["setupLabel"].text
+
+    panel.click("installButton")
+
+    assert asked == [(("PyTorch", False), False)]
+    assert manager.interactive
+    assert told in panel["statusLabel"].text
+
+
 # Console
 
 
