@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check check-style format bench clean
+.PHONY: demo test check check-style format screenshots clean
 
 demo: $(READY)
 	$(BIN)/nnsegment demo $(DEMO)
@@ -23,6 +23,11 @@ check: check-style
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the pictures of README and tutorial, taken of the panel on the bench; a quarter of an hour
+screenshots: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python Testing/bench/screenshots.py Resources/Screenshots $(SCREENSHOTS)
 
 $(READY): pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NNSegment needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'

@@ -34,7 +34,8 @@ class TrainSection:
         self._job_view = JobView(self.ui.trainJobFrame, context, "train")
         self._curves = Curves()
         self._statuses = ()
-        self._settings = None
+        self._layout_due = False
+        """Whether the views are to make room for the curves as soon as there are any."""
         fill_devices(self.ui.trainDeviceBox)
         fill_box(self.ui.trainLengthBox, _lengths())
         self._connect()
@@ -201,10 +202,11 @@ class TrainSection:
         set_enabled(self.ui.trainResumeButton, wrong or busy or nothing, resume_tip)
 
     def _is_running(self, status) -> bool:
-        if status is not None:
-            return status.state == "running"
-        configuration = chosen(self.ui.trainConfigurationBox)  # all folds in turn
-        return any(s.state == "running" and s.configuration == configuration for s in self._statuses)
+        """Whether a process works in the chosen run, or in one of all folds, or a job is about to."""
+        configuration = chosen(self.ui.trainConfigurationBox)
+        wanted = [status] if status is not None else [s for s in self._statuses if s.configuration == configuration]
+        taken = {folder for job in self._context.running_jobs() for folder in job.request.run_folders}
+        return any(s.state == "running" or s.folder.folder in taken for s in wanted)
 
     def _why_nothing(self) -> str:
         if self._context.task is None:
@@ -238,6 +240,7 @@ class TrainSection:
         plan = self._context.plan()
         self._statuses = self._read_statuses(plan)
         self._fill_grid(plan)
+        self._refresh_controls()
         self._refresh_epoch()
         self._draw()
 
@@ -276,9 +279,8 @@ class TrainSection:
         return " · ".join(part for part in parts if part)
 
     def _on_curves(self, shown: bool) -> None:
-        if shown:
-            self._draw()
-            self._curves.show_in_layout()
+        self._layout_due = shown
+        self._draw()
 
     def _draw(self) -> None:
         status = self._watched()
@@ -287,6 +289,9 @@ class TrainSection:
         from NNSegmentLib.run import read_events
 
         self._curves.draw(read_events(status.folder.events), _run_name(status))
+        if self._layout_due:
+            self._layout_due = False
+            self._curves.show_in_layout()
 
 
 def _run_name(status) -> str:
@@ -316,11 +321,11 @@ def _cell(status):
 
 
 def _cell_text(status) -> str:
-    share = f"{100 * status.last.epoch // max(status.last.epochs, 1)} %" if status.last else ""
+    share = f"{100 * status.last.epoch // max(status.last.epochs, 1)}%" if status.last else ""
     return {
         "none": "–",
-        "running": "▶ " + share if share else "▶",
-        "stopped": "‖ " + share if share else "‖",
+        "running": "▶" + share,
+        "stopped": "‖" + share,
         "failed": "!",
         "trained": "✓",
         "validated": f"{status.dice:.3f}" if status.dice is not None else "✓",

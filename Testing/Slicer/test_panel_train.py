@@ -78,7 +78,7 @@ def test_the_grid_shows_the_state_of_every_run(panel, root, folders):
 
     row = grid(panel)[[c.name for c in pipeline.plan_of(folders).configurations].index("3d_fullres")]
     assert row[0].startswith("0.")
-    assert row[1] == "‖ 40 %"
+    assert row[1] == "‖40%"
     assert row[2:] == ["–"] * (len(row) - 2)
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_another_process_holds_counts_as_running(panel, root, folders
     with only_one_in(run.folder):
         open_task(panel, root, "trainButton")
 
-        assert any("▶ 20 %" in row for row in grid(panel))
+        assert any("▶20%" in row for row in grid(panel))
         with pytest.raises(BenchError, match="is disabled: This run is being trained; stop it first."):
             panel.click("trainStartButton")
 
