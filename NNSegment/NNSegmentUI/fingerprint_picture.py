@@ -19,7 +19,7 @@ def draw_fingerprint(fingerprint, channels: Sequence[str], width: int, widget):
     """A pixmap of `width` pixels: a dot per case, a line at the median; for intensities a bar per case."""
     rows = 1 + math.ceil(len(channels) / 2)
     pixmap = qt.QPixmap(width, rows * (HEIGHT + GAP) - GAP)
-    pixmap.fill(qt.Qt.transparent)
+    pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter(pixmap)
     painter.setRenderHint(qt.QPainter.Antialiasing, True)
     _Plots(painter, widget).draw(fingerprint, channels, width)
@@ -84,7 +84,7 @@ class _Plots:
         self._text(x, y, width, title, qt.Qt.AlignLeft)
         color = qt.QColor(self._ink)
         color.setAlpha(60)
-        self._painter.setPen(qt.QPen(color, 1))
+        self._painter.setPen(_pen(color, 1.0))
         bottom = y + HEIGHT - TEXT - 2
         self._painter.drawLine(x, bottom, x + width, bottom)
 
@@ -95,20 +95,25 @@ class _Plots:
     def _dot(self, x: float, y: float) -> None:
         color = qt.QColor(self._accent)
         color.setAlpha(170)
-        self._painter.setPen(qt.Qt.NoPen)
+        self._painter.setPen(qt.QPen(qt.Qt.NoPen))
         self._painter.setBrush(qt.QBrush(color))
         self._painter.drawEllipse(qt.QRectF(x - _DOT / 2, y - _DOT / 2, _DOT, _DOT))
 
     def _median_line(self, x: float, width: float, y: float) -> None:
-        self._painter.setPen(qt.QPen(self._ink, 1.5))
+        self._painter.setPen(_pen(self._ink, 1.5))
         self._painter.drawLine(qt.QPointF(x, y), qt.QPointF(x + width, y))
 
     def _line(self, x: float, y1: float, y2: float, width: float) -> None:
-        pen = qt.QPen(self._accent, width)
-        pen.setCapStyle(qt.Qt.FlatCap)
-        self._painter.setPen(pen)
+        self._painter.setPen(_pen(self._accent, width))
         self._painter.drawLine(qt.QPointF(x, y1), qt.QPointF(x, y2))
 
     def _text(self, x: float, y: float, width: float, text: str, alignment) -> None:
-        self._painter.setPen(qt.QPen(self._ink))
+        self._painter.setPen(_pen(self._ink, 1.0))
         self._painter.drawText(qt.QRectF(x, y, width, TEXT), int(alignment), text)
+
+
+def _pen(color, width: float):
+    pen = qt.QPen(color)
+    pen.setWidthF(width)
+    pen.setCapStyle(qt.Qt.FlatCap)
+    return pen
