@@ -30,7 +30,8 @@ class JobProgress:
 
     def _after(self, event: Event) -> JobProgress:
         if isinstance(event, EpochFinished):
-            return JobProgress(_share(event.epoch, event.epochs), epoch_text(event), event.seconds_left)
+            share = _share(event.epoch, event.epochs)
+            return JobProgress(share, epoch_text(event), event.seconds_left, self._what, self._began)
         if isinstance(event, Progressed):
             return self._stepped(event)
         if isinstance(event, Message):
@@ -38,12 +39,15 @@ class JobProgress:
         return self
 
     def _stepped(self, event: Progressed) -> JobProgress:
-        same = self._began is not None and (self._began.total, self._what) == (event.total, event.what)
-        began = self._began if same and event.done >= self._began.done else event
+        kind = event.what.partition(" ")[
+            0
+        ]  # the rest tells more about the same work, as does a new estimate of the total
+        same = self._began is not None and self._what == kind and event.done >= self._began.done
+        began = self._began if same else event
         steps, passed = event.done - began.done, event.time - began.time
         left = passed / steps * (event.total - event.done) if steps > 0 else None
         text = f"{event.what}: {event.done} / {event.total}"
-        return JobProgress(_share(event.done, event.total), text, left, event.what, began)
+        return JobProgress(_share(event.done, event.total), text, left, kind, began)
 
     @property
     def time_left(self) -> str:
