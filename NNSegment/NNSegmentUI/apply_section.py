@@ -67,8 +67,9 @@ class ApplySection:
     def refresh(self) -> None:
         """Look for models again."""
         self._choices = model_choices(self._context, self.ui.applyModelPath.currentPath)
-        undecided = chosen(self.ui.applyModelBox) == OTHER and not self.ui.applyModelPath.currentPath
-        fill_box(self.ui.applyModelBox, [(choice.key, choice.title) for choice in self._choices], keep=not undecided)
+        box = self.ui.applyModelBox
+        decided = box.currentIndex > 0 or bool(self.ui.applyModelPath.currentPath)  # else the first, the best there is
+        fill_box(box, [(choice.key, choice.title) for choice in self._choices], keep=decided)
         self._attach()
         self._on_model()
 

@@ -108,10 +108,9 @@ class JobView:
 
     def _show_bar(self, state) -> None:
         fraction = self._progress.fraction
-        self._bar.setVisible(state in ("running", "finished"))
-        busy = state == "running" and fraction is None
-        self._bar.maximum = 0 if busy else _STEPS
-        self._bar.value = _STEPS if state == "finished" else int(_STEPS * (fraction or 0.0))
+        self._bar.setVisible(state == "running")
+        self._bar.maximum = 0 if fraction is None else _STEPS
+        self._bar.value = int(_STEPS * (fraction or 0.0))
 
     def _state_text(self, state) -> str:
         if state == "running":

@@ -19,7 +19,7 @@ class ResultsSection:
         self._widget, self.ui = load_section(resource_path("UI/Results.ui"), parent_button)
         self._job_view = JobView(self.ui.resultsJobFrame, context, "results")
         self._view = CaseView()
-        self._cases = ()
+        self._cases, self._summaries = (), ()
         self._connect()
         self.refresh()
 
@@ -36,10 +36,11 @@ class ResultsSection:
 
     def refresh(self) -> None:
         """Read selection and scores again."""
-        self._summaries = self._find_summaries()
+        before, self._summaries = self._summaries, self._find_summaries()
         selection = self._selection()
         self._fill_candidates(selection)
-        fill_box(self.ui.scoresBox, [(str(path), title) for path, title in self._summaries])
+        same_first = before[:1] == self._summaries[:1]  # a comparison that is new is what the user wants to see
+        fill_box(self.ui.scoresBox, [(str(path), title) for path, title in self._summaries], keep=same_first)
         self._fill_scores()
         self._attach()
         self._refresh_buttons()
@@ -146,7 +147,7 @@ class ResultsSection:
         names = [labels.name_of(target) for target in scores.targets]
         rows = [(c.case_id, shown(c.mean_dice, 3), *(shown(m.dice, 3) for m in c.metrics)) for c in self._cases]
         fill_table(self.ui.scoresTable, (_("Case"), _("Dice"), *names), rows)
-        mean = _("{count} cases, mean Dice {dice}").format(count=len(self._cases), dice=shown(scores.dice, 3))
+        mean = _("Cases: {count} · mean Dice {dice}").format(count=len(self._cases), dice=shown(scores.dice, 3))
         show_text(self.ui.scoresStatusLabel, mean)
 
     def _on_case(self, row: int, column: int) -> None:

@@ -82,6 +82,7 @@ def fill_table(table, header, rows, bold_row: int = -1) -> None:
         for c, text in enumerate(row):
             table.setItem(r, c, _item(text, centred=c > 0, bold=r == bold_row))
     table.verticalHeader().hide()
+    table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)  # the first column gives way instead
     for column in range(len(header)):
         mode = qt.QHeaderView.Stretch if column == 0 else qt.QHeaderView.ResizeToContents
         table.horizontalHeader().setSectionResizeMode(column, mode)
@@ -113,6 +114,7 @@ def open_file(path) -> None:
 
 def _item(text: str, centred: bool, bold: bool):
     item = qt.QTableWidgetItem(str(text))
+    item.setToolTip(str(text))
     if centred:
         item.setTextAlignment(qt.Qt.AlignCenter)
     if bold:
