@@ -69,7 +69,9 @@ class JobView:
         self._stop.connect("clicked()", self.stop)
         self._log.connect("clicked()", self._open_log)
         row = qt.QHBoxLayout()
-        for widget in (self._bar, self._left, self._stop, self._log):
+        row.addWidget(self._bar, 1000)
+        row.addStretch(1)  # takes the place of the bar once it is hidden
+        for widget in (self._left, self._stop, self._log):
             row.addWidget(widget)
         column = qt.QVBoxLayout(self._frame)
         column.setContentsMargins(0, 0, 0, 0)
