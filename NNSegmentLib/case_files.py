@@ -10,18 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from .cases import CaseOrigin, TaskOrigin, ValueChange, load_origin, save_origin
+from .cases import CaseOrigin, TaskOrigin, case_name, load_origin, save_origin
 from .colors import save_label_colors
 from .errors import TaskError
 from .folders import DATASET_NAME, Workspace
-from .formats.build import folder_made_whole, renumbered
+from .formats.build import folder_made_whole
 from .geometry import Geometry
-from .image import FILE_ENDINGS, read_labels, write_image, write_labels
+from .image import write_image
+from .label_files import kept_later, settle_values, write_coded, write_provisional
 from .labels import LabelSet
-from .overlaps import TOLERANCE, Combined, Names, painted_value, require_no_overlap, value_of, with_overlaps
+from .overlaps import TOLERANCE, Combined, Names, painted_value, value_of
 from .records import read_json, write_json
 from .task import LABELS_CSV, Case, Task, write_dataset_json
 
+__all__ = [
+    "CaseArrays", "add_to_task", "build_task", "case_name", "require_volume_ending", "task_folder", "write_case",
+    "write_channels",
+]  # fmt: skip
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _log = logging.getLogger(__name__)
 FORMAT = "3D Slicer scene"
@@ -38,25 +43,6 @@ class CaseArrays:
     """None for a case without labels."""
     origin: CaseOrigin
     """Where it came from and what had to be done to it."""
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A label file, and the value that each combination of segments has in it."""
-
-    case_id: str
-    path: Path
-    values: tuple[tuple[Names, int, int], ...]
-    """(segments, value, voxels) of what occurs."""
-
-
-def case_name(text: str, taken: Sequence[str] = ()) -> str:
-    """A case id from a node's name: without file ending, spaces and path signs, and different from those taken."""
-    for ending in FILE_ENDINGS:
-        text = text.removesuffix(ending)
-    name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
-    names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
-    return next(candidate for candidate in names if candidate not in taken)
 
 
 def build_task(
@@ -77,9 +63,10 @@ def build_task(
         for case in cases:
             _require_channels(case, channels)
             write_channels(building / "imagesTr", case, file_ending)
-            written.append(_write_provisional(building / "labelsTr", case, labels, file_ending))
+            path = building / "labelsTr" / (case.origin.id + file_ending)
+            written.append(write_provisional(path, case.origin.id, case.segments, case.geometry, labels))
             origins.append(case.origin)
-        labels, notes = _settle_values(written, labels, overlap)
+        labels, notes = settle_values(written, labels, overlap)
         origins = [_with_notes(origin, own) for origin, own in zip(origins, notes, strict=True)]
         _describe_task(building, channels, labels, file_ending, origins)
     return folder
@@ -104,7 +91,7 @@ def write_case(folder: Path, case: CaseArrays, labels: LabelSet, file_ending: st
     values, notes = _known_values(case, labels)
     path = folder / "labelsTr" / (case_id + file_ending)
     images = write_channels(folder / "imagesTr", case, file_ending)
-    _write_values(path, case, values)
+    write_coded(path, case.segments, values, case.geometry)
     return Case(case_id, images, path), notes
 
 
@@ -124,33 +111,6 @@ def _known_values(case: CaseArrays, labels: LabelSet) -> tuple[list[int], tuple[
             notes.append(_painted_over(case.origin.id, names, counts))
         values.append(painted_value(labels, names) if value is None else value)
     return values, tuple(notes)
-
-
-def _write_provisional(folder: Path, case: CaseArrays, labels: LabelSet, file_ending: str) -> _Written:
-    """A label file in which single segments have their value in `labels` and combinations the values after them."""
-    known = {frozenset(): 0} | {frozenset([label.name]): label.values[0] for label in labels.labels[1:]}
-    for names in case.segments.combinations:
-        known.setdefault(names, len(known))
-    path = folder / (case.origin.id + file_ending)
-    _write_values(path, case, [known[names] for names in case.segments.combinations])
-    return _Written(case.origin.id, path, tuple((s, known[s], n) for s, n in case.segments.counts.items()))
-
-
-def _settle_values(
-    written: Sequence[_Written], labels: LabelSet, overlap: str
-) -> tuple[LabelSet, list[tuple[str, ...]]]:
-    """Give label files their final values, now that it is known which segments overlap in any case.
-
-    Returns the labels with regions where they are needed, and each case's sentences about overlaps painted over.
-    """
-    totals: dict[Names, int] = {}
-    for case in written:
-        for names, _, voxels in case.values:
-            totals[names] = totals.get(names, 0) + voxels
-        if overlap == "refuse":
-            require_no_overlap(case.case_id, {names: voxels for names, _, voxels in case.values})
-    labels = with_overlaps(labels, totals)
-    return labels, [_settle(case, labels) for case in written]
 
 
 def _describe_task(
@@ -195,26 +155,6 @@ def require_volume_ending(file_ending: str) -> None:
         raise TaskError(f"Volumes are written as {', '.join(VOLUME_ENDINGS)}, found {file_ending!r}.")
 
 
-def _write_values(path: Path, case: CaseArrays, values: Sequence[int]) -> None:
-    """A label file with `values[i]` for combination number i."""
-    write_labels(path, np.asarray(values, np.uint16)[case.segments.codes], case.geometry)
-
-
-def _settle(written: _Written, labels: LabelSet) -> tuple[str, ...]:
-    changes, notes = [], []
-    for names, before, voxels in written.values:
-        after = value_of(labels, names)
-        if after is None:
-            after = painted_value(labels, names)
-            notes.append(_kept_later(names, voxels))
-        if after != before:
-            changes.append(ValueChange(before, after))
-    if changes:
-        found = read_labels(written.path)
-        write_labels(written.path, renumbered(found.array, tuple(changes)), found.geometry)
-    return tuple(notes)
-
-
 def _require_channels(case: CaseArrays, channels: Sequence[str]) -> None:
     if len(case.channels) != len(channels):
         raise TaskError(
@@ -236,8 +176,4 @@ def _painted_over(case_id: str, names: Names, counts: Mapping[Names, int]) -> st
             f"{case_id}: {' and '.join(sorted(names))} overlap in {counts[names]} voxels, but the labels of the task know "
             "no such overlap; separate them in the Segment Editor, or make a new task from all cases."
         )
-    return _kept_later(names, counts[names])
-
-
-def _kept_later(names: Names, voxels: int) -> str:
-    return f"{' and '.join(sorted(names))} overlap in {voxels} voxels, of which the later label was kept."
+    return kept_later(names, counts[names])

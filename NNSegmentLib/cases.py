@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import TaskError
+from .image import FILE_ENDINGS
 from .records import from_json, read_json, to_json, write_json
 
 CASES_FILE = "cases.json"
@@ -58,3 +61,12 @@ def load_origin(task_folder: Path) -> TaskOrigin:
 def save_origin(origin: TaskOrigin, task_folder: Path) -> None:
     """Write cases.json; raises StorageError."""
     write_json(task_folder / CASES_FILE, to_json(origin))
+
+
+def case_name(text: str, taken: Sequence[str] = ()) -> str:
+    """A case id from a node's or folder's name: without file ending, spaces and path signs, different from those taken."""
+    for ending in FILE_ENDINGS:
+        text = text.removesuffix(ending)
+    name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
+    names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
+    return next(candidate for candidate in names if candidate not in taken)

@@ -94,7 +94,18 @@ def require_no_overlap(case_id: str, counts: Mapping[Names, int]) -> None:
 
 def value_of(labels: LabelSet, names: Names) -> int | None:
     """The value of voxels that belong to exactly these segments; None when the labels have none."""
-    return _value_table(labels).get(names)
+    return value_table(labels).get(names)
+
+
+def value_table(labels: LabelSet) -> dict[Names, int]:
+    """The value of each combination of segments that the labels know."""
+    table = {frozenset(): 0}
+    if labels.ignore_value is not None:
+        table[frozenset([IGNORE])] = labels.ignore_value
+    segments = segment_labels(labels)
+    for value in labels.foreground_values:
+        table[frozenset(label.name for label in segments if value in label.values)] = value
+    return table
 
 
 def painted_value(labels: LabelSet, names: Names) -> int:
@@ -108,8 +119,10 @@ def painted_value(labels: LabelSet, names: Names) -> int:
 def members(label: Label, labels: LabelSet) -> Names:
     """The segments a label stands for: itself, or those it is the intersection of."""
     parts = label.name.split(AND)
+    if len(parts) == 1:
+        return frozenset(parts)
     known = {other.name for other in labels.labels} - {label.name}
-    return frozenset(parts) if len(parts) > 1 and known.issuperset(parts) else frozenset([label.name])
+    return frozenset(parts) if known.issuperset(parts) else frozenset([label.name])
 
 
 def segment_labels(labels: LabelSet) -> tuple[Label, ...]:
@@ -192,12 +205,3 @@ def _region_labels(labels: LabelSet, regions, values: Mapping[Names, int]) -> La
     if labels.ignore_value is not None:
         found.append(replace(known[IGNORE], values=(len(values) + 1,)))
     return LabelSet(tuple(found), tuple(value for _, value in regions))
-
-
-def _value_table(labels: LabelSet) -> dict[Names, int]:
-    table = {frozenset(): 0}
-    if labels.ignore_value is not None:
-        table[frozenset([IGNORE])] = labels.ignore_value
-    for value in labels.foreground_values:
-        table[frozenset(label.name for label in segment_labels(labels) if value in label.values)] = value
-    return table

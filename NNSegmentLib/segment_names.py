@@ -19,8 +19,8 @@ class SegmentRow:
 
     id: str
     name: str
-    color: tuple[int, int, int]
-    """RGB, 0 to 255."""
+    color: tuple[int, int, int] | None
+    """RGB, 0 to 255; None when it has none of its own."""
     terminology: str
     """Slicer's terminology entry as a string; empty when there is none."""
     is_empty: bool

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from ..cases import CaseOrigin, TaskOrigin, ValueChange, save_origin
+from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
 from ..errors import StorageError, TaskError
 from ..image import copy_image, file_ending, read_array, read_labels, write_image, write_labels
+from ..label_files import renumbered
 from ..progress import Progress, in_parallel, silent
 from ..records import umask
 from ..task import LABELS_CSV, write_dataset_json
@@ -78,17 +77,6 @@ def copy_file(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
     except OSError as error:
         raise StorageError(_cannot_write(target, error)) from error
-
-
-def renumbered(labels: np.ndarray, changes: tuple[ValueChange, ...]) -> np.ndarray:
-    """Labels (Z, Y, X) with every `before` value replaced by its `after` value; others stay."""
-    if not changes:
-        return labels
-    highest = max(int(labels.max()), *(change.before for change in changes))
-    new_values = np.arange(highest + 1, dtype=np.int32)
-    for change in changes:
-        new_values[change.before] = change.after
-    return new_values[labels]
 
 
 def _write_case(source: Source, building: Path, case: SourceCase) -> None:
