@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+SYSTEM_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0"
+"""What Qt and the views need of a Linux that has no desktop."""
 _started = None
 
 
@@ -30,11 +32,18 @@ class BenchError(Exception):
 
 def why_not() -> str:
     """The reason that the bench cannot start on this machine, or ""."""
+    import importlib
     import importlib.util
 
     needed = {"slicer": "slicer-core", "PySide6": "PySide6-Essentials"}
     missing = [wheel for name, wheel in needed.items() if importlib.util.find_spec(name) is None]
-    return f"the bench needs {' and '.join(missing)}: pip install -e '.[bench]'" if missing else ""
+    if missing:
+        return f"the bench needs {' and '.join(missing)}: pip install -e '.[bench]'"
+    try:
+        importlib.import_module("PySide6.QtWidgets")
+    except ImportError as error:
+        return f"Qt lacks a library of the system ({error}); on Debian: apt-get install {SYSTEM_PACKAGES}"
+    return ""
 
 
 def start():

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from . import api
-from .lookalikes import lookalike
+from .lookalikes import Lookalike, api_name, lookalike
 from .pythonqt import QObject
 
 TEXT_OF_WIDGET = "{widget} '{name}' of the .ui file"
@@ -21,11 +21,23 @@ def enumerators(text: str, class_name: str) -> int:
     return value
 
 
-def check_properties(widget: ElementTree.Element, meta: QtCore.QMetaObject) -> None:
+def property_names(cls: type) -> set[str]:
+    """Those of Slicer's class, from the table, and those of the Qt class below.
+
+    The meta-object of a class made in Python is not asked: PySide replaces it while the class is in use.
+    """
+    qt_class = next(base for base in cls.__mro__ if base.__module__.startswith("PySide6."))
+    meta = qt_class.staticMetaObject
+    of_slicer = api.properties(api_name(cls)) if issubclass(cls, Lookalike) else ()
+    return {meta.property(i).name() for i in range(meta.propertyCount())}.union(of_slicer)
+
+
+def check_properties(widget: ElementTree.Element, cls: type) -> None:
     """Designer turns a misspelt property into a dynamic one without a word; here it is an error."""
+    known = property_names(cls)
     for item in widget.findall("property"):
         name = item.get("name")
-        if item.get("stdset") != "0" and meta.indexOfProperty(name) < 0:
+        if item.get("stdset") != "0" and name not in known:
             raise AttributeError(f"{widget.get('class')} '{widget.get('name')}' has no property '{name}'")
 
 
@@ -56,11 +68,11 @@ class UiLoader(QtUiTools.QUiLoader):
                 )
             native = getattr(QtWidgets, class_name, None)  # Line, for one, is no class
             if native is not None:
-                check_properties(widget, native.staticMetaObject)
+                check_properties(widget, native)
             return
         cls = lookalike(class_name)
         self.registerCustomWidget(cls)
-        check_properties(widget, cls.staticMetaObject)
+        check_properties(widget, cls)
         for item in widget.findall("property"):
             text = item.findtext("set") or item.findtext("enum")
             if text and class_name.startswith(("ctk", "qMRML")) and text.startswith(("ctk", "qMRML")):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.hands import click
 
 SOURCE = Path(__file__).resolve().parents[1] / "sample" / "BenchSampleEffectLib" / "SegmentEditorEffect.py"
 
@@ -58,10 +57,12 @@ def test_the_editor_offers_a_registered_effect_with_its_defaults(editor):
 
 
 def test_an_effect_fills_the_segment_and_undo_empties_it(editor, edited, bench):
+    from bench import hands
+
     editor.setActiveEffectByName("Bright")
     before = edited()
 
-    click(editor.activeEffect().self().applyButton)
+    hands.click(editor.activeEffect().self().applyButton)
     filled = edited()
     editor.undo()
     bench.check_slots()
