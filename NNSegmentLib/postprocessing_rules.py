@@ -6,7 +6,6 @@ it; a pickle is read by an unpickler that knows that one name and numpy's intege
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from .errors import ModelError
 from .labels import LabelSet, Region
+from .pickled_values import Named, read_pickle
 from .records import read_json, write_json, written_whole
 from .scores import Scores, averages_json
 
@@ -23,7 +23,6 @@ MODULE = "nnunetv2.postprocessing.remove_connected_components"
 ARGUMENT = "labels_or_regions"
 JSON_FILE, PICKLE_FILE = "postprocessing.json", "postprocessing.pkl"
 _LARGEST_FILE = 1 << 20
-_INTEGERS = {f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True)
@@ -115,20 +114,16 @@ def _from_json(path: Path) -> tuple[object, object]:
 
 
 def _from_pickle(path: Path) -> tuple[object, object]:
-    if not path.is_file():
-        raise ModelError(f"Expected the file {path}, found nothing there.")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ModelError(f"{path} is too large for a postprocessing.pkl; it was not read.")
-    try:
-        functions, arguments = _Reader(io.BytesIO(path.read_bytes())).load()
-        return [_function_name(f) for f in functions], arguments
-    except _PICKLE_ERRORS as error:
-        raise ModelError(f"{path} is no postprocessing.pkl of nnU-Net and was not read ({error}).") from error
+    content = read_pickle(path, _LARGEST_FILE, {(MODULE, FUNCTION)})
+    if not isinstance(content, tuple) or len(content) != 2 or not isinstance(content[0], list):
+        raise ModelError(f"{path} is no postprocessing.pkl of nnU-Net: expected a list of functions and of arguments.")
+    functions, arguments = content
+    return [_function_name(f, path) for f in functions], arguments
 
 
-def _function_name(value: object) -> str:
-    if not isinstance(value, _Named) or value.name != (MODULE, FUNCTION):
-        raise pickle.UnpicklingError(f"expected the function {FUNCTION}, found a {type(value).__name__}")
+def _function_name(value: object, path: Path) -> str:
+    if not isinstance(value, Named) or value.name != (MODULE, FUNCTION):
+        raise ModelError(f"{path} holds a {type(value).__name__} where the function {FUNCTION} was expected.")
     return FUNCTION
 
 
@@ -147,70 +142,3 @@ def _opcodes(value: int | str | list | tuple | dict) -> bytes:
     if isinstance(value, dict):
         return pickle.MARK + b"".join(_opcodes(k) + _opcodes(v) for k, v in value.items()) + pickle.DICT
     return pickle.MARK + b"".join(map(_opcodes, value)) + (pickle.LIST if isinstance(value, list) else pickle.TUPLE)
-
-
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-    MemoryError, struct.error,
-)  # fmt: skip
-"""What a damaged or hostile pickle makes the unpickler raise."""
-
-
-class _Named:
-    """Stands for a name in a pickle. Calling it computes what numpy would for integers; it cannot be changed."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, module: str, name: str) -> None:
-        object.__setattr__(self, "name", (module, name))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a name in a pickle cannot be changed")
-
-    def __call__(self, *arguments: object) -> object:
-        function = _CALLS.get(self.name)
-        if function is None:
-            raise pickle.UnpicklingError(f"it calls {'.'.join(self.name)}")
-        return function(*arguments)
-
-
-class _IntegerType:
-    """Stands for a numpy integer type; its pickled state (the byte order) is not needed."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: str, *_flags: object) -> None:
-        if code not in _INTEGERS:
-            raise pickle.UnpicklingError("expected whole numbers, found another type")
-        self.code = code
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] not in ("<", "|"):
-            raise pickle.UnpicklingError("expected numbers in little-endian order")
-
-
-def _integer(kind: object, data: object) -> int:
-    if not isinstance(kind, _IntegerType) or not isinstance(data, bytes):
-        raise pickle.UnpicklingError("expected a whole number")
-    return int.from_bytes(data, "little", signed=kind.code.startswith("i"))
-
-
-def _latin(text: object, encoding: object) -> bytes:
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("expected bytes written as text")
-    return text.encode("latin1")
-
-
-_CALLS = {
-    ("numpy", "dtype"): _IntegerType,
-    ("numpy.core.multiarray", "scalar"): _integer,
-    ("numpy._core.multiarray", "scalar"): _integer,
-    ("_codecs", "encode"): _latin,
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> _Named:
-        if (module, name) != (MODULE, FUNCTION) and (module, name) not in _CALLS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _Named(module, name)
