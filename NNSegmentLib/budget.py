@@ -51,7 +51,7 @@ def quick_settings(**length: float | None) -> TrainingSettings:
 def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: TrainingSettings | None) -> TrainingSettings:
     """The settings that the command line asks for; a resumed run keeps those it was `stored` with.
 
-    Raises SettingsError when a resumed run is asked to change its schedule, or a recipe cannot be used.
+    Raises SettingsError when a resumed run is asked to change its settings, or a recipe cannot be used.
     """
     if args.resume and stored is not None:
         _require_same_schedule(args, stored)
@@ -82,6 +82,12 @@ def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
 
 
 def _require_same_schedule(args: argparse.Namespace, stored: TrainingSettings) -> None:
+    for option, value in (("--settings", args.settings), ("--recipe", args.recipe), ("--seed", args.seed)):
+        if value is not None:
+            raise SettingsError(
+                f"A resumed run keeps the settings it was started with, found {option}; leave it out, or train again "
+                "without --resume."
+            )
     asked = {"time_s": args.time, "epochs": None if args.time else args.epochs}
     for name, value in asked.items():
         if value is not None and value != getattr(stored, name):

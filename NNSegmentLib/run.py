@@ -60,8 +60,9 @@ class TrainingSettings:
     """Processes that prepare batches; 0 does it in a thread of the training process, -1 chooses."""
     checkpoint_minutes: float = 5.0
     """Longest time between two checkpoints."""
-    seed: int | None = None
-    """Makes sampling and initial weights repeatable; None draws fresh ones as nnU-Net does."""
+    seed: int | None = 12345
+    """Where the random numbers of a run start, together with its configuration and fold: the same command gives the
+    same model. None draws new ones every time, as nnU-Net does."""
     validation_step: float = 0.5
     """Sliding-window step of the final validation, as a fraction of the patch."""
     validation_mirroring: bool = True

@@ -59,7 +59,8 @@ class BatchSource:
     """An endless iterator of batches; the next ones are prepared in the background.
 
     `batch_size` patches of the cases `ids` a batch. `training` draws them with augmentation, otherwise plain patches are
-    cut by the same rules. The same `seed` gives the same batches, in a thread or in processes.
+    cut by the same rules. The same `seed` gives the same batches, in a thread or in processes; they begin with number
+    `first`, so that a resumed run goes on with those it would have had.
     `previous_stage` holds the previous stage's label maps CASE.npy (Z, Y, X), which become one channel per label.
     `next()` raises RunError when a batch cannot be prepared.
     """
@@ -75,6 +76,7 @@ class BatchSource:
         training: bool,
         batch_size: int,
         seed: int | None = None,
+        first: int = 0,
         previous_stage: Path | None = None,
         device: torch.device,
     ) -> None:
@@ -94,12 +96,12 @@ class BatchSource:
         )
         seed = np.random.SeedSequence(seed).entropy
         workers = self.loading.workers
-        self._make = LoaderProcesses(recipe, workers, seed) if workers else partial(recipe.make, seed)
+        self._make = LoaderProcesses(recipe, workers, seed, first) if workers else partial(recipe.make, seed)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         # the thread's arithmetic must not spread over the cores that the network computes on
         self._pool = ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,))
         self._waiting: deque[Future[Batch]] = deque()
-        self._numbers = count()
+        self._numbers = count(first)
         self._prepare_ahead()
 
     def __iter__(self) -> BatchSource:

@@ -21,12 +21,12 @@ _REQUESTS = 2
 
 
 class LoaderProcesses:
-    """Makes the batches `recipe.make(seed, 0)`, `recipe.make(seed, 1)`, … in `workers` processes, in this order.
+    """Makes the batches `recipe.make(seed, first)`, `recipe.make(seed, first + 1)`, … in `workers` processes.
 
     Raises RunError with the worker's own sentence, or when a worker has died.
     """
 
-    def __init__(self, recipe: BatchRecipe, workers: int, seed: int) -> None:
+    def __init__(self, recipe: BatchRecipe, workers: int, seed: int, first: int = 0) -> None:
         self._connections, self._processes = [], []
         for _ in range(workers):
             here, there = multiprocessing.Pipe()
@@ -35,11 +35,11 @@ class LoaderProcesses:
             there.close()
             self._connections.append(here)
             self._processes.append(process)
-        for number in range(workers * _REQUESTS):
+        for number in range(first, first + workers * _REQUESTS):
             self._connections[number % workers].send(number)
 
     def __call__(self, number: int) -> Batch:
-        """Batch `number`; to be called with 0, 1, 2, …"""
+        """Batch `number`; to be called with `first`, `first` + 1, …"""
         workers = len(self._connections)
         connection = self._connections[number % workers]
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,11 +71,20 @@ class TrainingRequest:
         return tuple(range(len(self.wanted.patch_size))) if axes is None else tuple(axes)
 
 
+def seed_of(request: TrainingRequest, purpose: str) -> int | None:
+    """The start of the random numbers for one purpose, another one for every configuration and fold; None: any."""
+    if request.settings.seed is None:
+        return None
+    text = f"{request.settings.seed} {request.configuration} {request.fold_name} {purpose}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
 def make_network(request: TrainingRequest) -> UNet:
     """A network with fresh weights, the same ones for the same seed."""
+    seed = seed_of(request, "weights")
     with torch.random.fork_rng(devices=[]):
-        if request.settings.seed is not None:
-            torch.manual_seed(request.settings.seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         return build_network(request.wanted.network, request.in_channels, request.label_set.n_outputs)
 
 

@@ -21,7 +21,7 @@ from .batches import BatchSource
 from .checkpoints import load_checkpoint
 from .devices import describe_devices, memory_errors, prepare_device
 from .online_dice import OnlineDice, mean_dice
-from .session import Session, TrainingRequest
+from .session import Session, TrainingRequest, seed_of
 
 __all__ = ["TrainingRequest", "train_fold"]
 _ADVICE = "take a smaller batch, the preset 'small', or close other programs"
@@ -263,26 +263,24 @@ class ProgressPicture:
 def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource | None]]:
     """The training batches and, where there are validation cases, theirs; closed at the end."""
     request = session.request
-    store = PreparedStore(request.prepared)
+    store, done = PreparedStore(request.prepared), session.counters
     with contextlib.ExitStack() as stack:
 
-        def source(ids, training: bool, seed: int) -> BatchSource:
+        def source(ids, training: bool) -> BatchSource:
             batches = BatchSource(
                 store, ids, request.wanted, request.label_set,
-                settings=session.settings, training=training, seed=seed, device=session.device,
+                settings=session.settings, training=training, device=session.device,
+                seed=seed_of(request, "training" if training else "validation"),
+                first=done.steps if training else done.epoch * session.settings.validation_iterations,
                 batch_size=session.settings.batch_size or request.wanted.batch_size,
                 previous_stage=request.previous_stage,
             )  # fmt: skip
             stack.callback(batches.close)
             return batches
 
-        seed = session.settings.seed
-        fresh = (
-            (None, None) if seed is None else (seed + 2 * session.counters.steps, seed + 2 * session.counters.steps + 1)
-        )
-        training = source(request.fold.train, True, fresh[0])
+        training = source(request.fold.train, True)
         wanted = request.fold.validation and session.settings.validation_iterations
-        yield training, source(request.fold.validation, False, fresh[1]) if wanted else None
+        yield training, source(request.fold.validation, False) if wanted else None
 
 
 def _stored(run: Run) -> Path | None:

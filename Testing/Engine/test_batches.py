@@ -186,6 +186,16 @@ def test_augmented_batches_repeat_with_their_seed_too(closing, kind):
         assert torch.equal(a.target, b.target)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_later_first_batch_goes_on_in_the_same_row(closing, workers):
+    settings = replace(SETTINGS, loader_workers=workers)
+    whole, later = closing(settings=settings, seed=7), closing(settings=settings, seed=7, first=3)
+    row = [next(whole).image for _ in range(6)]
+    for batch in row[3:]:
+        assert torch.equal(next(later).image, batch)
+    assert not torch.equal(row[0], row[3])
+
+
 def test_validation_is_never_augmented(closing):
     batch = next(closing(training=False, settings=replace(SETTINGS, augmentation="default")))
     assert (batch.image - batch.target).abs().max() < 0.6
