@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
+import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import RunError, StorageError
 from .processes import ProcessIdentity
@@ -54,11 +56,12 @@ def require_free(folder: Path) -> None:
 
 
 def _take(lock: Path) -> None:
-    for _ in range(3):
-        if _created(lock):
-            return
-        require_free(lock.parent)
-        _remove_stale(lock)
+    with _one_taker(lock):
+        for _ in range(3):
+            if _created(lock):
+                return
+            require_free(lock.parent)
+            lock.unlink(missing_ok=True)
     raise RunError(f"Expected {lock.parent} to be free, but other processes keep starting there; try again.")
 
 
@@ -95,15 +98,46 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _remove_stale(lock: Path) -> None:
-    """Move the dead lock away by a rename, which only one of several takers succeeds in; give back a living one."""
-    aside = lock.with_name(f".{LOCK}-{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(lock, aside)
-        found = _read(aside)
-        if found is not None and found.is_running() and not lock.exists():
-            os.replace(aside, lock)
-        aside.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _one_taker(lock: Path) -> Iterator[None]:
+    """Between looking at a dead lock and replacing it no other process of this machine does so.
+
+    The system itself guards the door, and opens it when a process dies inside; the door is a file elsewhere, since
+    removing it would let two processes hold two files of one name.
+    """
+    name = hashlib.sha256(str(lock.absolute()).encode()).hexdigest()[:16]
+    try:
+        door = (Path(tempfile.gettempdir()) / f"nnsegment-{name}.lock").open("a+b")
+    except OSError:  # a door of another user, or a full disk: exclusive creation alone has to do
+        yield
+        return
+    with door:
+        _lock_file(door)
+        try:
+            yield
+        finally:
+            _unlock_file(door)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_file(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+    def _unlock_file(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_file(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _unlock_file(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _occupied(folder: Path, found: ProcessIdentity) -> str:
