@@ -216,6 +216,11 @@ class FoldFolder:
     def summary(self) -> Path:
         return self.validation / "summary.json"
 
+    @property
+    def earlier(self) -> Path:
+        """The run that was here before, when the fold was trained again."""
+        return self.folder.with_name("earlier_" + self.folder.name)
+
 
 @dataclass(frozen=True)
 class JobFolder:

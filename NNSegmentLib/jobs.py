@@ -282,9 +282,6 @@ def _resumed(request: JobRequest) -> tuple[str, ...]:
     words, again = list(request.arguments), _AGAIN.get(request.arguments[0])
     if again is None or again in words or (words[0] == "train" and not _has_checkpoint(request)):
         return request.arguments
-    if "--pretrained" in words:
-        at = words.index("--pretrained")
-        del words[at : at + 2]
     return (*words, again)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import NNSegmentError, RunError, SettingsError
+from ..errors import NNSegmentError, RunError
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
@@ -49,9 +50,10 @@ def train_fold(request: TrainingRequest, progress: Progress = silent) -> Run:
 
 
 def resume_or_start(request: TrainingRequest, run: Run) -> Session:
-    """A session with stored, pre-trained or fresh weights, and a folder that fits it."""
-    if request.resume and request.pretrained:
-        raise SettingsError("A run either resumes or starts from pretrained weights; leave one of the two out.")
+    """A session with stored, pre-trained or fresh weights, and a folder that fits it.
+
+    With both `resume` and `pretrained` a run that has a checkpoint goes on, and one without starts from those weights.
+    """
     session = Session(request)
     prepare_device(session.device, request.settings.threads)
     run.folder.stop.unlink(missing_ok=True)
@@ -62,7 +64,7 @@ def resume_or_start(request: TrainingRequest, run: Run) -> Session:
     else:
         if request.pretrained:
             session.start_from(request.pretrained)
-        _clear(run)
+        _put_earlier_run_aside(run)
     save_settings(request.settings, run.folder.settings)
     _tell(run, _introduction(session))
     return session
@@ -289,15 +291,25 @@ def _stored(run: Run) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _clear(run: Run) -> None:
-    """Remove what an earlier run left, so that nothing of it is taken for this one's."""
+def _put_earlier_run_aside(run: Run) -> None:
+    """Leave nothing of an earlier run to be taken for this one's; the last one is kept, a finished one above all."""
     folder = run.folder
-    for path in (
-        *(folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest),
-        *(folder.events, folder.progress_picture),
-    ):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder.validation, ignore_errors=True)
+    checkpoints = (folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest)
+    left = [
+        path
+        for path in (*checkpoints, folder.events, folder.progress_picture, folder.settings, folder.validation)
+        if path.exists()
+    ]
+    worth_keeping = any(path in left for path in checkpoints)
+    if worth_keeping and (run.finished or not (folder.earlier / folder.checkpoint_final.name).exists()):
+        shutil.rmtree(folder.earlier, ignore_errors=True)
+        folder.earlier.mkdir()
+        for path in left:
+            os.replace(path, folder.earlier / path.name)
+        _tell(run, f"The earlier run of this fold is kept in {folder.earlier}.")
+        return
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _tell(run: Run, text: str) -> None:

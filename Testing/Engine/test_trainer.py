@@ -214,16 +214,33 @@ def test_resuming_a_finished_run_does_nothing(request_of):
     assert run.folder.events.read_bytes() == before
 
 
-def test_starting_anew_forgets_the_earlier_run(request_of):
-    train_fold(request_of())
+def test_starting_anew_keeps_the_earlier_run_aside(request_of):
+    first = train_fold(request_of())
+    weights = first.folder.checkpoint_final.read_bytes()
     run = train_fold(request_of(replace(QUICK, epochs=1)))
 
     assert len(epochs_of(run)) == 1
+    assert (run.folder.earlier / "checkpoint_final.pth").read_bytes() == weights
+    assert not run.folder.validation.exists()
 
 
-def test_resuming_and_pretraining_at_once_is_refused(request_of, tmp_path):
-    with pytest.raises(SettingsError, match="one of the two"):
-        train_fold(request_of(resume=True, pretrained=tmp_path))
+def test_a_finished_earlier_run_is_not_given_up_for_one_that_was_stopped(request_of):
+    weights = train_fold(request_of()).folder.checkpoint_final.read_bytes()
+    request = request_of()
+    train_fold(request, stopping_after(request.folder, 2))
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+
+    assert (run.folder.earlier / "checkpoint_final.pth").read_bytes() == weights
+
+
+def test_resuming_a_fold_without_a_checkpoint_starts_from_the_pretrained_weights(request_of):
+    source = train_fold(request_of(run="source")).folder.checkpoint_final
+    standing = replace(QUICK, learning_rate=1e-12, weight_decay=0.0)
+    run = train_fold(request_of(standing, "other", resume=True, pretrained=source))
+
+    expected, found = (load_checkpoint(p).network_weights for p in (source, run.folder.checkpoint_final))
+    first = "encoder.stages.0.0.convs.0.conv.weight"
+    assert torch.allclose(found[first], expected[first], atol=1e-6)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():

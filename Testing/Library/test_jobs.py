@@ -241,7 +241,11 @@ def test_resuming_asks_for_the_same_again_as_a_new_job(start, folder):
 @pytest.mark.parametrize(
     ("asked", "checkpoint", "expected"),
     [
-        (("train", "1", "2d", "0", "--pretrained", "m.pth"), True, ("train", "1", "2d", "0", "--resume")),
+        (
+            ("train", "1", "2d", "0", "--pretrained", "m.pth"),
+            True,
+            ("train", "1", "2d", "0", "--pretrained", "m.pth", "--resume"),
+        ),
         (("train", "1", "2d", "0", "--pretrained", "m.pth"), False, ("train", "1", "2d", "0", "--pretrained", "m.pth")),
         (("train", "1", "2d", "0", "--resume"), True, ("train", "1", "2d", "0", "--resume")),
         (("predict", "-i", "a", "-o", "b", "-t", "1"), False, ("predict", "-i", "a", "-o", "b", "-t", "1",
