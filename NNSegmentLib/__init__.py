@@ -16,6 +16,7 @@ _HOMES = {
         "postprocess", "predict", "preprocess", "train", "validate", "write_report",
     ),
     "budget": ("quick_settings",),
+    "conversion": ("export_task",),
     "errors": ("ImageError", "InputError", "ModelError", "NNSegmentError", "OutOfMemoryError", "PlanError", "RunError",
                "SettingsError", "StorageError", "TaskError", "WorkError"),
     "evaluation": ("Scores",),

@@ -34,7 +34,9 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
 
 def _data(commands) -> None:
     convert = _command(commands, "convert", "make a task of a folder of images and labels")
-    convert.add_argument("source", type=Path, help="Decathlon, nnU-Net v1 or v2 folder, or a folder of images")
+    convert.add_argument(
+        "source", type=Path, help="Decathlon, nnU-Net v1 or v2, TotalSegmentator or MONAI Label folder, or a folder of images"
+    )
     convert.add_argument(
         "--labels", type=Path, metavar="DIR", help="folder of labels, when the source holds images only"
     )
@@ -44,6 +46,12 @@ def _data(commands) -> None:
     convert.add_argument("--id", type=int, metavar="N", help="data set number")
     convert.add_argument("--name", help="data set name, without the number")
     convert.add_argument("--in-place", action="store_true", help="use the files where they are instead of copying them")
+    convert.add_argument("--to", choices=("v1",), help="write the task SOURCE as a data set of nnU-Net v1 instead")
+    convert.add_argument("-o", "--output", type=Path, metavar="DIR", help="with --to: where to put TaskXXX_Name")
+    convert.add_argument(
+        "--overlaps", choices=("order", "regions", "refuse"), default="order",
+        help="segments that overlap: the later label wins (default), they become regions, or are refused",
+    )  # fmt: skip
     check = _command(commands, "check", "find everything wrong with a task's files")
     check.add_argument("task", help=TASK)
     check.add_argument("--fix", action="store_true", help="mend what can be mended; originals are kept")

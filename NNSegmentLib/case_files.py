@@ -12,9 +12,9 @@ import numpy as np
 
 from .cases import CaseOrigin, TaskOrigin, case_name, load_origin, save_origin
 from .colors import save_label_colors
+from .copying import folder_made_whole
 from .errors import TaskError
 from .folders import DATASET_NAME, Workspace
-from .formats.build import folder_made_whole
 from .geometry import Geometry
 from .image import write_image
 from .label_files import kept_later, settle_values, write_coded, write_provisional

@@ -102,17 +102,18 @@ def _fail(args: argparse.Namespace, sentence: str, code: int, result: dict | Non
 
 
 def _convert(args, terminal):
-    from . import pipeline
+    from . import conversion, pipeline
 
+    if args.to:
+        exported = conversion.export_task(
+            str(args.source), args.output, args.workspace, to=args.to, workers=args.workers, progress=terminal
+        )
+        return conversion.describe_export(exported)
     task = pipeline.convert(
         args.source, args.workspace, labels=args.labels, channels=args.channels or (), id=args.id, name=args.name, in_place=args.in_place,
-        workers=args.workers, progress=terminal,
+        overlaps=args.overlaps, workers=args.workers, progress=terminal,
     )  # fmt: skip
-    text = (
-        f"{task.name}: {len(task.cases)} cases, channels {', '.join(c.name for c in task.channels)}, "
-        f"labels {', '.join(label.name for label in task.labels.foreground)}.\nIt is in {task.folder}."
-    )
-    return {"task": task.name, "folder": task.folder, "cases": len(task.cases)}, text
+    return conversion.describe_conversion(task)
 
 
 def _check(args, terminal):

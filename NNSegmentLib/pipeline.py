@@ -59,10 +59,11 @@ def convert(
     id: int | None = None,
     name: str | None = None,
     in_place: bool = False,
+    overlaps: str = "order",
     workers: int = 2,
     progress: Progress = silent,
 ) -> Task:
-    """Make a task of a Decathlon, nnU-Net v1 or v2 folder, or of a folder of images and one of labels.
+    """Make a task of a Decathlon, nnU-Net v1 or v2, TotalSegmentator or MONAI Label folder, or of images and labels.
 
     `channels` names the channels of plain folders; the name decides how intensities are normalised ('CT', 'T1', …).
     Raises TaskError when the folder is none of these or the number is taken; the source is never changed.
@@ -71,7 +72,7 @@ def convert(
 
     return convert_source(
         Path(source), workspace_of(workspace), labels=labels, channels=channels or None, id=id, name=name, in_place=in_place,
-        workers=workers, progress=progress,
+        overlaps=overlaps, workers=workers, progress=progress,
     )  # fmt: skip
 
 

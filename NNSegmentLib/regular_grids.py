@@ -14,6 +14,8 @@ from .prediction import Prediction
 
 _PERPENDICULAR = 1e-3
 """Largest cosine between two axes that counts as a right angle; the same as for image files."""
+_SAME_VOXEL = 0.49
+"""Voxels: what lies no further apart is nearest to its counterpart."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,43 @@ def labels_on_voxels(prediction: Prediction, candidates: Sequence[np.ndarray], s
     if not _meets(Voxels(prediction.labels[None], source.ijk_to_ras), volumes[0]):
         raise ImageError(f"The prediction lies elsewhere than {name}; choose the volume it was made for.")
     return _carried(prediction.labels, source.ijk_to_ras, candidates[0], shape, 0, 0)
+
+
+def labels_on_grid(labels: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -> np.ndarray:
+    """Labels (Z, Y, X) that lie anywhere in the world on a grid: every voxel takes the nearest one, 0 outside.
+
+    They are copied as they are where only the borders differ, as with segments cropped to what they hold.
+    """
+    matrix = np.linalg.inv(ijk_to_ras) @ grid.ijk_to_ras
+    corners = _corners(grid.shape)
+    shift = np.rint(matrix[:3, 3])
+    moved = matrix[:3, :3] @ corners + matrix[:3, 3:] - corners - shift[:, None]
+    if np.abs(moved).max() < _SAME_VOXEL:
+        return _pasted(labels, shift[::-1].astype(int), grid.shape)
+    return _carried(labels, ijk_to_ras, grid.ijk_to_ras, grid.shape, 0, 0)
+
+
+def share_inside(inside: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -> float:
+    """How much of the voxels that are set in `inside` (Z, Y, X) lies in the grid: 0 to 1, NaN when none is set."""
+    xyz = np.argwhere(inside)[:, ::-1]
+    if not len(xyz):
+        return float("nan")
+    matrix = np.linalg.inv(grid.ijk_to_ras) @ ijk_to_ras
+    index = np.rint(xyz @ matrix[:3, :3].T + matrix[:3, 3])
+    return float(((index >= 0) & (index < grid.shape[::-1])).all(axis=1).mean())
+
+
+def _pasted(array: np.ndarray, shift: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Voxel (0, 0, 0) of the result is voxel `shift` (z, y, x) of the array; 0 outside the array."""
+    if not shift.any() and array.shape == tuple(shape):
+        return array
+    out = np.zeros(shape, array.dtype)
+    starts = np.maximum(0, -shift)
+    stops = np.clip(np.array(array.shape) - shift, starts, shape)
+    there = tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))
+    here = tuple(slice(a, b) for a, b in zip(starts + shift, stops + shift, strict=True))
+    out[there] = array[here]
+    return out
 
 
 def _turned(prediction: Prediction, grid: Geometry) -> np.ndarray | None:

@@ -1,4 +1,8 @@
-"""From a folder of images to a task: MSD Decathlon, nnU-Net v1, nnU-Net v2, and plain pairs of images and labels."""
+"""From a folder of images to a task, whatever system wrote it; what lies in the folder tells which one it was.
+
+MSD Decathlon, nnU-Net v1 and v2 (dataset.json), TotalSegmentator, MONAI Label, DICOM series with DICOM SEG, and plain
+pairs of images and labels, .seg.nrrd of 3D Slicer included.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from ..folders import Workspace
 from ..progress import Progress, silent
 from ..records import read_json
 from ..task import Task, load_task
-from . import decathlon, nnunet_v1, nnunet_v2, pairs
+from . import decathlon, monai_label, nnunet_v1, nnunet_v2, pairs, total_segmentator
 from .build import build_task
 from .source import Source, target_name
 
@@ -24,6 +28,7 @@ def convert(
     name: str | None = None,
     channels: Sequence[str] | None = None,
     in_place: bool = False,
+    overlaps: str = "order",
     workers: int = 2,
     progress: Progress = silent,
 ) -> Task:
@@ -33,6 +38,8 @@ def convert(
     source's own name (Task04_Hippocampus, Dataset004_Hippocampus) unless given; else the next free number from 501.
     `channels` renames the channels, which selects their normalisation ('CT', …). With `in_place` no image is copied:
     the task's dataset.json points at the source files. The task appears whole or not at all.
+    Named segments may overlap: with `overlaps="order"` the later label wins and cases.json says where, with "regions"
+    they become regions, with "refuse" the case is named in a TaskError.
     Raises TaskError and ImageError for unusable input, StorageError when the workspace cannot be written.
     """
     folder = _existing_folder(Path(source))
@@ -42,7 +49,9 @@ def convert(
     found = read_source(folder, Path(labels) if labels else None, workers, progress)
     if channels:
         found = found.with_channel_names(tuple(channels))
-    return load_task(build_task(found, workspace.raw / target, in_place=in_place, workers=workers, progress=progress))
+    folder = workspace.raw / target
+    build_task(found, folder, overlaps=overlaps, in_place=in_place, workers=workers, progress=progress)
+    return load_task(folder)
 
 
 def read_source(folder: Path, labels: Path | None = None, workers: int = 2, progress: Progress = silent) -> Source:
@@ -58,6 +67,11 @@ def read_source(folder: Path, labels: Path | None = None, workers: int = 2, prog
             f"dataset.json in {folder} should hold channel_names and file_ending (nnU-Net v2) or modality and training "
             f"(nnU-Net v1, Decathlon), found {', '.join(values) or 'nothing'}."
         )
+    if labels is None:
+        if monai_label.recognises(folder):
+            return monai_label.read(folder, workers, progress)
+        if total_segmentator.recognises(folder):
+            return total_segmentator.read(folder)
     return pairs.read(folder, labels, workers, progress)
 
 

@@ -2,90 +2,110 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import shutil
-import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
+from ..copying import copy_file, folder_made_whole
 from ..errors import StorageError, TaskError
-from ..image import copy_image, file_ending, read_array, read_labels, write_image, write_labels
-from ..label_files import renumbered
+from ..image import file_ending, read_array, read_geometry, read_labels, write_image, write_labels
+from ..label_files import LabelFile, renumbered, settle_values, write_provisional
 from ..progress import Progress, in_parallel, silent
-from ..records import umask
 from ..task import LABELS_CSV, write_dataset_json
-from .source import Source, SourceCase, some, stored_layout
+from .segments import drawn_on
+from .source import Source, SourceCase, Volume, some, stored_layout
 
 _COLOR_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 _TIFF_ENDINGS = (".tif", ".tiff")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What writing a case left to be done or said."""
+
+    label_file: LabelFile | None = None
+    notes: tuple[str, ...] = ()
 
 
 def build_task(
-    source: Source, folder: Path, *, in_place: bool = False, workers: int = 2, progress: Progress = silent
+    source: Source,
+    folder: Path,
+    *,
+    overlaps: str = "order",
+    in_place: bool = False,
+    workers: int = 2,
+    progress: Progress = silent,
 ) -> Path:
     """Write the task to `folder`, which must not exist, whole or not at all; returns `folder`.
 
+    `overlaps` says what becomes of segments that overlap, see `label_files.settle_values`.
     With `in_place` only dataset.json, labels.csv and cases.json are written and the images stay where they are.
     Raises TaskError when source files are missing, ImageError for damaged ones, StorageError when writing fails.
     """
-    _require_files(source)
+    require_files(source)
     with folder_made_whole(folder) as building:
         if in_place:
             _require_usable_in_place(source, workers, progress)
-            listed = {"dataset": _listed(source)}
+            _write_description(source, building, {"dataset": _listed(source)}, {})
         else:
-            _require_space(source, building)
-            in_parallel(partial(_write_case, source, building), source.cases, workers, progress, "Copying cases")
-            listed = {}
-        _write_description(source, building, listed)
+            source, notes = write_cases(source, building, overlaps, workers, progress)
+            _write_description(source, building, {}, notes)
     return folder
 
 
-@contextlib.contextmanager
-def folder_made_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to fill; renamed to `folder` on success, removed on failure."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    except OSError as error:
-        raise StorageError(_cannot_write(folder, error)) from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~umask())
-        temporary.rename(folder)
-    except OSError as error:
-        raise StorageError(_cannot_write(folder, error)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def write_cases(
+    source: Source, folder: Path, overlaps: str, workers: int, progress: Progress
+) -> tuple[Source, dict[str, tuple[str, ...]]]:
+    """Write all images and labels below `folder`; the source with its final labels, and sentences about cases by id.
+
+    Raises ImageError for damaged files, StorageError when writing fails.
+    """
+    _require_space(source, folder)
+    written = in_parallel(partial(_write_case, source, folder), source.cases, workers, progress, "Copying cases")
+    files = [case.label_file for case in written if case.label_file]
+    labels, notes = settle_values(files, source.labels, overlaps) if files else (source.labels, [])
+    of_case = {file.path: own for file, own in zip(files, notes, strict=True)}
+    said = {
+        case.id: (*done.notes, *(of_case[done.label_file.path] if done.label_file else ()))
+        for case, done in zip(source.cases, written, strict=True)
+    }
+    for case_id, sentences in said.items():
+        for sentence in sentences:
+            _log.warning("%s: %s", case_id, sentence)
+    return replace(source, labels=labels), said
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy one file, a .mhd with its voxels; raises TaskError when it cannot be read, StorageError when it cannot be written."""
-    try:
-        with source.open("rb"):
-            pass
-    except OSError as error:
-        raise TaskError(f"{source} cannot be read ({error.strerror}); check its permissions.") from error
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".mhd":
-            copy_image(source, target)
-        else:
-            shutil.copyfile(source, target)
-    except OSError as error:
-        raise StorageError(_cannot_write(target, error)) from error
-
-
-def _write_case(source: Source, building: Path, case: SourceCase) -> None:
+def _write_case(source: Source, building: Path, case: SourceCase) -> _Written:
     images = building / f"images{case.group}"
+    labels = building / f"labels{case.group}" / (case.id + source.file_ending)
+    notes = _put_volume(case.volume, images, case.id, source) if case.volume else ()
     first_free = 0
     for path in case.images:
         first_free += _place_image(path, images, case.id, first_free, source)
     if case.labels is not None:
-        _place_labels(case.labels, building / f"labels{case.group}" / (case.id + source.file_ending), source)
+        _place_labels(case.labels, labels, source)
+    if case.segments is None:
+        return _Written(None, notes)
+    file, own = _draw_segments(case, labels, images / f"{case.id}_0000{source.file_ending}", source)
+    return _Written(file, (*notes, *own))
+
+
+def _put_volume(volume: Volume, folder: Path, case_id: str, source: Source) -> tuple[str, ...]:
+    voxels, geometry, notes = volume.read()
+    write_image(folder / f"{case_id}_0000{source.file_ending}", voxels, geometry)
+    return notes
+
+
+def _draw_segments(case: SourceCase, path: Path, image: Path, source: Source) -> tuple[LabelFile, tuple[str, ...]]:
+    """Write the segments of a case on the grid of its image file, values still provisional."""
+    grid = read_geometry(image)
+    segments, notes = drawn_on(grid, case, source.labels)
+    return write_provisional(path, case.id, segments, grid, source.labels), notes
 
 
 def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: Source) -> int:
@@ -95,18 +115,21 @@ def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: S
         _copy_spacing(path, folder / f"{case_id}.json")
         return 1
     array, geometry = read_array(path)
+    geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     for offset, voxels in enumerate(array):
         write_image(folder / f"{case_id}_{channel + offset:04d}{source.file_ending}", voxels, geometry)
     return len(array)
 
 
 def _place_labels(path: Path, target: Path, source: Source) -> None:
-    if not source.values_changed and same_type(path, target):
+    as_it_is = not source.values_changed and same_type(path, target)
+    if as_it_is and not (source.only_volumes and read_geometry(path).dimension == 2):
         copy_file(path, target)
         _copy_spacing(path, target.with_name(target.name[: -len(source.file_ending)] + ".json"))
         return
     found = read_labels(path)
-    write_labels(target, renumbered(found.array, source.values_changed), found.geometry)
+    geometry = replace(found.geometry, dimension=3) if source.only_volumes else found.geometry
+    write_labels(target, renumbered(found.array, source.values_changed), geometry)
 
 
 def needs_rewriting(path: Path, source: Source) -> bool:
@@ -115,7 +138,8 @@ def needs_rewriting(path: Path, source: Source) -> bool:
         return True
     layout = stored_layout(path)
     holds_colors = layout.axes == 2 and file_ending(path) in _COLOR_ENDINGS and not source.split_colors
-    return layout.axes == 4 or (layout.channels > 1 and not holds_colors)
+    is_flat = layout.axes == 2 and source.only_volumes
+    return is_flat or layout.axes == 4 or (layout.channels > 1 and not holds_colors)
 
 
 def same_type(path: Path, other: Path | str) -> bool:
@@ -134,7 +158,7 @@ def _copy_spacing(path: Path, target: Path) -> None:
             copy_file(sidecar, target)
 
 
-def _write_description(source: Source, building: Path, listed: dict) -> None:
+def _write_description(source: Source, building: Path, listed: dict, notes: dict[str, tuple[str, ...]]) -> None:
     for path in source.companions:
         copy_file(path, building / path.name)
     write_dataset_json(
@@ -147,19 +171,29 @@ def _write_description(source: Source, building: Path, listed: dict) -> None:
         **listed,
     )
     save_label_colors(building / LABELS_CSV, source.labels)
-    save_origin(_origin(source), building)
+    save_origin(_origin(source, notes), building)
 
 
-def _origin(source: Source) -> TaskOrigin:
+def _origin(source: Source, notes: dict[str, tuple[str, ...]]) -> TaskOrigin:
     return TaskOrigin(
         source=str(source.folder),
         format=source.format,
         values_changed=source.values_changed,
         cases=tuple(
-            CaseOrigin(case.id, tuple(str(path) for path in case.images), str(case.labels or ""))
+            CaseOrigin(case.id, _image_origins(case), _label_origin(case), notes.get(case.id, ()))
             for case in source.cases
         ),
     )
+
+
+def _image_origins(case: SourceCase) -> tuple[str, ...]:
+    return (case.volume.origin,) if case.volume else tuple(str(path) for path in case.images)
+
+
+def _label_origin(case: SourceCase) -> str:
+    """The label file, or the folder of several."""
+    files = case.label_files
+    return str(files[0] if len(files) == 1 else files[0].parent) if files else ""
 
 
 def _listed(source: Source) -> dict:
@@ -171,8 +205,9 @@ def _listed(source: Source) -> dict:
     }
 
 
-def _require_files(source: Source) -> None:
-    files = [path for case in source.cases for path in (*case.images, *([case.labels] if case.labels else ()))]
+def require_files(source: Source) -> None:
+    """Raise TaskError naming files of the source that are missing."""
+    files = [path for case in source.cases for path in (*case.image_files, *case.label_files)]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise TaskError(
@@ -194,18 +229,16 @@ def _require_usable_in_place(source: Source, workers: int, progress: Progress) -
 
 
 def _unfit_in_place(source: Source, case: SourceCase) -> bool:
+    if case.segments or case.volume:
+        return True
     return not same_type(case.labels, source.file_ending) or any(needs_rewriting(path, source) for path in case.images)
 
 
 def _require_space(source: Source, building: Path) -> None:
-    files = [path for case in source.cases for path in (*case.images, *([case.labels] if case.labels else ()))]
+    files = [path for case in source.cases for path in (*case.image_files, *([case.labels] if case.labels else ()))]
     needed, free = sum(path.stat().st_size for path in files), shutil.disk_usage(building).free
     if needed > free:
         raise StorageError(
             f"Copying {source.folder} needs {needed / 1e9:.1f} GB, but {building.parent} has {free / 1e9:.1f} GB free; "
             "choose another workspace, or use the data in place."
         )
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    return f"Cannot write {path} ({error.strerror or error}); choose a folder with free space that you may write to."

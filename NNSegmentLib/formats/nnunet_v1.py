@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..colors import load_label_colors, with_colors
 from ..errors import TaskError
 from ..image import file_ending
-from ..task import find_images
+from ..labels import LabelSet
+from ..task import LABELS_CSV, find_images
 from .decathlon import training_cases
 from .source import Source, SourceCase, channel_names, value_to_name
 
@@ -36,7 +38,7 @@ def read(folder: Path, values: Mapping) -> Source:
         folder=folder,
         format="nnU-Net v1",
         channel_names=channel_names(values["modality"], folder),
-        labels=value_to_name(values["labels"], folder),
+        labels=_colored(value_to_name(values["labels"], folder), folder),
         file_ending=ending,
         cases=(*(replace(case, images=images[case.id]) for case in listed), *other_cases(folder, ending)),
         notes={key: value for key, value in values.items() if key not in _REPLACED_KEYS},
@@ -51,6 +53,12 @@ def other_cases(folder: Path, ending: str) -> list[SourceCase]:
         for case_id, files in find_images(folder / f"images{group}", ending).items()
         for labels in [folder / f"labels{group}" / (case_id + ending)]
     ]
+
+
+def _colored(labels: LabelSet, folder: Path) -> LabelSet:
+    """The labels with the colours of a labels.csv beside them, which our own version-1 folders have."""
+    path = folder / LABELS_CSV
+    return with_colors(labels, load_label_colors(path)) if path.is_file() else labels
 
 
 def _channels(folder: Path, case: SourceCase) -> tuple[Path, ...]:

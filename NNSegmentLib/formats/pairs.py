@@ -1,5 +1,6 @@
 """Plain folders of images and labels, paired by file name: NIfTI, NRRD, MHA/MHD, TIF, PNG, BMP, mixed as they come.
 
+Labels may also be Slicer's segmentation files (.seg.nrrd), whose segments then give the labels their names.
 nnU-Net wants one file type for images and labels. What all files share is kept; .mhd (two files a volume) becomes
 .mha; mixed 2-D files become .png, or .tif when their numbers do not fit; mixed volumes become .nii.gz.
 TIF volumes stay TIF with their spacing in nnU-Net's JSON file.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from ..image import file_ending, read_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
 from ..task import LABELS_CSV
-from .source import Source, SourceCase, image_files, some, stem, stored_layout
+from . import seg_nrrd
+from .segments import common_labels
+from .source import Source, SourceCase, image_files, label_stem, some, stem, stored_layout
 
 _IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img", "volumes", "scans")
 _LABEL_FOLDERS = (
@@ -64,6 +67,11 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
     """
     image_paths, label_paths = _find_files(folder, labels)
     cases = _paired(folder, image_paths, label_paths)
+    named = [path for path in label_paths if seg_nrrd.is_segmentation(path)]
+    if named:
+        _require_all_named(named, label_paths)
+        cases = [replace(case, labels=None, segments=seg_nrrd.read(case.labels)) for case in cases]
+        return describe_segmented(folder, "images and Slicer segmentations", cases, _test_cases(folder, cases))
     facts = in_parallel(_facts, cases, workers, progress, "Reading labels")
     label_set, changes = _label_set(folder, frozenset().union(*(f.values for f in facts)))
     mixed = len({file_ending(path) for path in (*image_paths, *label_paths)}) > 1
@@ -77,6 +85,35 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         values_changed=changes,
         split_colors=mixed,
     )
+
+
+def describe_segmented(
+    folder: Path,
+    format_: str,
+    cases: Sequence[SourceCase],
+    tests: Sequence[SourceCase] = (),
+    order: Sequence[str] | None = None,
+) -> Source:
+    """A source whose training cases have segments, named as they first appear or in `order`; raises TaskError."""
+    images = [path for case in (*cases, *tests) for path in case.images]
+    facts = [_image_facts(case) for case in cases]
+    return Source(
+        folder=folder,
+        format=format_,
+        channel_names=_channel_names(cases, facts),
+        labels=common_labels(cases, order),
+        file_ending=_common_ending(images, facts),
+        cases=(*cases, *tests),
+    )
+
+
+def _require_all_named(named: Sequence[Path], labels: Sequence[Path]) -> None:
+    others = [path.name for path in labels if path not in named]
+    if others:
+        raise TaskError(
+            f"{len(named)} label files hold named segments, but {some(others)} hold plain numbers, of which nobody knows "
+            "which segment they are; convert them apart, or save them as .seg.nrrd in Slicer."
+        )
 
 
 def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Path]]:
@@ -115,8 +152,8 @@ def _split_by_name(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> list[SourceCase]:
-    exact = {stem(path): path for path in labels}
-    tolerant = {_key(stem(path), _LABEL_WORD): path for path in labels}
+    exact = {label_stem(path): path for path in labels}
+    tolerant = {_key(label_stem(path), _LABEL_WORD): path for path in labels}
     if len(tolerant) < len(labels):
         raise TaskError(f"Some label files in {labels[0].parent} have the same name but for their ending or suffix.")
     matches = [_match(path, exact, tolerant) for path in images]
@@ -182,6 +219,11 @@ def _by_channel(match: _Match) -> int:
 
 def _numbers(channels: Sequence[int]) -> str:
     return ", ".join(f"{channel:04d}" for channel in channels)
+
+
+def _image_facts(case: SourceCase) -> _Facts:
+    headers = [stored_layout(path) for path in case.images]
+    return _Facts(frozenset(), sum(header.channels for header in headers), False, False)
 
 
 def _facts(case: SourceCase) -> _Facts:

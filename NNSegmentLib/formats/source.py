@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,11 +12,45 @@ import numpy as np
 from ..cases import ValueChange
 from ..errors import ImageError, TaskError
 from ..folders import DATASET_NAME, Workspace
+from ..geometry import Geometry
 from ..image import FILE_ENDINGS, file_ending, read_array
 from ..labels import BACKGROUND, LabelSet
+from ..segment_names import SegmentRow
 
 _NUMBERED = re.compile(r"^(?:Task|Dataset)0*(\d+)_(.+)$")
 _LARGEST_ID = 999
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image that has to be put together, such as the slices of a DICOM series."""
+
+    files: tuple[Path, ...]
+    origin: str
+    """Where it lies, in words for cases.json."""
+    read: Callable[[], tuple[np.ndarray, Geometry, tuple[str, ...]]]
+    """Voxels (Z, Y, X), their grid, and sentences about what had to be done to them."""
+
+
+@dataclass(frozen=True)
+class SegmentLayer:
+    """Segments that do not overlap, on a grid of their own."""
+
+    array: np.ndarray
+    """(Z, Y, X) integers."""
+    ijk_to_ras: np.ndarray
+    """4×4 matrix from the (x, y, z) index to the RAS position in mm."""
+    ids: tuple[tuple[int, str], ...]
+    """(value in the array, id of the segment); other values are nothing."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Labels of one case as named segments, which may overlap and may lie on other grids than the image."""
+
+    files: tuple[Path, ...]
+    rows: tuple[SegmentRow, ...]
+    read: Callable[[], Iterable[SegmentLayer]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +62,18 @@ class SourceCase:
     labels: Path | None = None
     group: str = "Tr"
     """The ending of the folder it belongs to: 'Tr' (training), 'Ts' (test), 'Val'."""
+    segments: Segments | None = None
+    """In place of `labels`, where labels have names of their own or lie in several files."""
+    volume: Volume | None = None
+    """In place of `images`."""
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        return self.volume.files if self.volume else self.images
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        return self.segments.files if self.segments else (self.labels,) if self.labels else ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +95,8 @@ class Source:
     """Files that lie beside dataset.json and are copied with it."""
     split_colors: bool = False
     """Write colour planes as one file per channel, because the source mixes file types."""
+    only_volumes: bool = False
+    """Write 2-D images as volumes of one slice."""
 
     def __post_init__(self) -> None:
         training = [case.id for case in self.cases if case.group == "Tr"]
@@ -107,6 +155,11 @@ def image_files(folder: Path) -> list[Path]:
 def stem(path: Path) -> str:
     """The file name without its image ending."""
     return path.name[: -len(file_ending(path))]
+
+
+def label_stem(path: Path) -> str:
+    """The same for a label file: Slicer's .seg.nrrd goes as a whole."""
+    return stem(path).removesuffix(".seg") if file_ending(path) == ".nrrd" else stem(path)
 
 
 @dataclass(frozen=True)

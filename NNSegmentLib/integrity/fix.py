@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..cases import ValueChange, load_origin, save_origin
 from ..colors import save_label_colors
+from ..copying import copy_file
 from ..errors import StorageError
-from ..formats.build import copy_file, renumbered
 from ..image import LabelMap, read_geometry, read_labels, write_labels
+from ..label_files import renumbered
 from ..progress import Progress, in_parallel, silent
 from ..records import umask, write_json
 from ..task import LABELS_CSV, Case, Task

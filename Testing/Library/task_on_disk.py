@@ -13,6 +13,15 @@ from NNSegmentLib.image import write_image, write_labels
 
 PLAIN = Geometry((8, 10, 12), (2.0, 1.0, 1.0), (5.0, -3.0, 10.0))
 
+_TURN = np.deg2rad(35)
+OBLIQUE = Geometry(
+    (8, 15, 9),
+    (3.0, 0.8, 0.9),
+    (-12.5, 31.0, 7.25),
+    ((-np.cos(_TURN), -np.sin(_TURN), 0.0), (-np.sin(_TURN), np.cos(_TURN), 0.0), (0.0, 0.0, 1.0)),
+)
+"""Oblique, anisotropic and left-handed."""
+
 
 def noise(seed: int, shape=PLAIN.shape) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 200, shape).astype(np.int16)
