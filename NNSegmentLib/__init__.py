@@ -20,6 +20,7 @@ _HOMES = {
     "errors": ("ImageError", "InputError", "ModelError", "NNSegmentError", "OutOfMemoryError", "PlanError", "RunError",
                "SettingsError", "StorageError", "TaskError", "WorkError"),
     "evaluation": ("Scores",),
+    "exchange": ("describe_model", "export_model", "import_model", "list_models"),
     "fingerprint": ("Fingerprint",),
     "folders": ("Workspace",),
     "geometry": ("Geometry",),

@@ -147,8 +147,15 @@ def _prediction(commands) -> None:
     model = _command(commands, "model", "list, describe, export and import models")
     model.add_argument("action", choices=("list", "info", "export", "import"))
     model.add_argument("what", nargs="?", help="task or model folder; for import a zip")
-    model.add_argument("-o", "--output", type=Path, metavar="FILE", help="zip to write")
-    model.add_argument("-c", "--configuration", metavar="CONFIG", help="describe only this configuration")
+    model.add_argument("-o", "--output", type=Path, metavar="PATH", help="zip, or folder of networks, to write")
+    model.add_argument(
+        "--format",
+        choices=("zip", "onnx", "torchscript"),
+        default="zip",
+        help="zip as nnU-Net's; onnx or torchscript: one network per fold with a JSON card",
+    )
+    model.add_argument("-c", "--configuration", metavar="CONFIG", help="describe or export only this configuration")
+    model.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="export only these folds")
 
 
 def _seeing(commands) -> None:

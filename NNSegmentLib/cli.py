@@ -333,8 +333,10 @@ def _model(args, terminal):
     if args.action == "info":
         info = exchange.describe_model(source, args.configuration)
         return info, info.text()
-    target = args.output or Path(f"{source.name}.zip")
-    return {"zip": exchange.export_model(source, target, terminal)}, f"Exported to {target}"
+    target = exchange.export_model(
+        source, args.output, args.format, configuration=args.configuration, folds=args.folds, progress=terminal
+    )
+    return {args.format: target}, f"Exported to {target}"
 
 
 def _model_place(what: str, workspace: Path | None) -> Path:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .archive import unpack
-from .errors import InputError, ModelError
+from .errors import InputError, ModelError, SettingsError, StorageError
 from .folders import Workspace
 from .model import SELECTION, Model, find_model_folders, load_model
 from .progress import Progress, silent, stepped
-from .records import read_json, written_whole
+from .records import read_json, require_writable, written_whole
 from .terminal import table
 
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", "labels.csv", "plans.reasons")
@@ -90,18 +92,71 @@ def describe_model(path: Path | str, configuration: str | None = None) -> ModelI
     )
 
 
-def export_model(source: Path | str, target: Path | str, progress: Progress = silent) -> Path:
-    """Zip a data set's models, or one model folder, as nnU-Net does; raises ModelError when none is trained."""
-    source, target = Path(source), Path(target)
-    models = find_model_folders(source)
+def export_model(
+    source: Path | str,
+    target: Path | str | None = None,
+    format: str = "zip",
+    *,
+    configuration: str | None = None,
+    folds: Sequence[int | str] | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write a trained model for use elsewhere; returns `target`, by default beside the caller and named after `source`.
+
+    'zip' packs all configurations of a data set, or one model folder, as nnU-Net does. 'onnx' and 'torchscript' write
+    a new folder with the networks of what `predict` would use, one file per fold with a JSON card beside it that says
+    how to prepare images and read the output; a target ending in .onnx or .pt takes a single network.
+    Raises ModelError when nothing fitting is trained, SettingsError for an unknown format or a missing package.
+    """
+    source = Path(source).expanduser()
+    if format == "zip":
+        return _zip(source, Path(target or f"{source.name}.zip"), configuration, folds, progress)
+    model = load_model(source, configuration, folds)
+    return _export_networks(model, Path(target or f"{source.name.removesuffix('.zip')}_{format}"), format, progress)
+
+
+def _zip(
+    source: Path, target: Path, configuration: str | None, folds: Sequence[int | str] | None, progress: Progress
+) -> Path:
+    models = [m for m in find_model_folders(source) if configuration in (None, m.name, m.name.split("__")[-1])]
     if not models:
-        raise ModelError(f"{source} holds no trained model to export; train one first.")
+        raise ModelError(f"{source} holds no trained model {configuration or ''} to export; train one first.")
     root = models[0].parent.parent
-    files = [path for model in models for path in _files_of(model)] + _selection_files(models[0].parent, models)
+    files = [path for model in models for path in _files_of(model, folds)]
+    files += _selection_files(models[0].parent, models)
     with written_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in stepped(files, progress, "Packing"):
             archive.write(path, path.relative_to(root).as_posix())
     return target
+
+
+def _export_networks(model: Model, target: Path, format: str, progress: Progress) -> Path:
+    """The networks in a folder that is whole or absent, or the only one as a file."""
+    from .engine.export import export_networks, require_format
+
+    ending = require_format(format)
+    _require_place(model, target, target.suffix == ending)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as unfinished:
+        written = export_networks(model, Path(unfinished) / "new", format, progress)
+        if target.suffix == ending:
+            os.replace(written[0].with_suffix(".json"), target.with_suffix(".json"))
+            os.replace(written[0], target)
+        else:
+            os.replace(Path(unfinished) / "new", target)
+    return target
+
+
+def _require_place(model: Model, target: Path, is_file: bool) -> None:
+    """Raises SettingsError when several networks should go into one file, StorageError when the folder is taken."""
+    several = len(model.members) > 1 or any(part.configuration.previous_stage for part in model.parts)
+    if is_file and several:
+        raise SettingsError(
+            f"{target.name} can hold one network, the model has more; give a folder instead, or choose a fold."
+        )
+    if not is_file and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
+        raise StorageError(f"{target} exists already; remove it or choose another place with -o.")
+    require_writable(target.parent)
 
 
 def import_model(archive: Path | str, workspace: Path | str | Workspace | None = None) -> list[ModelEntry]:
@@ -145,15 +200,26 @@ def _parts(model: Model) -> Iterator[ModelPart]:
         )  # fmt: skip
 
 
-def _files_of(model: Path) -> list[Path]:
+def _files_of(model: Path, folds: Sequence[int | str] | None) -> list[Path]:
     wanted = [model / name for name in _CARD]
-    for fold in sorted(model.glob("fold_*")):
+    for fold in _folds_of(model, folds):
         wanted += [fold / name for name in _FOLD_FILES]
         if not (fold / "checkpoint_final.pth").is_file():
             wanted.append(fold / "checkpoint_best.pth")
     for compared in sorted(model.glob("crossval_results_folds_*")):
         wanted += [compared / name for name in _CROSSVALIDATION_FILES]
     return [path for path in wanted if path.is_file()]
+
+
+def _folds_of(model: Path, wanted: Sequence[int | str] | None) -> list[Path]:
+    """The folders of the wanted folds, or of all; raises ModelError when one is not trained."""
+    found = {p.name.removeprefix("fold_"): p for p in sorted(model.glob("fold_*")) if any(p.glob("*.pth"))}
+    missing = [str(fold) for fold in wanted or () if str(fold) not in found]
+    if missing:
+        raise ModelError(
+            f"{model.name} has no trained fold {missing[0]}, it has {', '.join(found)}; train it or choose others."
+        )
+    return [found[str(fold)] for fold in wanted] if wanted else list(found.values())
 
 
 def _selection_files(dataset: Path, models: Sequence[Path]) -> list[Path]:

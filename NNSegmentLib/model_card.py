@@ -40,7 +40,7 @@ def read_card(path: Path | str, configuration: str | None = None) -> ModelCard:
 
 def _card_of_folder(path: Path, configuration: str | None) -> ModelCard:
     model = load_model(path, configuration)
-    return ModelCard(model.channels, _painted(model.label_set, model.folder / LABELS_CSV), model.file_ending)
+    return ModelCard(model.channels, painted(model.label_set, model.folder / LABELS_CSV), model.file_ending)
 
 
 def _card_of_zip(path: Path) -> ModelCard:
@@ -71,11 +71,11 @@ def _painted_by_text(labels: LabelSet, text: str) -> LabelSet:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / LABELS_CSV
         file.write_text(text, encoding="utf-8")
-        return _painted(labels, file)
+        return painted(labels, file)
 
 
-def _painted(labels: LabelSet, file: Path) -> LabelSet:
-    """Colours are a comfort: a damaged table must not keep a model from being used."""
+def painted(labels: LabelSet, file: Path) -> LabelSet:
+    """The labels in the colours of a labels.csv; a damaged table must not keep a model from being used."""
     try:
         return colored(with_colors(labels, load_label_colors(file))) if file.is_file() else colored(labels)
     except InputError:

@@ -20,6 +20,8 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type == "cpu":  # one group per channel is the same sum, 2.6 to 7 times faster than instance_norm
+        # one group per channel is the same sum, 2.6 to 7 times faster than instance_norm on the CPU; exported networks
+        # name the operation that every runtime knows
+        if x.device.type == "cpu" and not torch.jit.is_tracing():
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)

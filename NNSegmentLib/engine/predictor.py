@@ -87,7 +87,7 @@ class Predictor:
         keep_freed_memory()
         torch.backends.cudnn.benchmark = True  # all tiles have one shape
         self.settings = PredictionSettings(device, mirroring, step)
-        self._parts = tuple(_LoadedPart.load(part, model, device) for part in model.parts)
+        self._parts = tuple(LoadedPart.load(part, model, device) for part in model.parts)
         self._previous: dict[str, Predictor] = {}
 
     def predict(
@@ -150,7 +150,7 @@ class Predictor:
     def _restored(self, k: int, outputs: Outputs, restore: Callable[..., np.ndarray]) -> np.ndarray:
         return restore(outputs.logits[k], outputs.placements[k], self._parts[k].configuration, self.model.label_set)
 
-    def _input(self, part: _LoadedPart, case: PreparedCase, ready: Ready, progress: Progress) -> torch.Tensor:
+    def _input(self, part: LoadedPart, case: PreparedCase, ready: Ready, progress: Progress) -> torch.Tensor:
         """(C, Z, Y, X), in a cascade with the earlier stage's labels, predicted now if they are not there yet."""
         if not part.configuration.previous_stage:
             return torch.from_numpy(np.ascontiguousarray(case.image))
@@ -159,7 +159,7 @@ class Predictor:
         on_grid = prepare_previous(array, case.placement, part.configuration)
         return with_previous_labels(case.image, on_grid, self.model.label_set)
 
-    def _earlier(self, part: _LoadedPart) -> Predictor:
+    def _earlier(self, part: LoadedPart) -> Predictor:
         name = part.configuration.name
         if name not in self._previous:
             source = require_previous(part.source)
@@ -170,7 +170,7 @@ class Predictor:
             )
         return self._previous[name]
 
-    def _logits(self, part: _LoadedPart, image: torch.Tensor, progress: Progress) -> np.ndarray:
+    def _logits(self, part: LoadedPart, image: torch.Tensor, progress: Progress) -> np.ndarray:
         return predict_logits(
             part.networks,
             image,
@@ -227,7 +227,7 @@ class FoldNetworks(Sequence):
 
 
 @dataclass(frozen=True)
-class _LoadedPart:
+class LoadedPart:
     """A configuration whose checkpoints were read and found to fit its plan."""
 
     source: TrainedConfiguration
@@ -239,7 +239,7 @@ class _LoadedPart:
         return self.source.configuration
 
     @classmethod
-    def load(cls, part: TrainedConfiguration, model: Model, device: str) -> _LoadedPart:
+    def load(cls, part: TrainedConfiguration, model: Model, device: str) -> LoadedPart:
         """Read and check all folds; raises ModelError."""
         _require_channels_of_plan(part, len(model.channels))
         checkpoints = [load_checkpoint(member.checkpoint, mapped=True) for member in part.members]

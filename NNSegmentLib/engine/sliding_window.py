@@ -18,6 +18,8 @@ Tile = tuple[int | slice, slice, slice]
 """Where a tile lies in (Z, Y, X); an int along z for networks that see single planes."""
 WEIGHT_MAX = 10.0
 """Weight of a tile's centre; nnU-Net scales the Gaussian so that its half-precision values keep their digits."""
+GAUSSIAN_SIGMA = 1 / 8
+"""Width of the Gaussian weight as a part of the patch."""
 _CPU_VOXELS, _CUDA_VOXELS = 50_000, 4_000_000
 """Voxels worth one forward pass: smaller tiles are joined into a batch until they reach this."""
 
@@ -116,7 +118,7 @@ def importance_map(patch_size: tuple[int, ...]) -> torch.Tensor:
     """
     weights = np.ones(())
     for size in patch_size:
-        distance = (np.arange(size) - size // 2) / (size / 8)
+        distance = (np.arange(size) - size // 2) / (size * GAUSSIAN_SIGMA)
         weights = np.multiply.outer(weights, np.exp(-0.5 * distance**2))
     half = torch.from_numpy(weights * WEIGHT_MAX).half()
     half[half == 0] = half[half > 0].min()
