@@ -15,7 +15,7 @@ from .sample import make_sample_task
 from .task import Task, find_images
 from .terminal import duration
 
-FOLD_SECONDS = 45.0
+FOLD_SECONDS = 60.0
 FOLDS = (0, 1)
 SAMPLE_ID = 999
 
