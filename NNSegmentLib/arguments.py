@@ -35,7 +35,7 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
 def _data(commands) -> None:
     convert = _command(commands, "convert", "make a task of a folder of images and labels")
     convert.add_argument(
-        "source", type=Path, help="Decathlon, nnU-Net v1 or v2, TotalSegmentator or MONAI Label folder, or a folder of images"
+        "source", type=Path, help="Decathlon, nnU-Net, TotalSegmentator, MONAI Label or DICOM folder, or a folder of images"
     )
     convert.add_argument(
         "--labels", type=Path, metavar="DIR", help="folder of labels, when the source holds images only"

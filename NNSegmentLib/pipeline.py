@@ -63,9 +63,10 @@ def convert(
     workers: int = 2,
     progress: Progress = silent,
 ) -> Task:
-    """Make a task of a Decathlon, nnU-Net v1 or v2, TotalSegmentator or MONAI Label folder, or of images and labels.
+    """Make a task of a Decathlon, nnU-Net, TotalSegmentator, MONAI Label or DICOM folder, or of images and labels.
 
     `channels` names the channels of plain folders; the name decides how intensities are normalised ('CT', 'T1', …).
+    Where named segments overlap the later label wins, or they become "regions", or are refused ("refuse").
     Raises TaskError when the folder is none of these or the number is taken; the source is never changed.
     """
     from .formats import convert as convert_source

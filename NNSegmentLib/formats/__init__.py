@@ -14,7 +14,7 @@ from ..folders import Workspace
 from ..progress import Progress, silent
 from ..records import read_json
 from ..task import Task, load_task
-from . import decathlon, monai_label, nnunet_v1, nnunet_v2, pairs, total_segmentator
+from . import decathlon, dicom, monai_label, nnunet_v1, nnunet_v2, pairs, total_segmentator
 from .build import build_task
 from .source import Source, target_name
 
@@ -39,7 +39,7 @@ def convert(
     `channels` renames the channels, which selects their normalisation ('CT', …). With `in_place` no image is copied:
     the task's dataset.json points at the source files. The task appears whole or not at all.
     Named segments may overlap: with `overlaps="order"` the later label wins and cases.json says where, with "regions"
-    they become regions, with "refuse" the case is named in a TaskError.
+    they become regions (beyond slips of one percent of the smaller), with "refuse" the case is named in a TaskError.
     Raises TaskError and ImageError for unusable input, StorageError when the workspace cannot be written.
     """
     folder = _existing_folder(Path(source))
@@ -72,6 +72,8 @@ def read_source(folder: Path, labels: Path | None = None, workers: int = 2, prog
             return monai_label.read(folder, workers, progress)
         if total_segmentator.recognises(folder):
             return total_segmentator.read(folder)
+        if not pairs.recognises(folder) and dicom.recognises(folder):
+            return dicom.read(folder, workers, progress)
     return pairs.read(folder, labels, workers, progress)
 
 

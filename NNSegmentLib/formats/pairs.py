@@ -60,6 +60,12 @@ class _Match:
     labels: Path
 
 
+def recognises(folder: Path) -> bool:
+    """Whether the folder has a folder of images and one of labels."""
+    folders = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
+    return all(path is not None and image_files(path) for path in folders)
+
+
 def read(folder: Path, labels: Path | None, workers: int, progress: Progress) -> Source:
     """Describe a folder of images and labels; `labels` names the label folder unless it is found by its name.
 
