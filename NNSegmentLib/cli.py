@@ -139,7 +139,7 @@ def _fingerprint(args, terminal):
     )
     return (
         found,
-        f"Fingerprint of {len(found.spacings)} cases: {pipeline.folders_of(args.task, args.workspace).fingerprint}",
+        f"Fingerprint of {len(found.spacings_mm)} cases: {pipeline.folders_of(args.task, args.workspace).fingerprint}",
     )
 
 

@@ -55,6 +55,14 @@ def raw(workspace: Path) -> Path:
     return workspace / "nnUNet_raw" / "Dataset007_Sample"
 
 
+def test_the_fingerprint_is_measured_again_and_told(workspace, at, capsys):
+    stored = workspace / "nnUNet_preprocessed" / "Dataset007_Sample" / "dataset_fingerprint.json"
+
+    assert run("fingerprint", 7, "--clean", *at) == 0
+
+    assert capsys.readouterr().out.strip() == f"Fingerprint of 5 cases: {stored}"
+
+
 def test_training_leaves_a_model_that_explains_itself(workspace):
     model = next((workspace / "nnUNet_results" / "Dataset007_Sample").glob("*__3d_fullres"))
 
