@@ -4,29 +4,33 @@ TORCH_VERSION ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCH := $(VENV)/.bench
+SLICER_READY := $(VENV)/.bench
 
-.PHONY: demo test check check-style format screenshots clean
+.PHONY: demo test check check-style format bench screenshots clean
 
 demo: $(READY)
 	$(BIN)/nnsegment demo $(DEMO)
 
-test: $(BENCH)
+test: $(SLICER_READY)
 	$(BIN)/python -m pytest Testing $(TEST)
 
 check-style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-check: check-style $(BENCH)
+check: check-style $(SLICER_READY)
 	$(BIN)/python -m pytest Testing -m "not slow" $(TEST)
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# time and memory of every stage, beside nnU-Net where NNUNET_PYTHON has it; BENCH="--quick" or stages: BENCH="export window"
+bench: $(SLICER_READY)
+	PYTHONPATH=Testing $(BIN)/python -m benchmarks.run $(BENCH)
+
 # the pictures of README and tutorial, taken of the panel on the bench; a quarter of an hour
-screenshots: $(BENCH)
+screenshots: $(SLICER_READY)
 	$(BIN)/python Testing/bench/screenshots.py Resources/Screenshots $(SCREENSHOTS)
 
 $(READY): pyproject.toml Makefile
@@ -37,9 +41,9 @@ $(READY): pyproject.toml Makefile
 	touch $(READY)
 
 # Slicer's scene and Qt; where they have no wheels the tests of the panel skip and say so
-$(BENCH): $(READY)
+$(SLICER_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || echo "The panel's tests will be skipped here."
-	touch $(BENCH)
+	touch $(SLICER_READY)
 
 clean:
 	rm -rf $(VENV) build *.egg-info NNSegment-demo
