@@ -1,4 +1,4 @@
-"""Trained models on disk: nnU-Net v2's model folders and ours, found from wherever the user points."""
+"""Trained models on disk: nnU-Net's model folders and ours, found from wherever the user points."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .archive import unpack
 from .errors import InputError, ModelError
-from .labels import LabelSet
-from .planning.plan import CONFIGURATIONS, Configuration, Plan, load_plan
+from .model_parts import Member, Model, TrainedConfiguration, members_of, require_sound
+from .planning.plan import CONFIGURATIONS, Plan, load_plan
 from .records import read_json
 from .task import parse_dataset_json
+from .v1_model import find_v1_folders, is_v1_folder, load_v1_model
+
+__all__ = [
+    "BEST_AVAILABLE", "CHECKPOINTS", "SELECTION", "Member", "Model", "TrainedConfiguration", "find_model_folders",
+    "load_model", "require_supported_trainer",
+]  # fmt: skip
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """In the order of preference."""
 BEST_AVAILABLE = ""
 SELECTION = "inference_information.json"
+_CHECKPOINT_ENDINGS = (".pth", ".model", ".model.pkl")
 _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
 _VARIANTS = (
@@ -29,53 +35,6 @@ _VARIANTS = (
     r"|(Vanilla)?Ad(am|an)(\d+en\d)?|_probabilisticOversampling(_\d+)?|Benchmark|_noDataLoading"
 )
 _KNOWN_TRAINER = re.compile(rf"^(nnUNetTrainer({_VARIANTS})*|nnUNet_Trainer_BS8)$")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One trained network: a fold of a configuration."""
-
-    configuration: str
-    fold: int | str
-    checkpoint: Path
-
-
-@dataclass(frozen=True)
-class TrainedConfiguration:
-    """A model folder: one configuration with the folds that are trained."""
-
-    folder: Path
-    plan: Plan
-    configuration: Configuration
-    members: tuple[Member, ...]
-    previous: TrainedConfiguration | None = None
-    """Cascade: the configuration whose label map is an additional input; None when its folder is not there."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What predicts: one trained configuration, or an ensemble whose probabilities are averaged."""
-
-    folder: Path
-    parts: tuple[TrainedConfiguration, ...]
-    label_set: LabelSet
-    channels: tuple[str, ...]
-    """Names of the input images, in their order."""
-    file_ending: str
-    postprocessing: Path | None = None
-    """postprocessing.json (or .pkl) that was chosen together with the model."""
-
-    @property
-    def plan(self) -> Plan:
-        return self.parts[0].plan
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return tuple(member for part in self.parts for member in part.members)
-
-    @property
-    def configurations(self) -> tuple[str, ...]:
-        return tuple(part.configuration.name for part in self.parts)
 
 
 def load_model(
@@ -94,11 +53,11 @@ def load_model(
     path = Path(path).expanduser().absolute()
     if path.is_file() and path.suffix == ".zip":
         path = _unpacked_for_this_process(path)
-    if path.is_file() and path.suffix == ".pth":
-        path, checkpoint = path.parent, path.name
+    if path.is_file() and path.name.endswith(_CHECKPOINT_ENDINGS):
+        path, checkpoint = path.parent, path.name.removesuffix(".pkl")
     if not path.is_dir():
         raise ModelError(f"Expected a model folder, zip or checkpoint at {path}, found nothing of that kind.")
-    if path.name.startswith("fold_") and _is_model_folder(path.parent):
+    if _is_fold(path):
         folds = folds or (path.name.removeprefix("fold_"),)
         path = path.parent
     try:
@@ -127,9 +86,13 @@ def _load(
     path: Path, configuration: str | None, folds: Sequence[int | str] | None, checkpoint: str, postprocess: bool
 ) -> Model:
     found = find_model_folders(path)
+    version_1 = [] if found else find_v1_folders(path)
+    if version_1:
+        return load_v1_model(path, version_1, configuration, folds, checkpoint, postprocess)
     if not found:
         raise ModelError(
-            f"{path} holds no model: expected plans.json, dataset.json and fold_X/checkpoint_final.pth in it or below."
+            f"{path} holds no model: expected plans.json, dataset.json and fold_X/checkpoint_final.pth in it or below, "
+            "or plans.pkl and fold_X/model_final_checkpoint.model of nnU-Net v1."
         )
     dataset = _only_dataset(path, found)
     if configuration is None and path != found[0] and (dataset / SELECTION).is_file():
@@ -149,34 +112,15 @@ def _trained(
     plan = load_plan(folder / "plans.json")
     name = _configuration_name(folder, plan, configuration)
     chosen = plan.configuration(name)
-    _require_sound(plan, chosen, folder)
+    require_sound(plan, chosen, folder / "plans.json")
     previous = _previous_folder(folder, chosen.previous_stage) if chosen.previous_stage else None
     return TrainedConfiguration(
         folder,
         plan,
         chosen,
-        _members(folder, name, folds, checkpoint),
+        members_of(folder, name, folds, [checkpoint] if checkpoint else CHECKPOINTS),
         _trained(previous, chosen.previous_stage, None, BEST_AVAILABLE) if previous else None,
     )
-
-
-def _require_sound(plan: Plan, chosen: Configuration, folder: Path) -> None:
-    """Raises ModelError for values that no planner writes, before anything is computed with them."""
-    names, stage = [c.name for c in plan.configurations], chosen.previous_stage
-    resamplings = (chosen.resampling_data, chosen.resampling_labels, chosen.resampling_probabilities)
-    orders = [order for r in resamplings for order in (r.order, r.order_z)]
-    checks = (
-        ("transpose_forward", plan.transpose_forward, sorted(plan.transpose_forward) == [0, 1, 2]),
-        ("spacing", chosen.spacing_mm, len(chosen.spacing_mm) == len(chosen.patch_size)),
-        ("spacing", chosen.spacing_mm, all(1e-6 < s < 1e6 for s in chosen.spacing_mm)),
-        ("the order of resampling", orders, all(type(order) is int and 0 <= order <= 5 for order in orders)),
-        ("previous_stage", stage, not stage or (stage in names and not plan.configuration(stage).previous_stage)),
-    )
-    for name, value, is_sound in checks:
-        if not is_sound:
-            raise ModelError(
-                f"{folder / 'plans.json'}: {name} of {chosen.name} cannot be {value!r}; copy the model again."
-            )
 
 
 def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:
@@ -192,41 +136,9 @@ def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:
     return wanted or names[0]
 
 
-def _members(
-    folder: Path, configuration: str, folds: Sequence[int | str] | None, checkpoint: str
-) -> tuple[Member, ...]:
-    present = {p.name.removeprefix("fold_"): p for p in sorted(folder.glob("fold_*"), key=_fold_order) if p.is_dir()}
-    names = [checkpoint] if checkpoint else list(CHECKPOINTS)
-    wanted = [str(f) for f in folds] if folds else None
-    if wanted is None:
-        wanted, names = _trained_folds(present, names)
-    members = []
-    for fold in wanted:
-        file = next((present[fold] / n for n in names if fold in present and (present[fold] / n).is_file()), None)
-        if file is None:
-            raise ModelError(
-                f"{folder.name} has no {' or '.join(names)} for fold {fold}; "
-                f"it has the folds {', '.join(present) or 'none'}; train the fold or choose others."
-            )
-        members.append(Member(configuration, int(fold) if fold.isdigit() else fold, file))
-    if not members:
-        raise ModelError(f"{folder} has no trained fold: expected fold_X/{names[0]}, found none; train it first.")
-    return tuple(members)
-
-
-def _trained_folds(present: dict[str, Path], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All folds with the most finished kind of checkpoint that any has; 'all' only when it is alone."""
-    for name in names:
-        done = [fold for fold, folder in present.items() if (folder / name).is_file()]
-        numbered = [fold for fold in done if fold != "all"]
-        if done:
-            return numbered or done, [name]
-    return [], list(names)
-
-
-def _fold_order(folder: Path) -> tuple[int, str]:
-    name = folder.name.removeprefix("fold_")
-    return (int(name), "") if name.isdigit() else (10**6, name)
+def _is_fold(path: Path) -> bool:
+    is_named = path.name == "all" or path.name.startswith("fold_")
+    return is_named and (_is_model_folder(path.parent) or is_v1_folder(path.parent))
 
 
 def _is_model_folder(folder: Path) -> bool:

@@ -46,9 +46,12 @@ def _card_of_folder(path: Path, configuration: str | None) -> ModelCard:
 def _card_of_zip(path: Path) -> ModelCard:
     try:
         with zipfile.ZipFile(path) as archive:
+            files = {PurePosixPath(n).name for n in archive.namelist()}
+            if "plans.pkl" in files and "plans.json" not in files:
+                return _card_of_folder(path, None)
             names = [n for n in archive.namelist() if PurePosixPath(n).name == "dataset.json"]
             if not names:
-                raise ModelError(f"{path} holds no dataset.json, so it is no model of nnU-Net v2; choose another.")
+                raise ModelError(f"{path} holds neither dataset.json nor plans.pkl, so it is no model; choose another.")
             first = min(names, key=lambda n: n.count("/"))
             values = json.loads(_text(archive, first, path))
             colors = str(PurePosixPath(first).with_name(LABELS_CSV))

@@ -35,17 +35,18 @@ __all__ = [
 ]  # fmt: skip
 
 
-def remove_all_but_largest_component(labels: np.ndarray, region: Region) -> np.ndarray:
+def remove_all_but_largest_component(labels: np.ndarray, region: Region, by_faces: bool = False) -> np.ndarray:
     """Labels (Z, Y, X) where, of the voxels with a value in `region`, only the largest piece is left.
 
-    Voxels that touch at a corner belong together; pieces of equal size all stay; what goes becomes 0.
+    Voxels that touch at a corner belong together, or `by_faces` only those that share a face; pieces of equal size all
+    stay; what goes becomes 0.
     The argument itself is returned when nothing goes.
     """
-    from scipy.ndimage import label
+    from scipy.ndimage import generate_binary_structure, label
 
     mask = np.isin(labels, region)
     box = _box(mask)
-    pieces, n = label(mask[box], np.ones((3, 3, 3))) if mask.any() else (None, 0)
+    pieces, n = label(mask[box], generate_binary_structure(3, 1 if by_faces else 3)) if mask.any() else (None, 0)
     if n < 2:
         return labels
     sizes = np.bincount(pieces.ravel())
@@ -61,7 +62,7 @@ def remove_all_but_largest_component(labels: np.ndarray, region: Region) -> np.n
 def apply_postprocessing(labels: np.ndarray, postprocessing: PostProcessing) -> np.ndarray:
     """Labels (Z, Y, X) after all steps."""
     for step in postprocessing.steps:
-        labels = remove_all_but_largest_component(labels, step.values)
+        labels = remove_all_but_largest_component(labels, step.values, step.by_faces)
     return labels
 
 

@@ -22,6 +22,7 @@ FUNCTION = "remove_all_but_largest_component_from_segmentation"
 MODULE = "nnunetv2.postprocessing.remove_connected_components"
 ARGUMENT = "labels_or_regions"
 JSON_FILE, PICKLE_FILE = "postprocessing.json", "postprocessing.pkl"
+_CLASSES, _SIZES = "for_which_classes", "min_valid_object_sizes"
 _LARGEST_FILE = 1 << 20
 
 
@@ -30,6 +31,8 @@ class KeepLargest:
     """One step: of all voxels of these targets taken together, only the largest component stays."""
 
     targets: tuple[Region, ...]
+    by_faces: bool = False
+    """Only voxels that share a face belong together (nnU-Net v1); else those that touch at a corner do too."""
 
     @property
     def values(self) -> Region:
@@ -77,7 +80,15 @@ def load_postprocessing(path: Path) -> PostProcessing:
     path = Path(path)
     if path.is_dir():
         path = next((path / name for name in (JSON_FILE, PICKLE_FILE) if (path / name).is_file()), path / JSON_FILE)
-    functions, arguments = _from_pickle(path) if path.suffix == ".pkl" else _from_json(path)
+    if path.suffix == ".pkl":
+        return _steps(*_from_pickle(path), path)
+    values = read_json(path, ModelError)
+    if isinstance(values, Mapping) and _CLASSES in values:
+        return _from_version_1(values, path)
+    return _steps(*_from_json(values, path), path)
+
+
+def _steps(functions: object, arguments: object, path: Path) -> PostProcessing:
     if not isinstance(functions, list) or not isinstance(arguments, list) or len(functions) != len(arguments):
         raise ModelError(f"{path} should hold as many functions as arguments; determine the post-processing again.")
     return PostProcessing(tuple(_step(f, a, path) for f, a in zip(functions, arguments, strict=True)))
@@ -92,11 +103,14 @@ def _argument(step: KeepLargest) -> int | Region | list[int | Region]:
 def _step(function: object, arguments: object, path: Path) -> KeepLargest:
     if function != FUNCTION or not isinstance(arguments, Mapping) or set(arguments) != {ARGUMENT}:
         raise ModelError(f"{path} holds a step unknown here; expected only {FUNCTION} with {ARGUMENT}.")
-    value = arguments[ARGUMENT]
-    targets = [_target(part, path) for part in (value if isinstance(value, list) else [value])]
+    return KeepLargest(_targets(arguments[ARGUMENT], path))
+
+
+def _targets(value: object, path: Path) -> tuple[Region, ...]:
+    targets = tuple(_target(part, path) for part in (value if isinstance(value, list) else [value]))
     if not targets:
         raise ModelError(f"{path} holds a step without labels; determine the post-processing again.")
-    return KeepLargest(tuple(targets))
+    return targets
 
 
 def _target(part: object, path: Path) -> Region:
@@ -106,10 +120,19 @@ def _target(part: object, path: Path) -> Region:
     return tuple(values)
 
 
-def _from_json(path: Path) -> tuple[object, object]:
-    values = read_json(path, ModelError)
+def _from_version_1(values: Mapping, path: Path) -> PostProcessing:
+    """Each entry is a label, or several that are one piece; smallest sizes are an option that nobody uses by default."""
+    classes = values[_CLASSES]
+    if not isinstance(classes, list):
+        raise ModelError(f"{path} should list the labels it applies to, found a {type(classes).__name__}.")
+    if values.get(_SIZES) not in (None, "None"):
+        raise ModelError(f"{path} asks for smallest object sizes, which are not supported; set {_SIZES} to None.")
+    return PostProcessing(tuple(KeepLargest(_targets(entry, path), by_faces=True) for entry in classes))
+
+
+def _from_json(values: object, path: Path) -> tuple[object, object]:
     if not isinstance(values, Mapping) or not {"postprocessing_fns", "postprocessing_kwargs"} <= set(values):
-        raise ModelError(f"{path} is no postprocessing.json of nnU-Net v2: expected postprocessing_fns and _kwargs.")
+        raise ModelError(f"{path} is no postprocessing.json of nnU-Net: expected postprocessing_fns and _kwargs.")
     return values["postprocessing_fns"], values["postprocessing_kwargs"]
 
 

@@ -91,7 +91,7 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     for name, part in parts.items():
         _require(isinstance(part, Mapping), path, name, "a dictionary", part)
     checkpoint = Checkpoint(
-        network_weights=_weights(values["network_weights"], path),
+        network_weights=checked_weights(values["network_weights"], path),
         configuration=arguments.get("configuration"),
         fold=arguments.get("fold", 0),
         plans=arguments.get("plans", {}),
@@ -169,7 +169,8 @@ def _plain(value: Any, copies: dict[tuple, torch.Tensor]) -> Any:
     return str(value)
 
 
-def _weights(values: Mapping, path: Path) -> dict[str, torch.Tensor]:
+def checked_weights(values: Mapping, path: Path) -> dict[str, torch.Tensor]:
+    """A state dictionary without the prefixes of wrapped networks; raises ModelError for what is no finite number."""
     weights: dict[str, torch.Tensor] = {}
     checked: set[tuple] = set()
     for name, tensor in values.items():

@@ -16,7 +16,7 @@ from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
 from ..records import require_writable
-from ..task import Case, find_images
+from ..task import Case, find_images, write_dataset_json
 from .predictor import Outputs, Predictor, Ready
 
 T = TypeVar("T")
@@ -217,7 +217,10 @@ def _require_distinct_targets(cases: Sequence[Case], request: FileRequest) -> No
 
 def _copy_card(model: Model, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    for name in ("dataset.json", "plans.json"):
+    is_version_1 = model.parts[0].configuration.is_version_1
+    if is_version_1:
+        write_dataset_json(output, model.channels, model.label_set, 0, model.file_ending)
+    for name in ("plans.pkl",) if is_version_1 else ("dataset.json", "plans.json"):
         source = model.folder / name
         if source.absolute().parent != output.absolute():
             shutil.copyfile(source, output / name)

@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         levels = range(spec.n_stages - 2, -1, -1)
         transposed = nn.ConvTranspose3d if spec.dimensions == 3 else nn.ConvTranspose2d
         self.stages = nn.ModuleList(
-            ConvStack(spec, 2 * spec.features[level], spec.features[level], spec.kernel_sizes[level], convs)
+            ConvStack(spec, 2 * spec.features[level], spec.features[level], spec.decoder_kernels[level], convs)
             for level, convs in zip(levels, spec.decoder_convs, strict=True)
         )
         self.transpconvs = nn.ModuleList(

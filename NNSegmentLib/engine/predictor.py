@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,14 +23,16 @@ from ..preprocessing.restore import labels_from_logits, probabilities_from_logit
 from ..progress import Progress, silent
 from ..task import Case
 from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
-from .checkpoints import Checkpoint, load_checkpoint, load_weights, require_fitting
+from .checkpoints import load_checkpoint, load_weights, require_fitting
 from .devices import choose_device, keep_freed_memory
 from .network import UNet, build_network
 from .sliding_window import predict_logits
+from .v1_weights import load_v1_weights
 
 _MAX_STAGES, _MAX_BLOCKS = 16, 64
 """Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 Message = Callable[[str], None]
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the networks said: logits (n_outputs, Z, Y, X) on each part's own grid."""
+    """What the networks said: logits (of version-1 models probabilities) (n_outputs, Z, Y, X) on each part's own grid."""
 
     logits: tuple[np.ndarray, ...]
     placements: tuple[Placement, ...]
@@ -178,9 +181,14 @@ class Predictor:
             mirror_axes=part.mirror_axes if self.settings.mirroring else (),
             step=self.settings.step,
             device=self.settings.device,
+            activation=self._activation if part.configuration.is_version_1 else None,
             progress=progress,
             message=self.message,
         ).numpy()
+
+    @property
+    def _activation(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return torch.sigmoid if self.model.label_set.has_regions else partial(torch.softmax, dim=1)
 
 
 def require_channels(image: Image, channels: Sequence[str]) -> None:
@@ -207,21 +215,21 @@ def require_memory(image: Image, configuration: Configuration, model: Model) -> 
 class FoldNetworks(Sequence):
     """The networks of a configuration's folds; one is in memory at a time and takes each fold's weights in turn."""
 
-    def __init__(self, network: UNet, checkpoints: Sequence[Checkpoint], device: str) -> None:
+    def __init__(self, network: UNet, weights: Sequence[Weights], device: str) -> None:
         self._network = network.to_empty(device="cpu").eval().requires_grad_(False)
-        self._checkpoints = checkpoints
+        self._weights = weights
         self._loaded = 0
-        load_weights(self._network, checkpoints[0].network_weights)
+        load_weights(self._network, weights[0])
         self._network.to(device)
 
     def __len__(self) -> int:
-        return len(self._checkpoints)
+        return len(self._weights)
 
     def __getitem__(self, k: int) -> UNet:
         if not 0 <= k < len(self):
             raise IndexError(k)
         if k != self._loaded:
-            load_weights(self._network, self._checkpoints[k].network_weights)
+            load_weights(self._network, self._weights[k])
             self._loaded = k
         return self._network
 
@@ -242,14 +250,25 @@ class LoadedPart:
     def load(cls, part: TrainedConfiguration, model: Model, device: str) -> LoadedPart:
         """Read and check all folds; raises ModelError."""
         _require_channels_of_plan(part, len(model.channels))
-        checkpoints = [load_checkpoint(member.checkpoint, mapped=True) for member in part.members]
         network = _bare_network(part.configuration, len(model.channels), part, model.label_set)
-        for member, checkpoint in zip(part.members, checkpoints, strict=True):
-            require_supported_trainer(checkpoint.trainer_name, member.checkpoint)
-            require_fitting(network, checkpoint.network_weights, str(member.checkpoint))
-        axes = checkpoints[0].mirroring_axes or ()
+        read = _read_version_1 if part.configuration.is_version_1 else _read_version_2
+        weights, axes = read(part, network)
         dimensions = len(part.configuration.patch_size)
-        return cls(part, FoldNetworks(network, checkpoints, device), tuple(a for a in axes if a < dimensions))
+        return cls(part, FoldNetworks(network, weights, device), tuple(a for a in axes if a < dimensions))
+
+
+def _read_version_2(part: TrainedConfiguration, network: UNet) -> tuple[list[Weights], tuple[int, ...]]:
+    """The weights of all folds and the axes to mirror; raises ModelError when one does not fit."""
+    checkpoints = [load_checkpoint(member.checkpoint, mapped=True) for member in part.members]
+    for member, checkpoint in zip(part.members, checkpoints, strict=True):
+        require_supported_trainer(checkpoint.trainer_name, member.checkpoint)
+        require_fitting(network, checkpoint.network_weights, str(member.checkpoint))
+    return [checkpoint.network_weights for checkpoint in checkpoints], checkpoints[0].mirroring_axes or ()
+
+
+def _read_version_1(part: TrainedConfiguration, network: UNet) -> tuple[list[Weights], tuple[int, ...]]:
+    spec = part.configuration.network
+    return [load_v1_weights(member.checkpoint, network, spec) for member in part.members], part.mirroring_axes
 
 
 def _require_channels_of_plan(part: TrainedConfiguration, n_channels: int) -> None:
@@ -266,7 +285,7 @@ def _bare_network(
 ) -> UNet:
     """The network without memory for its weights, so that a wrong plan is found before anything is allocated."""
     spec, patch = configuration.network, configuration.patch_size
-    where = f"The network described in {part.folder / 'plans.json'}"
+    where = f"The network described in {part.plan_file}"
     if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
         raise ModelError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
     if min(patch) < 1 or len(patch) != spec.dimensions:

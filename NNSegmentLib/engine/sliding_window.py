@@ -36,6 +36,7 @@ def predict_logits(
     device: torch.device | str = "cpu",
     tiles_at_once: int | None = None,
     mixed_precision: bool = True,
+    activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
     progress: Progress = silent,
     message: Callable[[str], None] = lambda text: None,
 ) -> torch.Tensor:
@@ -44,12 +45,14 @@ def predict_logits(
     They are float16, and float32 only where half precision would overflow.
     `patch_size` has three entries, or two for networks that see planes (y, x); `mirror_axes` count its axes.
     `networks` are used one after the other, so that a sequence may load each when it is asked for.
-    `mixed_precision` is half precision on CUDA only. `message` hears what a person should know.
+    `mixed_precision` is half precision on CUDA only. With an `activation` its values are averaged instead of logits,
+    in float32: probabilities, as in nnU-Net v1. `message` hears what a person should know.
     Raises OutOfMemoryError when even a single tile does not fit, RunError when the network gives no numbers.
     """
     networks = [networks] if isinstance(networks, torch.nn.Module) else networks
     device = torch.device(device)
-    window = _Window(tuple(patch_size), tuple(mirror_axes), device, device.type == "cuda" and mixed_precision)
+    half = device.type == "cuda" and mixed_precision
+    window = _Window(tuple(patch_size), tuple(mirror_axes), device, half, activation)
     padded, inside = _padded(image, patch_size)
     tiles = tile_positions(padded.shape[1:], patch_size, step)
     batches = list(_in_batches(tiles, tiles_at_once or _tiles_at_once(patch_size, device)))
@@ -65,6 +68,12 @@ class _Window:
     mirror_axes: tuple[int, ...]
     device: torch.device
     half: bool
+    activation: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    @property
+    def sums(self) -> torch.dtype:
+        """The precision of sums over tiles: nnU-Net's half precision for logits."""
+        return torch.float16 if self.activation is None else torch.float32
 
     @property
     def flips(self) -> tuple[tuple[int, ...], ...]:
@@ -73,12 +82,16 @@ class _Window:
         return tuple(c for n in range(1, len(axes) + 1) for c in itertools.combinations(axes, n))
 
     def look(self, network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        """Logits (B, n_outputs, *patch) float32 of a batch (B, C, *patch), averaged over mirrored views."""
+        """Outputs (B, n_outputs, *patch) float32 of a batch (B, C, *patch), averaged over mirrored views."""
         with autocast(self.device, torch.float16 if self.half else None):
-            total = network(batch).float()
+            total = self._outputs(network, batch)
             for axes in self.flips:
-                total += network(batch.flip(axes)).flip(axes)
+                total += self._outputs(network, batch.flip(axes)).flip(axes)
         return total.div_(len(self.flips) + 1)
+
+    def _outputs(self, network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        logits = network(batch).float()
+        return logits if self.activation is None else self.activation(logits)
 
 
 @dataclass(frozen=True)
@@ -111,18 +124,18 @@ def tile_positions(shape: Sequence[int], patch_size: Sequence[int], step: float)
 
 
 @lru_cache(maxsize=8)
-def importance_map(patch_size: tuple[int, ...]) -> torch.Tensor:
+def importance_map(patch_size: tuple[int, ...], precision: torch.dtype = torch.float16) -> torch.Tensor:
     """Weight of each voxel of a tile, float32 (*patch): a Gaussian of one eighth of the patch, centre weight 10.
 
-    Rounded to half precision, as nnU-Net stores it, without zeros.
+    Rounded to half precision, as nnU-Net stores it (version 1 did not), without zeros.
     """
     weights = np.ones(())
     for size in patch_size:
         distance = (np.arange(size) - size // 2) / (size * GAUSSIAN_SIGMA)
         weights = np.multiply.outer(weights, np.exp(-0.5 * distance**2))
-    half = torch.from_numpy(weights * WEIGHT_MAX).half()
-    half[half == 0] = half[half > 0].min()
-    return half.float()
+    rounded = torch.from_numpy(weights * WEIGHT_MAX).to(precision)
+    rounded[rounded == 0] = rounded[rounded > 0].min()
+    return rounded.float()
 
 
 def _padded(image: torch.Tensor, patch_size: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
@@ -165,7 +178,7 @@ def _without_exhausting_memory(work: _Work) -> torch.Tensor:
 
 def _without_overflow(work: _Work, collect_on: torch.device) -> torch.Tensor:
     """nnU-Net's half-precision sums; sums above 65504 are collected again in single precision."""
-    logits = _average(work, collect_on, torch.float16)
+    logits = _average(work, collect_on, work.window.sums)
     if not _are_numbers(logits):
         work.message("The network's values exceed half precision; the image is predicted again in single precision.")
         logits = _average(work, collect_on, torch.float32)
@@ -184,7 +197,7 @@ def _average(work: _Work, collect_on: torch.device, kind: torch.dtype) -> torch.
     Half precision halves the memory and, rounding where nnU-Net rounds, gives its labels even in the corners of the
     volume, where the weights are smaller than half precision resolves.
     """
-    weights = importance_map(work.window.patch_size).to(collect_on)
+    weights = importance_map(work.window.patch_size, work.window.sums).to(collect_on)
     image = work.image.to(collect_on)
     summed_weights = _sum_of_weights(work, weights, kind)
     steps = [len(work.networks) * len(work.batches), 0]

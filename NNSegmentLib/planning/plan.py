@@ -31,6 +31,13 @@ class NetworkSpec:
     conv_bias: bool = True
     norm_eps: float = 1e-5
     norm_affine: bool = True
+    decoder_kernel_sizes: tuple[tuple[int, ...], ...] = ()
+    """By stage, one stage fewer than the encoder; empty for those of the encoder, the only ones of nnU-Net v2."""
+
+    @property
+    def decoder_kernels(self) -> tuple[tuple[int, ...], ...]:
+        """Kernel of each decoder stage, stage 0 at full resolution."""
+        return self.decoder_kernel_sizes or self.kernel_sizes[:-1]
 
     @property
     def dimensions(self) -> int:
@@ -76,6 +83,8 @@ class Configuration:
     """Cascade: the configuration whose segmentation is an additional input."""
     next_stage: str = ""
     inherits_from: str = ""
+    is_version_1: bool = False
+    """nnU-Net v1's rules: normalise after resampling; average probabilities, not logits, and resample them."""
 
     @property
     def is_2d(self) -> bool:

@@ -11,6 +11,9 @@ from ..planning.plan import IntensityStats
 
 SMALLEST_DIVISOR = 1e-8
 """nnU-Net divides by at least this, so that a constant image becomes 0."""
+UNCHANGED = "NoNormalization"
+CASE_CT = "CT2"
+"""nnU-Net v1's name for clipping as CT does, then a z-score of the voxels between the limits."""
 
 
 def normalize(
@@ -47,14 +50,26 @@ def _z_score(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats
 
 
 def _ct(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats | None) -> None:
+    np.clip(channel, *_limits(stats), out=channel)
+    channel -= stats.mean
+    channel /= max(stats.std, SMALLEST_DIVISOR)
+
+
+def _limits(stats: IntensityStats | None) -> tuple[float, float]:
     if stats is None:
         raise PlanError(
             "CT normalisation needs foreground_intensity_properties_per_channel of every channel in the plans file; "
             "plan the task again."
         )
-    np.clip(channel, stats.percentile_00_5, stats.percentile_99_5, out=channel)
-    channel -= stats.mean
-    channel /= max(stats.std, SMALLEST_DIVISOR)
+    return stats.percentile_00_5, stats.percentile_99_5
+
+
+def _case_ct(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats | None) -> None:
+    low, high = _limits(stats)
+    between = channel[(channel > low) & (channel < high)]
+    np.clip(channel, low, high, out=channel)
+    channel -= between.mean(dtype=np.float64) if between.size else 0.0
+    channel /= max(float(between.std(dtype=np.float64)) if between.size else 0.0, SMALLEST_DIVISOR)
 
 
 def _unchanged(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats | None) -> None:
@@ -79,7 +94,8 @@ def _rgb(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats | N
 _SCHEMES = {
     "ZScoreNormalization": _z_score,
     "CTNormalization": _ct,
-    "NoNormalization": _unchanged,
+    CASE_CT: _case_ct,
+    UNCHANGED: _unchanged,
     "RescaleTo01Normalization": _rescale,
     "RGBTo01Normalization": _rgb,
 }

@@ -17,6 +17,7 @@ from .foreground import locate
 from .normalize import normalize
 from .prepared import Placement, PreparedCase
 from .resample import prepared_shape, resample_labels, resample_to
+from .version_1 import resampled_then_normalized, resized_previous
 
 OUTSIDE = -1
 """Label of unlabelled voxels outside the non-zero mask."""
@@ -53,9 +54,12 @@ def prepare_image(
     placement = _placement(image, nonzero_box(transposed), axes, chosen)
     inside = cropped(transposed, _box(placement))
     marked = None if labels is None else _marked(cropped(labels.array.transpose(axes), _box(placement)), inside)
-    mask = _mask(inside, marked, chosen)
-    array = normalize(inside, chosen.normalization, chosen.use_mask_for_norm, plan.intensities, mask)
-    array = _resampled(resample_to, array, placement, chosen.resampling_data)
+    if chosen.is_version_1:
+        array = resampled_then_normalized(inside, placement, chosen, plan.intensities)
+    else:
+        mask = _mask(inside, marked, chosen)
+        array = normalize(inside, chosen.normalization, chosen.use_mask_for_norm, plan.intensities, mask)
+        array = _resampled(resample_to, array, placement, chosen.resampling_data)
     if marked is None:
         return PreparedCase(case_id, array, None, placement)
     marked = _resampled(resample_labels, marked, placement, chosen.resampling_labels)
@@ -72,6 +76,8 @@ def prepare_previous(labels: np.ndarray, placement: Placement, configuration: Co
             f"The previous stage's segmentation has {labels.shape} voxels (z, y, x), the image has "
             f"{placement.geometry.shape}; predict the previous stage from the same image."
         )
+    if configuration.is_version_1:
+        return resized_previous(labels, placement)
     inside = cropped(labels.transpose(placement.transpose_forward), _box(placement))
     return np.ascontiguousarray(_resampled(resample_labels, inside, placement, configuration.resampling_labels))
 

@@ -1,13 +1,15 @@
 """From the network's grid back to the input's: resample, paste into the crop box, undo the transposition.
 
 Outputs are resampled slab by slab and class by class with a running maximum, so that memory does not grow with the
-number of classes. nnU-Net's rule: logits are resampled, then the decision is made.
+number of classes. nnU-Net's rule: logits are resampled, then the decision is made. Version 1 resampled probabilities;
+the outputs of its configurations are probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -43,13 +45,14 @@ def labels_from_logits(
 ) -> np.ndarray:
     """The label map (Z, Y, X) on the input's grid from network outputs (n_outputs, Z, Y, X) on the prepared grid.
 
-    The largest output wins, the first of equals; with regions every output above 0 is painted in
-    `regions_class_order`. Voxels outside the crop box are 0. uint8, or uint16 for values of 255 and more. Raises
+    The largest output wins, the first of equals; with regions every output above 0 (a probability above 0.5) is
+    painted in `regions_class_order`. Voxels outside the crop box are 0. uint8, or uint16 for values of 255 and more. Raises
     ModelError when the outputs fit neither the label set nor the prepared grid.
     """
     _require_outputs(logits, placement, label_set)
     result = np.zeros(placement.geometry.shape, _integer(max(_painted_values(label_set))))
-    _decide(logits, _grid(logits, placement, configuration), label_set, _crop_of(result, placement), workers)
+    grid = _grid(logits, placement, configuration)
+    _decide(logits, grid, label_set, _crop_of(result, placement), workers, _certain(configuration))
     return result
 
 
@@ -71,7 +74,7 @@ def labels_for_next_stage(
     result = np.zeros(target, _integer(max(_painted_values(label_set))))
     resampling = configuration.resampling_probabilities
     grid = _Grid(logits.shape[1:], target, placement.spacing_mm, next_placement.spacing_mm, resampling)
-    _decide(logits, grid, label_set, result, workers)
+    _decide(logits, grid, label_set, result, workers, _certain(configuration))
     return result
 
 
@@ -88,7 +91,7 @@ def probabilities_from_logits(
     if not label_set.has_regions:
         result[0] = 1.0
     inside = [_crop_of(channel, placement) for channel in result]
-    activate = _sigmoid if label_set.has_regions else _softmax
+    activate = _activation(configuration, label_set)
 
     def fill(slab: slice) -> None:
         for channel, values in zip(inside, activate(np.stack(list(grid.scores(logits, slab)))), strict=True):
@@ -151,9 +154,22 @@ def _resized(output: np.ndarray, axes: list[int], parts: list[tuple[operators.Bl
     return scores
 
 
-def _decide(logits: np.ndarray, grid: _Grid, label_set: LabelSet, result: np.ndarray, workers: int) -> None:
+def _certain(configuration: Configuration) -> float:
+    """The output that means one half."""
+    return 0.5 if configuration.is_version_1 else 0.0
+
+
+def _activation(configuration: Configuration, label_set: LabelSet) -> Callable[[np.ndarray], np.ndarray]:
+    if configuration.is_version_1:
+        return lambda probabilities: probabilities
+    return _sigmoid if label_set.has_regions else _softmax
+
+
+def _decide(
+    logits: np.ndarray, grid: _Grid, label_set: LabelSet, result: np.ndarray, workers: int, certain: float
+) -> None:
     """Fill `result` (a view of the target) with label values, slab by slab."""
-    decide = _painted if label_set.has_regions else _largest
+    decide = partial(_painted, above=certain) if label_set.has_regions else _largest
     values = _painted_values(label_set)
 
     def fill(slab: slice) -> None:
@@ -180,12 +196,12 @@ def _largest(scores: Iterator[np.ndarray], values: tuple[int, ...], dtype) -> np
     return winner if values == tuple(range(len(values))) else np.asarray(values, dtype)[winner]
 
 
-def _painted(scores: Iterator[np.ndarray], values: tuple[int, ...], dtype) -> np.ndarray:
-    """Each region's value where its output is above 0 (probability one half), later regions over earlier ones."""
+def _painted(scores: Iterator[np.ndarray], values: tuple[int, ...], dtype, above: float) -> np.ndarray:
+    """Each region's value where its output is above one half's, later regions over earlier ones."""
     labels = None
     for score, value in zip(scores, values, strict=True):
         labels = np.zeros(score.shape, dtype) if labels is None else labels
-        labels[score > 0] = value
+        labels[score > above] = value
     return labels
 
 
