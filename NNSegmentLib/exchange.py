@@ -16,6 +16,7 @@ from .model import SELECTION, Model, find_model_folders, load_model
 from .progress import Progress, silent, stepped
 from .records import read_json, require_writable, written_whole
 from .terminal import table
+from .v1_model import find_v1_folders
 
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", "labels.csv", "plans.reasons")
 _FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
@@ -112,6 +113,7 @@ def export_model(
     if format == "zip":
         return _zip(source, Path(target or f"{source.name}.zip"), configuration, folds, progress)
     model = load_model(source, configuration, folds)
+    _require_version_2([part.folder for part in model.parts if part.configuration.is_version_1])
     return _export_networks(model, Path(target or f"{source.name.removesuffix('.zip')}_{format}"), format, progress)
 
 
@@ -120,6 +122,7 @@ def _zip(
 ) -> Path:
     models = [m for m in find_model_folders(source) if configuration in (None, m.name, m.name.split("__")[-1])]
     if not models:
+        _require_version_2(find_v1_folders(source) if source.is_dir() else [])
         raise ModelError(f"{source} holds no trained model {configuration or ''} to export; train one first.")
     root = models[0].parent.parent
     files = [path for model in models for path in _files_of(model, folds)]
@@ -128,6 +131,14 @@ def _zip(
         for path in stepped(files, progress, "Packing"):
             archive.write(path, path.relative_to(root).as_posix())
     return target
+
+
+def _require_version_2(version_1: Sequence[Path]) -> None:
+    """Raises ModelError for models of nnU-Net v1: files of version 2 cannot say how they are to be used."""
+    if version_1:
+        raise ModelError(
+            f"{version_1[0]} is a model of nnU-Net v1, which predicts here but is not exported; give its folder away as it is."
+        )
 
 
 def _export_networks(model: Model, target: Path, format: str, progress: Progress) -> Path:
@@ -195,7 +206,8 @@ def _parts(model: Model) -> Iterator[ModelPart]:
         c = part.configuration
         size = sum(member.checkpoint.stat().st_size for member in part.members) / 1e6
         yield ModelPart(
-            c.name, tuple(str(m.fold) for m in part.members), c.patch_size, c.spacing_mm, c.network.kind,
+            c.name, tuple(str(m.fold) for m in part.members), c.patch_size, c.spacing_mm,
+            "Generic_UNet (v1)" if c.is_version_1 else c.network.kind,
             c.network.features, c.normalization, c.previous_stage, size,
         )  # fmt: skip
 
@@ -244,6 +256,8 @@ def _dataset_folders(archive: Path) -> list[str]:
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{archive} is no zip of a model ({error}); get it again.") from error
     folders = {name.split("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}
+    if not folders and any(name.endswith("/plans.pkl") for name in names):
+        raise ModelError(f"{archive} holds a model of nnU-Net v1; it needs no import, predict with -m {archive.name}.")
     if not folders:
         raise ModelError(f"{archive} should hold DATASET/MODEL/plans.json as model exports do, found no such file.")
     return sorted(folders)

@@ -270,7 +270,7 @@ def predict(
     """Segment a folder of images, one image, or one file per channel; returns the ids of the predicted cases.
 
     With a `task` its best configuration or ensemble and post-processing (`best`) is used unless a configuration is
-    named; `model` is any nnU-Net v2 model folder or zip. Labels are written on each input's own grid, in its file
+    named; `model` is any model folder or zip of nnU-Net v1 or v2. Labels are written on each input's own grid, in its file
     type. Raises ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
     """
     from .engine.devices import choose_device

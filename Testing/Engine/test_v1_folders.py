@@ -15,6 +15,7 @@ from version_1 import GRID, image, model_folder, network, plan, stage_plan, writ
 
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ModelError
+from NNSegmentLib.exchange import export_model, import_model
 from NNSegmentLib.model import load_model
 from NNSegmentLib.model_card import read_card
 from NNSegmentLib.v1_model import is_v1_folder
@@ -84,6 +85,24 @@ def test_a_zip_of_version_1_is_a_model(tmp_path):
 
     assert load_model(tmp_path / "model.zip").configurations == ("3d_fullres",)
     assert read_card(tmp_path / "model.zip").channels == ("MRI",)
+
+
+@pytest.mark.parametrize("kind", ["zip", "onnx", "torchscript"])
+def test_version_1_is_not_exported_as_version_2(tmp_path, kind):
+    folder = write_model(tmp_path / "results")
+
+    with pytest.raises(ModelError, match="is a model of nnU-Net v1, which predicts here but is not exported"):
+        export_model(folder, tmp_path / "out", kind)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_zip_of_version_1_needs_no_import(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("3d_fullres/Task004_Tiny/nnUNetTrainerV2__nnUNetPlansv2.1/plans.pkl", b"")
+
+    with pytest.raises(ModelError, match=r"needs no import, predict with -m model\.zip"):
+        import_model(tmp_path / "model.zip", tmp_path)
 
 
 def test_old_plans_without_kernels_pool_late_and_use_kernels_of_three(tmp_path):
