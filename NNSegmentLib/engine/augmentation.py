@@ -30,6 +30,17 @@ class AugmentationDraw:
     """For each sample of a cascade."""
     noise_seed: int
 
+    def part(self, samples: range, channels: int) -> AugmentationDraw:
+        """The same decisions for some samples of the batch, which have `channels` image channels."""
+        rows = samples.start * channels, samples.stop * channels
+        chosen = slice(samples.start, samples.stop)
+        return AugmentationDraw(
+            tuple(one.part(*rows) for one in self.intensities),
+            self.mirrored[chosen],
+            self.disturbances[chosen],
+            self.noise_seed,
+        )
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -67,6 +78,11 @@ class Augmentation:
             self.draw_cascade(rng, samples),
             int(rng.integers(2**62)),
         )
+
+    def draw_for(self, rng: np.random.Generator, samples: int, channels: int, wanted: range) -> AugmentationDraw:
+        """Decide about a whole batch, and keep what concerns the `wanted` samples."""
+        drawn = self.draw(rng, samples, channels)
+        return drawn if len(wanted) == samples else drawn.part(wanted, channels)
 
     def draw_cascade(self, rng: np.random.Generator, samples: int) -> tuple[Disturbance, ...]:
         """What happens to the previous stage's labels; nothing without augmentation or cascade."""

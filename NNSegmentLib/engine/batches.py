@@ -31,7 +31,7 @@ from .cases import Cases, stored_bytes
 from .loader_processes import LoaderProcesses
 from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
 from .reference_augmentation import ReferenceAugmentation
-from .sampling import PatchSampling
+from .sampling import PatchSampling, Share
 from .spatial import extraction_size
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ _AHEAD = 3
 RESIDENT_SHARE = 0.25
 """Part of the memory (of the GPU, of the machine) that the cases may occupy."""
 _MOST_WORKERS = 12
+WHOLE = Share()
+"""All of a batch: the usual case of a single training process."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class BatchSource:
     `batch_size` patches of the cases `ids` a batch. `training` draws them with augmentation, otherwise plain patches are
     cut by the same rules. The same `seed` gives the same batches, in a thread or in processes; they begin with number
     `first`, so that a resumed run goes on with those it would have had.
+    Of several processes that train together, each makes its `share` of every batch.
     `previous_stage` holds the previous stage's label maps CASE.npy (Z, Y, X), which become one channel per label.
     `next()` raises RunError when a batch cannot be prepared.
     """
@@ -77,13 +80,14 @@ class BatchSource:
         batch_size: int,
         seed: int | None = None,
         first: int = 0,
+        share: Share = WHOLE,
         previous_stage: Path | None = None,
         device: torch.device,
     ) -> None:
         if not ids:
             raise RunError("Batches need at least one case, found none; check the split of the task.")
         self.device = torch.device(device)
-        self.loading = choose_loading(settings, self.device, _told(lambda: stored_bytes(store, ids)))
+        self.loading = choose_loading(settings, self.device, _told(lambda: stored_bytes(store, ids)), share.ranks)
         values = label_set.foreground_values if previous_stage else ()
         plain = not training or settings.augmentation == "none"
         recipe = BatchRecipe(
@@ -93,6 +97,7 @@ class BatchSource:
             _augmentation(configuration, settings, values, plain),
             configuration.is_2d,
             self.loading.augment_on,
+            share,
         )
         seed = np.random.SeedSequence(seed).entropy
         workers = self.loading.workers
@@ -160,8 +165,11 @@ def patch_sampling(
     )
 
 
-def choose_loading(settings: TrainingSettings, device: torch.device, case_bytes: int) -> Loading:
-    """Who prepares batches of a data set of `case_bytes`; `settings.loader_workers` decides unless it is −1."""
+def choose_loading(settings: TrainingSettings, device: torch.device, case_bytes: int, trainers: int = 1) -> Loading:
+    """Who prepares batches of a data set of `case_bytes`; `settings.loader_workers` decides unless it is −1.
+
+    The machine's memory and cores are shared by `trainers` processes that train together, each on a GPU of its own.
+    """
     cpu = torch.device("cpu")
     reference = settings.augmentation == "batchgenerators"
     cuda = device.type == "cuda" and settings.loader_workers <= 0 and not reference
@@ -169,9 +177,9 @@ def choose_loading(settings: TrainingSettings, device: torch.device, case_bytes:
         return Loading(0, device, device)
     workers = settings.loader_workers
     if workers < 0:
-        workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1)) if device.type == "cuda" else 0
+        workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 2) // trainers - 1)) if device.type == "cuda" else 0
     # processes share the pages of the files; a copy in each would multiply the data set
-    fits = workers == 0 and case_bytes <= RESIDENT_SHARE * _machine_bytes()
+    fits = workers == 0 and case_bytes <= RESIDENT_SHARE * _machine_bytes() / trainers
     return Loading(workers, cpu if fits else None, device if cuda and workers == 0 else cpu)
 
 

@@ -14,10 +14,27 @@ import torch
 import torch.nn.functional as F
 
 _SMALL = 1e-7
-Transform = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+Transform = Callable[[torch.Tensor, torch.Tensor, "Noise"], torch.Tensor]
 """planes (N, Z, Y, X), values (N, K), source of noise → planes."""
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 """rng, samples B, channels C → values (B, C, K)."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal numbers for some planes of a batch: the same ones whether or not the other planes are worked on here."""
+
+    generator: torch.Generator
+    before: int = 0
+    """Planes of the batch that come before these, in other processes."""
+    total: int | None = None
+    """Planes of the whole batch; None when all are here."""
+
+    def like(self, planes: torch.Tensor) -> torch.Tensor:
+        """Numbers for planes (N, Z, Y, X), with mean 0 and standard deviation 1."""
+        shape = (self.total or len(planes), *planes.shape[1:])
+        drawn = torch.randn(shape, generator=self.generator, device=planes.device)
+        return drawn[self.before : self.before + len(planes)]
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,16 @@ class DrawnTransform:
     """sample · C + channel."""
     values: np.ndarray
     """(rows, K)."""
+    before: int = 0
+    """Rows of the batch before these, in other processes."""
+    total: int | None = None
+    """Rows in the whole batch; None when all are here."""
+
+    def part(self, first: int, last: int) -> DrawnTransform:
+        """What happens to the rows from `first` up to, not including, `last`, which are counted from 0 there."""
+        start, end = np.searchsorted(self.rows, (first, last)).tolist()
+        rows = tuple(row - first for row in self.rows[start:end])
+        return DrawnTransform(self.transform, rows, self.values[start:end], start, len(self.rows))
 
 
 def draw_intensities(
@@ -64,16 +91,15 @@ def change_intensities(image: torch.Tensor, drawn: Sequence[DrawnTransform], gen
         if one.rows:
             rows = torch.tensor(one.rows, device=image.device)
             values = torch.as_tensor(one.values, dtype=torch.float32, device=image.device)
-            planes[rows] = one.transform(planes[rows], values, generator)
+            planes[rows] = one.transform(planes[rows], values, Noise(generator, one.before, one.total))
 
 
-def add_noise(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def add_noise(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Add Gaussian noise; values (N, 1): standard deviation."""
-    noise = torch.randn(planes.shape, generator=generator, device=planes.device)
-    return planes.addcmul_(noise, _per_plane(values[:, 0]))
+    return planes.addcmul_(noise.like(planes), _per_plane(values[:, 0]))
 
 
-def blur(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def blur(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Gaussian smoothing with mirrored borders; values (N, 3): sigma in voxels along (z, y, x)."""
     for axis in (1, 2, 3):
         if planes.shape[axis] > 1:
@@ -101,12 +127,12 @@ def _gaussian(sigmas: np.ndarray, radius: int) -> np.ndarray:
     return kernels / kernels.sum(1, keepdims=True)
 
 
-def scale_brightness(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def scale_brightness(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Multiply; values (N, 1): factor."""
     return planes.mul_(_per_plane(values[:, 0]))
 
 
-def change_contrast(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def change_contrast(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Stretch about the mean, within the former range; values (N, 1): factor."""
     low, high = _range(planes)
     mean = planes.mean((1, 2, 3), keepdim=True)
@@ -114,7 +140,7 @@ def change_contrast(planes: torch.Tensor, values: torch.Tensor, generator: torch
     return stretched.clamp_(low, high)
 
 
-def lower_resolution(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def lower_resolution(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Fewer voxels and back: nearest down, linear up; values (N, 3): zoom along (z, y, x)."""
     size = planes.shape[1:]
     for plane, zooms in zip(planes, values.tolist(), strict=True):
@@ -124,7 +150,7 @@ def lower_resolution(planes: torch.Tensor, values: torch.Tensor, generator: torc
     return planes
 
 
-def change_gamma(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def change_gamma(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Raise to a power within the range, keeping mean and standard deviation; values (N, 1): gamma."""
     mean, deviation = _moments(planes)
     low, high = _range(planes)
@@ -134,9 +160,9 @@ def change_gamma(planes: torch.Tensor, values: torch.Tensor, generator: torch.Ge
     return bent.sub_(bent_mean).mul_(deviation / bent_deviation.clamp_min(_SMALL)).add_(mean)
 
 
-def change_inverted_gamma(planes: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def change_inverted_gamma(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """`change_gamma` of the negative; values (N, 1): gamma."""
-    return change_gamma(planes.neg_(), values, generator).neg_()
+    return change_gamma(planes.neg_(), values, noise).neg_()
 
 
 def _per_plane(values: torch.Tensor) -> torch.Tensor:

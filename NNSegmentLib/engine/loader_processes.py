@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -30,7 +31,9 @@ class LoaderProcesses:
         self._connections, self._processes = [], []
         for _ in range(workers):
             here, there = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=_answer, args=(there, recipe, seed), daemon=True)
+            # a forked process has copies of our ends of the pipes, which would keep them open after our death
+            ours = [*self._connections, here]
+            process = multiprocessing.Process(target=_answer, args=(there, ours, recipe, seed), daemon=True)
             process.start()
             there.close()
             self._connections.append(here)
@@ -62,8 +65,10 @@ class LoaderProcesses:
             process.join()
 
 
-def _answer(connection: Connection, recipe: BatchRecipe, seed: int) -> None:
+def _answer(connection: Connection, others: Sequence[Connection], recipe: BatchRecipe, seed: int) -> None:
     """The life of a process: make the batches asked for until the other end of the pipe is closed."""
+    for end in others:
+        end.close()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop asked for at the terminal is the trainer's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the trainer's handler

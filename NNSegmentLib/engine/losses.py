@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..labels import LabelSet
+from .ranks import ALONE, Ranks
 
 Outputs = torch.Tensor | Sequence[torch.Tensor]
 Loss = Callable[[Outputs, torch.Tensor], torch.Tensor]
@@ -20,14 +21,21 @@ TOP_FRACTION = 0.1
 
 
 def make_loss(
-    label_set: LabelSet, *, kind: str = "dice_ce", batch_dice: bool = False, device: torch.device | str = "cpu"
+    label_set: LabelSet,
+    *,
+    kind: str = "dice_ce",
+    batch_dice: bool = False,
+    device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
 ) -> Loss:
     """A function (outputs, target) → scalar; the lower the better, about −1 at its best with a Dice term.
 
     `outputs` are logits (B, n_outputs, *space), or a list of them from deep supervision, full resolution first.
     `target` holds label values (B, 1, *space), the ignore value included. `kind` is one of `run.LOSSES`.
+    Of several ranks each has its samples of the batch, and all get the loss of the whole batch; only the worst tenth
+    of the voxels is looked for on each rank by itself, as nnU-Net does.
     """
-    return DeepSupervisionLoss(SegmentationLoss(kind, batch_dice, targets_of(label_set, device)))
+    return DeepSupervisionLoss(SegmentationLoss(kind, batch_dice, targets_of(label_set, device), ranks))
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ class SegmentationLoss:
     kind: str
     batch_dice: bool
     targets: Targets
+    ranks: Ranks = ALONE
 
     def __call__(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         logits, labels = logits.float().flatten(2), target.flatten(1)
@@ -123,9 +132,9 @@ class SegmentationLoss:
         parts = self.kind.split("_")
         loss = logits.new_zeros(())
         if "ce" in parts:
-            loss = loss + _mean(voxelwise, counted)
+            loss = loss + self._mean(voxelwise, counted)
         if "topk" in parts:
-            loss = loss + _mean_of_worst(voxelwise)
+            loss = loss + self._over_samples(_mean_of_worst(voxelwise), len(voxelwise))
         return loss + self._dice_term(*sums) if "dice" in parts else loss
 
     def _label_terms(self, logits, labels, counted):
@@ -152,9 +161,27 @@ class SegmentationLoss:
 
     def _dice_term(self, overlap, predicted, true) -> torch.Tensor:
         """Minus the mean soft Dice of the foreground, from sums (B, classes) over space."""
+        n = len(overlap)
         if self.batch_dice:
-            overlap, predicted, true = overlap.sum(0), predicted.sum(0), true.sum(0)
-        return -((2 * overlap + SMOOTH) / (predicted + true + SMOOTH).clamp(min=1e-8)).mean()
+            overlap, predicted, true = (self.ranks.total(s.sum(0)) for s in (overlap, predicted, true))
+        mean = ((2 * overlap + SMOOTH) / (predicted + true + SMOOTH).clamp(min=1e-8)).mean()
+        return -mean if self.batch_dice else -self._over_samples(mean, n)
+
+    def _mean(self, voxelwise: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
+        """Mean of (B, N), or of regions (B, C, N), over the annotated voxels; 0 without any.
+
+        With regions and an ignore label nnU-Net divides by the annotated voxels once, not once per region.
+        """
+        if counted is None:
+            return self._over_samples(voxelwise.mean(), len(voxelwise))
+        return self.ranks.total(voxelwise.sum()) / self.ranks.counted(counted.sum()).clamp(min=1)
+
+    def _over_samples(self, mean: torch.Tensor, n: int) -> torch.Tensor:
+        """The mean over all samples of the batch from that over our `n`."""
+        if self.ranks.alone:
+            return mean
+        summed, samples = self.ranks.total(torch.stack([mean * n, mean.new_tensor(n)]))
+        return summed / samples
 
 
 def sums_by_index(values: torch.Tensor, indices: torch.Tensor, n: int) -> torch.Tensor:
@@ -163,14 +190,6 @@ def sums_by_index(values: torch.Tensor, indices: torch.Tensor, n: int) -> torch.
         return values.new_zeros(values.shape[0], n).scatter_add(1, indices, values)
     same = indices[:, None] == torch.arange(n, device=indices.device)[:, None]  # graphics cards queue up at few sums
     return torch.where(same, values[:, None], 0).sum(2)
-
-
-def _mean(voxelwise: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
-    """Mean of (B, N), or of regions (B, C, N), over the annotated voxels; 0 without any.
-
-    With regions and an ignore label nnU-Net divides by the annotated voxels once, not once per region.
-    """
-    return voxelwise.mean() if counted is None else voxelwise.sum() / counted.sum().clamp(min=1)
 
 
 def _mean_of_worst(voxelwise: torch.Tensor) -> torch.Tensor:

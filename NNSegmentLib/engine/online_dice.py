@@ -7,13 +7,14 @@ import math
 import torch
 
 from .losses import Targets
+from .ranks import ALONE, Ranks
 
 
 class OnlineDice:
     """Collects true and false voxels per class over the batches of one epoch."""
 
-    def __init__(self, targets: Targets) -> None:
-        self.targets = targets
+    def __init__(self, targets: Targets, ranks: Ranks = ALONE) -> None:
+        self.targets, self.ranks = targets, ranks
         self._counts: torch.Tensor | None = None
 
     def add(self, logits: torch.Tensor, target: torch.Tensor) -> None:
@@ -27,10 +28,10 @@ class OnlineDice:
         self._counts = counts if self._counts is None else self._counts + counts
 
     def per_class(self) -> tuple[float | None, ...]:
-        """Dice of each foreground class; None for one that was neither there nor predicted."""
+        """Dice of each foreground class over all ranks; None for one that was neither there nor predicted."""
         if self._counts is None:
             return ()
-        return tuple(2 * tp / both if both else None for tp, both in self._counts.T.tolist())
+        return tuple(2 * tp / both if both else None for tp, both in self.ranks.counted(self._counts).T.tolist())
 
 
 def mean_dice(per_class: tuple[float | None, ...]) -> float | None:

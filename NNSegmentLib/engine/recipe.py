@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..geometry import Shape
 from .augmentation import Augmentation
 from .cases import OUTSIDE, Cases, LoadedCase, cut
 from .reference_augmentation import ReferenceAugmentation
-from .sampling import PatchSampling, batch_ids, draw_corner
+from .sampling import PatchSampling, Share, batch_ids, draw_corner
 from .spatial import draw_matrix, warped_patch
 
 DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
@@ -39,27 +40,36 @@ class BatchRecipe:
     """Whether patches are slices (2d)."""
     device: torch.device
     """Where patches are augmented."""
+    share: Share = Share()
+    """Which samples of each batch are made here."""
 
     def make(self, seed: int, number: int) -> Batch:
-        """Draw, read and augment batch `number`; the same numbers give the same batch in any process."""
+        """Draw batch `number`, read and augment our share; the same numbers give the same samples in any process."""
         rng = np.random.default_rng((seed, number))
-        chosen = batch_ids(rng, self.ids, self.sampling)
-        patches = [self._patch(rng, i, self.cases[case_id]) for i, case_id in enumerate(chosen)]
+        cases = [self.cases[case_id] for case_id in batch_ids(rng, self.ids, self.sampling)]
+        places = [self._place(rng, i, case) for i, case in enumerate(cases)]
+        wanted = self.share.of(len(cases))
+        patches = [self._patch(cases[i], *places[i]) for i in wanted]
         image = torch.stack([image for image, _ in patches]).to(self.device)
         labels = torch.stack([labels for _, labels in patches]).to(self.device)
-        image, target = self.augmentation.apply(image, labels, self.augmentation.draw(rng, *image.shape[:2]))
+        drawn = self.augmentation.draw_for(rng, len(cases), image.shape[1], wanted)
+        image, target = self.augmentation.apply(image, labels, drawn)
         return Batch(image[:, :, 0], target[:, :, 0]) if self.planes else Batch(image, target)
 
-    def _patch(self, rng: np.random.Generator, index: int, case: LoadedCase) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (C, Z, Y, X) and label maps (L, Z, Y, X) of sample `index`."""
+    def _place(self, rng: np.random.Generator, index: int, case: LoadedCase) -> tuple[Shape, np.ndarray | None]:
+        """Corner of the extraction window of sample `index`, and how the patch in it is turned and scaled."""
         corner = draw_corner(rng, self.sampling, index, case.shape, case.foreground)
+        if isinstance(self.augmentation, ReferenceAugmentation) or self.augmentation.spatial is None:
+            return corner, None
+        return corner, draw_matrix(rng, self.augmentation.spatial)
+
+    def _patch(self, case: LoadedCase, corner: Shape, matrix: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (C, Z, Y, X) and label maps (L, Z, Y, X) of a sample."""
         if isinstance(self.augmentation, ReferenceAugmentation):
             return _window(case, corner, self.sampling.extraction_size)
-        rules = self.augmentation.spatial
-        matrix = draw_matrix(rng, rules) if rules else None
         if matrix is None:
             return _window(case, self.sampling.patch_corner(corner), self.sampling.patch_size)
-        return warped_patch(case, self.sampling, corner, matrix, rules.in_plane)
+        return warped_patch(case, self.sampling, corner, matrix, self.augmentation.spatial.in_plane)
 
 
 def damage_sentence(error: Exception) -> str:

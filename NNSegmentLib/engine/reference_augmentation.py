@@ -42,6 +42,10 @@ class ReferenceAugmentation:
         """The seed of a batch."""
         return int(rng.integers(2**32))
 
+    def draw_for(self, rng: np.random.Generator, samples: int, channels: int, wanted: range) -> int:
+        """The seed for some samples of a batch; they are not augmented as they would be among the others."""
+        return (self.draw(rng, samples, channels) + wanted.start) % 2**32
+
     def apply(self, image: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Extraction windows (B, C, Z, Y, X) and label maps (B, L, Z, Y, X) → network input and target (B, 1, Z, Y, X)."""
         # training and validation batches are made in two threads, and batchgenerators has one generator for both

@@ -17,6 +17,20 @@ from ..preprocessing.prepared import ANNOTATED
 
 
 @dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several training processes works on."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, batch_size: int) -> range:
+        """Its samples; when the batch cannot be divided evenly, the first ranks get one more (nnU-Net's rule)."""
+        whole, rest = divmod(batch_size, self.ranks)
+        start = self.rank * whole + min(self.rank, rest)
+        return range(start, start + whole + (self.rank < rest))
+
+
+@dataclass(frozen=True)
 class PatchSampling:
     """How the patches of a batch are chosen."""
 

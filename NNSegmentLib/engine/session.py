@@ -20,11 +20,12 @@ from ..planning.plan import Configuration, Plan, plan_to_json
 from ..run import TrainingSettings
 from .batches import Batch
 from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint
-from .devices import autocast, choose_device, half_precision
+from .devices import autocast, half_precision
 from .losses import make_loss, targets_of
 from .network import UNet, build_network
 from .optimizer import AveragedWeights, make_optimizer, restore_optimizer, set_learning_rate
 from .pretrained import load_pretrained
+from .ranks import ALONE, Ranks
 from .schedule import Pace
 
 _OLD, _NEW = 0.9, 0.1
@@ -121,21 +122,22 @@ class Counters:
 class Session:
     """One sitting of a training: what a step needs, and the counters."""
 
-    def __init__(self, request: TrainingRequest) -> None:
+    def __init__(self, request: TrainingRequest, ranks: Ranks = ALONE) -> None:
         settings = request.settings
-        self.request, self.settings, self.pace = request, settings, Pace(settings)
-        self.device = choose_device(settings.device)
+        self.request, self.settings, self.pace, self.ranks = request, settings, Pace(settings), ranks
+        self.device = ranks.device(settings.device)
         self.dtype = half_precision(self.device, settings.mixed_precision)
         self.network = make_network(request).to(self.device)
         self.network.deep_supervision = settings.deep_supervision and request.wanted.network.n_stages > 2
         self.parameters = list(self.network.parameters())
+        joined = ranks.joined(self.network, self.device, unused=request.wanted.network.n_stages > 2)
+        self.forward: nn.Module = torch.compile(joined) if settings.compile else joined
         self.optimizer = make_optimizer(self.parameters, settings)
         self.scaler = _grad_scaler() if self.dtype is torch.float16 else None
         self.targets = targets_of(request.label_set, self.device)
         self.loss = make_loss(
-            request.label_set, kind=settings.loss, batch_dice=request.wanted.batch_dice, device=self.device
+            request.label_set, kind=settings.loss, batch_dice=request.wanted.batch_dice, device=self.device, ranks=ranks
         )
-        self.forward: nn.Module = torch.compile(self.network) if settings.compile else self.network
         self.counters = Counters()
         self.step_s = 0.0
         self.averaged = self._new_average()
@@ -155,11 +157,21 @@ class Session:
         self._since = time.monotonic()
 
     def elapsed_s(self) -> float:
-        """Seconds of training so far, over all sittings."""
+        """Seconds of training so far, over all sittings; among several ranks, when they last agreed about it."""
+        if self.ranks.alone:
+            self._count_time()
+        return self.counters.elapsed_s
+
+    def agreed_s(self) -> float:
+        """`elapsed_s` now, by the first rank's clock; all ranks must ask together."""
+        self._count_time()
+        (self.counters.elapsed_s,) = self.ranks.told(self.counters.elapsed_s)
+        return self.counters.elapsed_s
+
+    def _count_time(self) -> None:
         now = time.monotonic()
         self.counters.elapsed_s += now - self._since
         self._since = now
-        return self.counters.elapsed_s
 
     def learning_rate(self) -> float:
         """Rate of the step that comes next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import shutil
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from .batches import BatchSource
 from .checkpoints import load_checkpoint
 from .devices import describe_devices, memory_errors, prepare_device
 from .online_dice import OnlineDice, mean_dice
+from .ranks import ALONE, Ranks
 from .session import Session, TrainingRequest, seed_of
 
 __all__ = ["TrainingRequest", "train_fold"]
@@ -30,9 +32,11 @@ _PICTURE_SHARE = 0.02
 """Drawing the curves may take up to this share of the training time."""
 
 
-def train_fold(request: TrainingRequest, progress: Progress = silent) -> Run:
+def train_fold(request: TrainingRequest, progress: Progress = silent, ranks: Ranks = ALONE) -> Run:
     """Train one fold to its end, or until a file STOP appears in its folder; a stopped run leaves a valid model.
 
+    Several `ranks` each call this; the first one writes, and whoever started them removes STOP before and records a
+    failure.
     A time budget covers the training; the validation of full cases comes after it. Raises RunError when the loss is
     no number any more, OutOfMemoryError, ModelError for weights that do not fit, and StorageError.
     """
@@ -41,33 +45,43 @@ def train_fold(request: TrainingRequest, progress: Progress = silent) -> Run:
         return run
     try:
         with memory_errors(_ADVICE):
-            session = resume_or_start(request, run)
+            session = resume_or_start(request, run, ranks)
             Training(session, run, progress).to_the_end()
     except NNSegmentError as error:
-        run.record(Failed(str(error), time.time()))
+        if ranks.alone:
+            run.record(Failed(str(error), time.time()))
         raise
     return run
 
 
-def resume_or_start(request: TrainingRequest, run: Run) -> Session:
+def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) -> Session:
     """A session with stored, pre-trained or fresh weights, and a folder that fits it.
 
     With both `resume` and `pretrained` a run that has a checkpoint goes on, and one without starts from those weights.
     """
-    session = Session(request)
-    prepare_device(session.device, request.settings.threads)
-    run.folder.stop.unlink(missing_ok=True)
+    session = Session(request, ranks)
+    prepare_device(session.device, ranks.threads(request.settings.threads))
+    if ranks.alone:
+        run.folder.stop.unlink(missing_ok=True)
     stored = _stored(run) if request.resume else None
     if stored:
         session.restore(load_checkpoint(stored))
+    elif request.pretrained:
+        session.start_from(request.pretrained)
+    ranks.wait()  # others may still read what the first one puts aside
+    if ranks.first:
+        _write_beginning(session, run, stored)
+    return session
+
+
+def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
+    """Settings and first words of a run, which replaces an earlier one unless it goes on from a `stored` state."""
+    if stored:
         _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
     else:
-        if request.pretrained:
-            session.start_from(request.pretrained)
         _put_earlier_run_aside(run)
-    save_settings(request.settings, run.folder.settings)
+    save_settings(session.settings, run.folder.settings)
     _tell(run, _introduction(session))
-    return session
 
 
 class Training:
@@ -81,22 +95,21 @@ class Training:
 
     def to_the_end(self) -> None:
         """Epoch after epoch: train, validate on patches, record, store; Ctrl-C ends it after the current step."""
-        batches = opened_batches(self.session)
-        with batches as (training, validation), stopping_cleanly(self.run.folder.stop):
+        batches, alone = opened_batches(self.session), self.session.ranks.alone
+        signals = stopping_cleanly(self.run.folder.stop) if alone else contextlib.nullcontext()
+        with batches as (training, validation), signals:
             self.session.start_clock()
             try:
                 stopped = not self.run_epochs(training, validation)
             except KeyboardInterrupt:
                 self.stop()
                 raise
-        if stopped:
-            self.stop()
-        else:
-            self.finish()
+        if self.session.ranks.first:
+            self.stop() if stopped else self.finish()
 
     def run_epochs(self, training: BatchSource, validation: BatchSource | None) -> bool:
         """All epochs that are left; False when a stop was asked for."""
-        while not self.pace.is_over(self.counters.epoch, self.session.elapsed_s(), self.session.step_s):
+        while not self.pace.is_over(self.counters.epoch, self.session.agreed_s(), self.session.step_s):
             started = time.time()
             if not self.train_epoch(training):
                 return False
@@ -109,12 +122,12 @@ class Training:
         losses = LossRecord(self.counters.losses)
         began = self.session.elapsed_s()
         while True:
-            if self.run.stop_requested():
+            if self.stop_requested():
                 losses.settle()
                 return False
-            before = self.session.elapsed_s()
+            before = self.session.agreed_s()
             losses.add(self.session.step(next(batches)))
-            after = self.session.elapsed_s()
+            after = self.session.agreed_s()
             self.session.step_s = _smoothed(self.session.step_s, after - before)
             self.report(losses)
             if self.pace.epoch_is_over(self.counters.iteration, after - began, after, self.session.step_s):
@@ -122,12 +135,17 @@ class Training:
                 return True
             self.save_when_due(losses)
 
+    def stop_requested(self) -> bool:
+        """Whether to end now; the first rank looks for all."""
+        ranks = self.session.ranks
+        return bool(ranks.told(ranks.first and self.run.stop_requested())[0])
+
     def validate(self, batches: BatchSource | None) -> tuple[float | None, tuple[float | None, ...]]:
         """Mean loss and Dice per class on patches of the validation cases."""
         n = self.pace.validation_iterations(self.counters.iteration)
         if batches is None or n == 0:
             return None, ()
-        dice, losses = OnlineDice(self.session.targets), []
+        dice, losses = OnlineDice(self.session.targets, self.session.ranks), []
         averaged = self.session.averaged
         with averaged.in_network() if averaged else contextlib.nullcontext():
             for _ in range(n):
@@ -147,6 +165,8 @@ class Training:
         for entries, value in zip(c.log.values(), values, strict=True):
             entries.append(math.nan if value is None else value)
         c.epoch, c.iteration, c.losses = c.epoch + 1, 0, []
+        if not self.session.ranks.first:
+            return
         self.run.record(self._event(train_loss, loss, dice, smoothed, rate, time.time() - started))
         if smoothed is not None and (c.best is None or smoothed > c.best):
             c.best = smoothed
@@ -179,7 +199,8 @@ class Training:
 
     def save_when_due(self, losses: LossRecord | None = None) -> None:
         """Store the latest state when the last one is old enough."""
-        if time.monotonic() - self.saved_at >= 60 * self.session.settings.checkpoint_minutes:
+        due = time.monotonic() - self.saved_at >= 60 * self.session.settings.checkpoint_minutes
+        if due and self.session.ranks.first:
             if losses:
                 losses.settle()
             self.save_latest()
@@ -264,7 +285,7 @@ class ProgressPicture:
 @contextlib.contextmanager
 def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource | None]]:
     """The training batches and, where there are validation cases, theirs; closed at the end."""
-    request = session.request
+    request, ranks = session.request, session.ranks
     store, done = PreparedStore(request.prepared), session.counters
     with contextlib.ExitStack() as stack:
 
@@ -272,7 +293,8 @@ def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource 
             batches = BatchSource(
                 store, ids, request.wanted, request.label_set,
                 settings=session.settings, training=training, device=session.device,
-                seed=seed_of(request, "training" if training else "validation"),
+                seed=_same_seed(ranks, seed_of(request, "training" if training else "validation")),
+                share=ranks.share,
                 first=done.steps if training else done.epoch * session.settings.validation_iterations,
                 batch_size=session.settings.batch_size or request.wanted.batch_size,
                 previous_stage=request.previous_stage,
@@ -283,6 +305,11 @@ def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource 
         training = source(request.fold.train, True)
         wanted = request.fold.validation and session.settings.validation_iterations
         yield training, source(request.fold.validation, False) if wanted else None
+
+
+def _same_seed(ranks: Ranks, seed: int | None) -> int | None:
+    """Ranks that work on shares of the same batches need a common seed, also where none was asked for."""
+    return seed if ranks.alone or seed is not None else int(ranks.told(secrets.randbits(53))[0])
 
 
 def _stored(run: Run) -> Path | None:
@@ -325,7 +352,8 @@ def _introduction(session: Session) -> str:
         if budget is None
         else f"{budget / 60:g} min; the validation of full cases comes after that"
     )
-    return f"Training on {device}{precision} for {length}."
+    several = "" if session.ranks.alone else f"{session.ranks.size} × "
+    return f"Training on {several}{device}{precision} for {length}."
 
 
 def _smoothed(before: float, new: float) -> float:

@@ -11,6 +11,7 @@ from NNSegmentLib.engine import intensity
 from NNSegmentLib.engine.reference_augmentation import intensity_transforms
 
 GENERATOR = torch.Generator().manual_seed(0)
+NOISE = intensity.Noise(GENERATOR)
 
 
 def planes(n: int = 2, shape=(9, 10, 11), seed: int = 0) -> torch.Tensor:
@@ -24,14 +25,14 @@ def values(*rows) -> torch.Tensor:
 
 
 def test_noise_has_the_drawn_standard_deviation():
-    noisy = intensity.add_noise(torch.zeros(2, 40, 40, 40), values([0.02], [0.1]), GENERATOR)
+    noisy = intensity.add_noise(torch.zeros(2, 40, 40, 40), values([0.02], [0.1]), NOISE)
     assert torch.allclose(noisy.std((1, 2, 3)), torch.tensor([0.02, 0.1]), rtol=0.02)
     assert noisy.mean().abs() < 1e-3
 
 
 def test_blur_equals_scipys_gaussian_along_each_axis():
     sigmas = [[0.5, 0.7, 0.9], [1.0, 0.6, 0.55]]
-    blurred = intensity.blur(planes(), values(*sigmas), GENERATOR)
+    blurred = intensity.blur(planes(), values(*sigmas), NOISE)
     for found, plane, sigma in zip(blurred, planes(), sigmas, strict=True):
         # scipy calls a border that does not repeat the edge voxel "mirror"
         assert np.allclose(found, ndimage.gaussian_filter(plane.numpy(), sigma, mode="mirror"), atol=1e-5)
@@ -39,14 +40,14 @@ def test_blur_equals_scipys_gaussian_along_each_axis():
 
 @pytest.mark.parametrize("shape", [(1, 12, 11), (2, 3, 2)])
 def test_blur_serves_slices_and_patches_smaller_than_its_kernel(shape):
-    blurred = intensity.blur(planes(1, shape), values([1.0, 1.0, 1.0]), GENERATOR)
+    blurred = intensity.blur(planes(1, shape), values([1.0, 1.0, 1.0]), NOISE)
     expected = ndimage.gaussian_filter(planes(1, shape)[0].numpy(), 1.0, mode="mirror")
     assert np.allclose(blurred[0], expected, atol=1e-5)
 
 
 def test_brightness_multiplies():
     assert torch.equal(
-        intensity.scale_brightness(planes(), values([0.8], [1.2]), GENERATOR),
+        intensity.scale_brightness(planes(), values([0.8], [1.2]), NOISE),
         planes() * values([0.8], [1.2])[..., None, None],
     )
 
@@ -55,13 +56,13 @@ def test_contrast_stretches_about_the_mean_within_the_former_range():
     for factor in (0.8, 1.2):
         before = planes(1).numpy().astype(float)
         expected = np.clip((before - before.mean()) * factor + before.mean(), before.min(), before.max())
-        assert np.allclose(intensity.change_contrast(planes(1), values([factor]), GENERATOR), expected, atol=1e-5)
+        assert np.allclose(intensity.change_contrast(planes(1), values([factor]), NOISE), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("keep_first", [True, False])
 def test_lower_resolution_repeats_coarse_voxels_and_blends_them(keep_first):
     zoom = [1.0 if keep_first else 0.5, 0.5, 0.5]
-    found = intensity.lower_resolution(planes(1, (8, 8, 8)), values(zoom), GENERATOR)[0].numpy()
+    found = intensity.lower_resolution(planes(1, (8, 8, 8)), values(zoom), NOISE)[0].numpy()
     expected = planes(1, (8, 8, 8))[0].numpy()
     for axis in range(int(keep_first), 3):
         coarse = np.take(expected, [1, 3, 5, 7], axis)
@@ -90,7 +91,7 @@ def test_gamma_bends_within_the_range_and_keeps_mean_and_deviation(gamma, invert
     bent = ((before - before.min()) / width) ** gamma * width + before.min()
     expected = (bent - bent.mean()) / bent.std() * before.std() + before.mean()
     change = intensity.change_inverted_gamma if inverted else intensity.change_gamma
-    found = change(planes(1), values([gamma]), GENERATOR)
+    found = change(planes(1), values([gamma]), NOISE)
     assert np.allclose(found, expected * (-1 if inverted else 1), atol=1e-4)
 
 
@@ -101,7 +102,7 @@ def test_a_constant_patch_stays_finite_and_the_same():
         (intensity.change_contrast, [1.2]),
         (intensity.blur, [1, 1, 1]),
     ):
-        assert torch.allclose(transform(flat.clone(), values(row), GENERATOR), flat, atol=1e-5)
+        assert torch.allclose(transform(flat.clone(), values(row), NOISE), flat, atol=1e-5)
 
 
 def test_only_the_drawn_rows_change():
