@@ -35,7 +35,9 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
 def _data(commands) -> None:
     convert = _command(commands, "convert", "make a task of a folder of images and labels")
     convert.add_argument(
-        "source", type=Path, help="Decathlon, nnU-Net, TotalSegmentator, MONAI Label or DICOM folder, or a folder of images"
+        "source",
+        type=Path,
+        help="Decathlon, nnU-Net, TotalSegmentator, MONAI Label or DICOM folder, or a folder of images",
     )
     convert.add_argument(
         "--labels", type=Path, metavar="DIR", help="folder of labels, when the source holds images only"
@@ -92,7 +94,9 @@ def _training(commands) -> None:
     train.add_argument("--settings", type=Path, metavar="FILE", help="training settings as JSON")
     train.add_argument("--recipe", metavar="MODULE:FUNCTION", help="function that turns the settings into others")
     train.add_argument("--pretrained", type=Path, metavar="MODEL", help="checkpoint or model folder to start from")
-    train.add_argument("--seed", type=int, metavar="N", help="make the run repeatable")
+    train.add_argument(
+        "--seed", type=int, metavar="N", help="train another network: start of the random numbers (default 12345)"
+    )
     validate = _command(commands, "validate", "predict and score the validation cases of a trained fold again")
     _run_choice(validate)
     validate.add_argument("--save-probabilities", "--npz", action="store_true", help="keep probabilities for ensembles")
