@@ -47,6 +47,7 @@ def test_a_task_comes_back_from_version_one_as_it_was(workspace, tmp_path, any_g
     assert [channel.name for channel in back.channels] == ["MR0", "MR1"]
     assert load_origin(back.folder).format == "nnU-Net v1"
     assert back.dataset_json["licence"] == "CC0"
+    assert json.loads((exported.folder / "dataset.json").read_text())["tensorImageSize"] == "4D"
 
 
 def test_the_description_has_the_layout_of_version_one(workspace, tmp_path):

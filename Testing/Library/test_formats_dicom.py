@@ -183,6 +183,16 @@ def test_segmentations_of_one_series_are_taken_together(tmp_path, workspace):
         assert values_by_place(*label_mask(task, name)) == values_by_place(masks[number], OBLIQUE)
 
 
+def test_two_frames_of_one_segment_at_one_place_are_joined(tmp_path, workspace):
+    series = ct_series(tmp_path / "source", noise(1, OBLIQUE.shape), OBLIQUE)
+    left, right = box(OBLIQUE.shape, (2, 3), (2, 7), (1, 3)), box(OBLIQUE.shape, (2, 3), (4, 9), (5, 8))
+    seg(tmp_path / "source" / "seg", [(2, 1, left[2]), (2, 1, right[2])], OBLIQUE, series, {1: "kidneys"})
+
+    task = convert(tmp_path / "source", workspace)
+
+    assert values_by_place(*label_mask(task, "kidneys")) == values_by_place(left + right, OBLIQUE)
+
+
 def test_two_segments_of_one_name_in_two_files_are_refused(tmp_path, workspace):
     series, _ = simple(tmp_path / "source")
     seg(tmp_path / "source" / "again.dcm", frames_of(masks_in(OBLIQUE.shape)), OBLIQUE, series, {1: "Liver", 2: "x"})

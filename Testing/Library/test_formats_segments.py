@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from task_on_disk import OBLIQUE, noise, tree
 
 from NNSegmentLib.cases import load_origin
+from NNSegmentLib.cli import main
 from NNSegmentLib.errors import ImageError, SettingsError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
@@ -96,6 +97,26 @@ def test_masks_on_another_grid_than_the_image_are_placed_by_world_coordinates(tm
     assert label_places(task, "s1", "liver") == places(liver, cropped)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "spacing"), [(20, (2.6, 0.7, 0.75)), (3, OBLIQUE.spacing_mm)], ids=["turned and finer", "hardly turned"]
+)
+def test_masks_on_a_turned_grid_give_each_voxel_the_nearest_label(tmp_path, workspace, degrees, spacing):
+    source = total_segmentator(tmp_path / "source", s1={})
+    turn = np.deg2rad(degrees)
+    about_x = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    rows = tuple(map(tuple, (about_x @ np.array(OBLIQUE.direction)).tolist()))
+    other = Geometry((11, 16, 12), spacing, OBLIQUE.origin_mm, rows)
+    path = source / "s1" / "segmentations" / "liver.nii.gz"
+    write_labels(path, box(other.shape, z=(1, 8), y=(2, 12), x=(2, 10)), other)
+
+    task = convert(source, workspace)
+
+    image, mask = sitk.ReadImage(str(source / "s1" / "ct.nii.gz")), sitk.ReadImage(str(path))
+    expected = sitk.GetArrayFromImage(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
+    assert expected.any()
+    assert np.array_equal(read_labels(task.cases[0].labels).array, expected)
+
+
 OVERLAPPING = {"heart": box(OBLIQUE.shape, x=(2, 6)), "lung": box(OBLIQUE.shape, x=(4, 8))}
 
 
@@ -109,6 +130,18 @@ def test_overlapping_classes_are_named_counted_and_given_to_the_later_label(tmp_
     assert label_places(task, "s1", "lung") == places(OVERLAPPING["lung"], OBLIQUE)
     assert label_places(task, "s1", "heart") == places(OVERLAPPING["heart"] & ~OVERLAPPING["lung"] & 1, OBLIQUE)
     assert not task.labels.has_regions
+
+
+def test_the_command_says_what_it_did_to_overlaps(tmp_path, capsys):
+    source = total_segmentator(tmp_path / "source", s1=OVERLAPPING)
+    command = ["convert", str(source), "--workspace", str(tmp_path / "workspace")]
+
+    assert main([*command, "--name", "Order"]) == 0
+    assert "s1: heart and lung overlap in 36 voxels, of which the later label was kept." in capsys.readouterr().out
+    assert main([*command, "--name", "Regions", "--overlaps", "regions", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+    assert main([*command, "--name", "Refused", "--overlaps", "refuse"]) == 2
+    assert "heart and lung overlap in 36 voxels" in capsys.readouterr().err
 
 
 def test_overlapping_classes_become_regions_when_wanted(tmp_path, workspace):
@@ -275,7 +308,7 @@ def test_a_slicer_file_without_voxels_is_a_case_of_background(tmp_path, workspac
     source = pair(tmp_path / "source", OBLIQUE, "a", [mask], [segment("liver")])
     single = Geometry((1, 1, 1), origin_mm=(4e3, 0, 0))
     write_image(source / "images" / "b.nii.gz", noise(1, OBLIQUE.shape), OBLIQUE)
-    seg_nrrd(source / "labels" / "b.seg.nrrd", [np.zeros((1, 1, 1))], single, [segment("liver")])
+    seg_nrrd(source / "labels" / "b.seg.nrrd", [np.ones((1, 1, 1))], single, [segment("liver")])
 
     task = convert(source, workspace)
 
