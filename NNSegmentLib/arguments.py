@@ -88,6 +88,13 @@ def _training(commands) -> None:
     train.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
     train.add_argument("--device", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     train.add_argument(
+        "--gpus",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="divide each batch among the first N GPUs of this machine",
+    )
+    train.add_argument(
         "--save-probabilities", "--npz", action="store_true", help="keep validation probabilities for ensembles"
     )
     train.add_argument("--resume", "-r", action="store_true", help="go on where the run stopped")

@@ -202,7 +202,7 @@ def _train(args, terminal):
         run = pipeline.train(
             args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
             resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
-            workers=args.workers, progress=terminal,
+            gpus=args.gpus, workers=args.workers, progress=terminal,
         )  # fmt: skip
         if not run.finished:
             raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")

@@ -176,21 +176,23 @@ def train(
     pretrained: Path | None = None,
     validate: bool = True,
     save_probabilities: bool = False,
+    gpus: int = 1,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Run:
     """Train one fold, preparing the data first if need be, and validate it on its full validation cases.
 
-    `fold` is a number or 'all'. A run that is stopped leaves a valid model and can be resumed.
+    `fold` is a number or 'all'. A run that is stopped leaves a valid model and can be resumed. Several `gpus` share
+    each batch, one process for each; a script that asks for them needs the usual `if __name__ == "__main__":`.
     """
-    from .engine.trainer import train_fold
+    from .engine.rank_processes import train_fold_on
 
     request = training_request(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
-        resume=resume, pretrained=pretrained, workers=workers, progress=progress,
+        resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress,
     )  # fmt: skip
     with only_one_in(request.folder.folder):
-        run = train_fold(request, progress)
+        run = train_fold_on(request, gpus, progress)
         if validate and run.finished:
             _validate(request, save_probabilities, workers, progress)
     return run

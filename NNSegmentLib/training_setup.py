@@ -29,6 +29,7 @@ def training_request(
     preset: str | None = None,
     resume: bool = False,
     pretrained: Path | None = None,
+    gpus: int = 1,
     workers: int = 2,
     progress: Progress = silent,
 ):
@@ -36,6 +37,7 @@ def training_request(
 
     What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
     """
+    from .engine.ranks import require_ranks
     from .engine.trainer import TrainingRequest
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
@@ -45,6 +47,9 @@ def training_request(
     run_folder = model.fold(name)
     if resume and settings is None and run_folder.settings.is_file():
         settings = Run(run_folder, configuration, name).settings()
+    settings = settings or default_settings(chosen)
+    if gpus > 1:
+        require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = choose_fold(folds_of(folders, task), name, [case.id for case in task.cases])
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
     _make_ready(task, folders, chosen, configuration, workers, progress)
@@ -60,7 +65,7 @@ def training_request(
         fold_name=name,
         prepared=folders.prepared(wanted.data_identifier),
         previous_stage=previous_stage,
-        settings=settings or default_settings(chosen),
+        settings=settings,
         resume=resume,
         pretrained=pretrained,
     )

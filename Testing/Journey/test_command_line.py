@@ -151,6 +151,7 @@ def bad_inputs(workspace: Path, tmp_path: Path) -> dict[str, tuple]:
         "too many channels": ("predict", "-m", model, "-i", nan, nan, "-o", out),
         "changed schedule": ("train", 7, "3d_fullres", 0, "--resume", "--epochs", 9),
         "bad recipe": ("train", 7, "3d_fullres", 3, "--recipe", "nowhere:nothing"),
+        "more GPUs than there are": ("train", 7, "3d_fullres", 3, "--gpus", 64),
         "no predictions": ("evaluate", raw(workspace) / "labelsTs", empty),
         "report of nothing": ("report", 77),
     }

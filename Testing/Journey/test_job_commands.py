@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from NNSegmentLib import jobs
@@ -111,3 +112,18 @@ def test_a_failing_verb_says_its_sentence_through_the_job(workspace):
 
     assert job.wait(60) is JobState.FAILED
     assert job.failure().startswith("There is no task 99")
+
+
+def test_a_training_in_two_processes_stops_as_one_job(workspace):
+    settings = workspace / "two.json"
+    settings.write_text(json.dumps(SETTINGS | {"epochs": 400, "batch_size": 3}))
+    words = ["train", "7", "3d_fullres", "1", "--settings", str(settings), "--gpus", "2", "--device", "cpu"]
+    job = jobs.start([*words, "--workspace", str(workspace)], Workspace.at(workspace).jobs)
+    assert epochs_until(job, 1) == [1], job.log()
+    family = psutil.Process(job._processes()[0].pid).children(recursive=True)
+    assert len(family) >= 2
+
+    assert job.stop(grace_s=60) is JobState.STOPPED
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    [fold] = [FoldFolder(path) for path in job.request.run_folders]
+    assert fold.checkpoint_latest.is_file()
