@@ -125,7 +125,7 @@ def _trained(
 
 def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:
     """By the folder's name Trainer__Plans__configuration; else by the user; else the plan's only one."""
-    names = [c.name for c in plan.configurations]
+    names = [*(c.name for c in plan.configurations), *plan.unsupported]
     last = folder.name.split("__")[-1]
     if last in names:
         return last
@@ -133,7 +133,7 @@ def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:
         raise ModelError(
             f"The folder name {folder.name} does not tell the configuration; choose one of {', '.join(names)}."
         )
-    return wanted or names[0]
+    return wanted or next(iter(names), "")
 
 
 def _is_fold(path: Path) -> bool:

@@ -414,7 +414,10 @@ def _keeping_custom_configurations(made: Plan, existing: Path) -> Plan:
     if not existing.is_file():
         return made
     names = {c.name for c in made.configurations}
-    own = tuple(c for c in load_plan(existing).configurations if c.name not in {*names, *CONFIGURATIONS})
+    before = load_plan(existing)
+    for name in set(before.unsupported) - {*names, *CONFIGURATIONS}:
+        before.configuration(name)  # raises: writing the plan without it would lose it
+    own = tuple(c for c in before.configurations if c.name not in {*names, *CONFIGURATIONS})
     return replace(made, configurations=made.configurations + own)
 
 

@@ -11,11 +11,8 @@ import torch
 from torch import nn
 
 from ..errors import PlanError
-from ..planning.plan import RESIDUAL, NetworkSpec
+from ..planning.architecture import RESIDUAL, SLOPE, NetworkSpec
 from .normalization import InstanceNorm
-
-SLOPE = 0.01
-"""Negative slope of nnU-Net's leaky rectifier, also the `a` of its He initialisation."""
 
 
 def build_network(spec: NetworkSpec, in_channels: int, out_channels: int, deep_supervision: bool = False) -> UNet:

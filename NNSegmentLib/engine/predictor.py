@@ -17,6 +17,7 @@ from ..memory import affordable_workers
 from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
 from ..prediction import Prediction
+from ..preprocessing.normalize import require_known_schemes
 from ..preprocessing.prepare import prepare_image, prepare_previous
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
@@ -250,6 +251,7 @@ class LoadedPart:
     def load(cls, part: TrainedConfiguration, model: Model, device: str) -> LoadedPart:
         """Read and check all folds; raises ModelError."""
         _require_channels_of_plan(part, len(model.channels))
+        require_known_schemes(part.configuration.normalization)
         network = _bare_network(part.configuration, len(model.channels), part, model.label_set)
         read = _read_version_1 if part.configuration.is_version_1 else _read_version_2
         weights, axes = read(part, network)

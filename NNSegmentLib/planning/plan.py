@@ -8,44 +8,15 @@ from pathlib import Path
 
 from ..errors import PlanError
 from ..records import read_json, write_json
+from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
 
-PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
+__all__ = [
+    "CONFIGURATIONS", "PLAIN", "RESIDUAL", "Configuration", "IntensityStats", "NetworkSpec", "Plan", "Resampling",
+    "load_plan", "plan_from_json", "plan_to_json", "reasons_path", "resolve_inheritance", "save_plan",
+]  # fmt: skip
+
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-_ARCHITECTURES = "dynamic_network_architectures.architectures.unet."
 _RESAMPLING = "resample_data_or_seg_to_shape"
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A U-Net: one entry per stage, stage 0 at full resolution. Axes as in the patch."""
-
-    kind: str
-    """`PLAIN` (convolutions per stage) or `RESIDUAL` (residual blocks per stage)."""
-    features: tuple[int, ...]
-    kernel_sizes: tuple[tuple[int, ...], ...]
-    strides: tuple[tuple[int, ...], ...]
-    blocks: tuple[int, ...]
-    """Convolutions (plain) or residual blocks of each encoder stage."""
-    decoder_convs: tuple[int, ...]
-    """Convolutions of each decoder stage, one stage fewer than the encoder."""
-    conv_bias: bool = True
-    norm_eps: float = 1e-5
-    norm_affine: bool = True
-    decoder_kernel_sizes: tuple[tuple[int, ...], ...] = ()
-    """By stage, one stage fewer than the encoder; empty for those of the encoder, the only ones of nnU-Net v2."""
-
-    @property
-    def decoder_kernels(self) -> tuple[tuple[int, ...], ...]:
-        """Kernel of each decoder stage, stage 0 at full resolution."""
-        return self.decoder_kernel_sizes or self.kernel_sizes[:-1]
-
-    @property
-    def dimensions(self) -> int:
-        return len(self.kernel_sizes[0])
-
-    @property
-    def n_stages(self) -> int:
-        return len(self.features)
 
 
 @dataclass(frozen=True)
@@ -124,6 +95,8 @@ class Plan:
     original_median_shape: tuple[int, ...] = ()
     reader: str = "SimpleITKIO"
     planner: str = "ExperimentPlanner"
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    """Configuration → one sentence why its network cannot be used here."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Decision → one sentence why; kept beside the plans file, which stays exactly nnU-Net's."""
 
@@ -136,6 +109,8 @@ class Plan:
         for configuration in self.configurations:
             if configuration.name == name:
                 return configuration
+        if name in self.unsupported:
+            raise PlanError(self.unsupported[name])
         known = ", ".join(c.name for c in self.configurations)
         raise PlanError(f"The plan {self.name} of {self.dataset_name} has no configuration {name}; it has {known}.")
 
@@ -162,6 +137,7 @@ def reasons_path(plans_path: Path) -> Path:
 def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
     """A plan from parsed JSON; raises PlanError naming what is missing."""
     try:
+        configurations, unsupported = _configurations(values["configurations"], where)
         intensities = values.get("foreground_intensity_properties_per_channel") or values.get(
             "foreground_intensity_properties_by_modality", {}
         )
@@ -169,13 +145,11 @@ def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
             dataset_name=values["dataset_name"],
             name=values["plans_name"],
             transpose_forward=_ints(values["transpose_forward"]),
-            configurations=tuple(
-                _configuration(name, resolve_inheritance(values["configurations"], name, where), own)
-                for name, own in values["configurations"].items()
-            ),
+            configurations=configurations,
+            unsupported=unsupported,
             intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
-            original_median_spacing_mm=tuple(values["original_median_spacing_after_transp"]),
-            original_median_shape=_ints(values["original_median_shape_after_transp"]),
+            original_median_spacing_mm=tuple(values.get("original_median_spacing_after_transp", ())),
+            original_median_shape=_ints(values.get("original_median_shape_after_transp", ())),
             reader=values["image_reader_writer"],
             planner=values.get("experiment_planner_used", ""),
         )
@@ -222,6 +196,18 @@ def plan_to_json(plan: Plan) -> dict:
     }
 
 
+def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, ...], dict[str, str]]:
+    """What can be used, and why the others cannot: plans often carry configurations of other networks along."""
+    usable, unsupported = [], {}
+    for name, own in values.items():
+        merged = resolve_inheritance(values, name, where)
+        try:
+            usable.append(_configuration(name, merged, own))
+        except PlanError as refused:
+            unsupported[name] = str(refused)
+    return tuple(usable), unsupported
+
+
 def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:
     return Configuration(
         name=name,
@@ -232,7 +218,7 @@ def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:
         spacing_mm=tuple(float(s) for s in values["spacing"]),
         normalization=tuple(values["normalization_schemes"]),
         use_mask_for_norm=tuple(bool(m) for m in values["use_mask_for_norm"]),
-        network=_network(values, len(values["patch_size"])),
+        network=network_from_json(values, len(values["patch_size"])),
         batch_dice=bool(values.get("batch_dice", False)),
         resampling_data=_resampling(values, "data", 3),
         resampling_labels=_resampling(values, "seg", 1),
@@ -251,52 +237,6 @@ def _resampling(values: Mapping, what: str, order: int) -> Resampling:
         force_separate_z=kwargs.get("force_separate_z"),
         function=values.get(f"resampling_fn_{what}", _RESAMPLING),
     )
-
-
-def _network(values: Mapping, dimensions: int) -> NetworkSpec:
-    if "architecture" not in values:
-        return _network_from_old_keys(values, dimensions)
-    architecture = values["architecture"]
-    kind = architecture["network_class_name"].rsplit(".", 1)[-1]
-    kwargs = architecture["arch_kwargs"]
-    if kind not in (PLAIN, RESIDUAL):
-        raise PlanError(f"The plan asks for the network {kind}; supported are {PLAIN} and {RESIDUAL}.")
-    n = kwargs["n_stages"]
-    norm = kwargs.get("norm_op_kwargs") or {}
-    return NetworkSpec(
-        kind=kind,
-        features=_per_stage(kwargs["features_per_stage"], n),
-        kernel_sizes=_per_axis(kwargs["kernel_sizes"], n, dimensions),
-        strides=_per_axis(kwargs["strides"], n, dimensions),
-        blocks=_per_stage(kwargs["n_conv_per_stage" if kind == PLAIN else "n_blocks_per_stage"], n),
-        decoder_convs=_per_stage(kwargs["n_conv_per_stage_decoder"], n - 1),
-        conv_bias=bool(kwargs.get("conv_bias", True)),
-        norm_eps=float(norm.get("eps", 1e-5)),
-        norm_affine=bool(norm.get("affine", True)),
-    )
-
-
-def _network_from_old_keys(values: Mapping, dimensions: int) -> NetworkSpec:
-    """Plans of nnU-Net v2.0 to v2.2 describe the network by flat keys."""
-    blocks = _ints(values["n_conv_per_stage_encoder"])
-    base, most = values["UNet_base_num_features"], values["unet_max_num_features"]
-    return NetworkSpec(
-        kind=values["UNet_class_name"],
-        features=tuple(min(base * 2**i, most) for i in range(len(blocks))),
-        kernel_sizes=_per_axis(values["conv_kernel_sizes"], len(blocks), dimensions),
-        strides=_per_axis(values["pool_op_kernel_sizes"], len(blocks), dimensions),
-        blocks=blocks,
-        decoder_convs=_ints(values["n_conv_per_stage_decoder"]),
-    )
-
-
-def _per_stage(value, n: int) -> tuple[int, ...]:
-    return (int(value),) * n if isinstance(value, int) else _ints(value)
-
-
-def _per_axis(value, n: int, dimensions: int) -> tuple[tuple[int, ...], ...]:
-    stages = [value] * n if isinstance(value, int) else value
-    return tuple((int(s),) * dimensions if isinstance(s, int) else _ints(s) for s in stages)
 
 
 def _configuration_to_json(c: Configuration) -> dict:
@@ -322,35 +262,11 @@ def _configuration_to_json(c: Configuration) -> dict:
     }
     stages = {"next_stage": c.next_stage} if c.next_stage else {}
     stages |= {"previous_stage": c.previous_stage} if c.previous_stage else {}
-    return lists | resampling | {"architecture": _architecture(c.network), "batch_dice": c.batch_dice} | stages
+    return lists | resampling | {"architecture": network_to_json(c.network), "batch_dice": c.batch_dice} | stages
 
 
 def _resampling_to_json(r: Resampling, is_seg: bool) -> dict:
     return {"is_seg": is_seg, "order": r.order, "order_z": r.order_z, "force_separate_z": r.force_separate_z}
-
-
-def _architecture(n: NetworkSpec) -> dict:
-    d = n.dimensions
-    return {
-        "network_class_name": _ARCHITECTURES + n.kind,
-        "arch_kwargs": {
-            "n_stages": n.n_stages,
-            "features_per_stage": list(n.features),
-            "conv_op": f"torch.nn.modules.conv.Conv{d}d",
-            "kernel_sizes": [list(k) for k in n.kernel_sizes],
-            "strides": [list(s) for s in n.strides],
-            "n_conv_per_stage" if n.kind == PLAIN else "n_blocks_per_stage": list(n.blocks),
-            "n_conv_per_stage_decoder": list(n.decoder_convs),
-            "conv_bias": n.conv_bias,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{d}d",
-            "norm_op_kwargs": {"eps": n.norm_eps, "affine": n.norm_affine},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
 
 
 def _ints(values) -> tuple[int, ...]:

@@ -40,6 +40,12 @@ def normalize(
     return result
 
 
+def require_known_schemes(schemes: Sequence[str]) -> None:
+    """Raises PlanError naming the first scheme that is unknown here."""
+    for scheme in schemes:
+        _scheme(scheme)
+
+
 def _z_score(channel: np.ndarray, mask: np.ndarray | None, stats: IntensityStats | None) -> None:
     if mask is None or mask.all():
         _standardize(channel)
