@@ -73,6 +73,14 @@ def keep_freed_memory() -> bool:
     return bool(from_heap and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
 
 
+def release_memory(device: torch.device) -> None:
+    """Give a GPU's freed blocks back, so that blocks of other sizes fit."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | None:
     """The short number type that makes convolutions faster on a device; None for full precision."""
     if not wanted:

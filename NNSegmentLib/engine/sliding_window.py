@@ -12,7 +12,7 @@ import torch
 
 from ..errors import OutOfMemoryError, RunError
 from ..progress import Progress, silent
-from .devices import autocast, memory_errors
+from .devices import autocast, memory_errors, release_memory
 
 Tile = tuple[int | slice, slice, slice]
 """Where a tile lies in (Z, Y, X); an int along z for networks that see single planes."""
@@ -47,6 +47,7 @@ def predict_logits(
     `networks` are used one after the other, so that a sequence may load each when it is asked for.
     `mixed_precision` is half precision on CUDA only. With an `activation` its values are averaged instead of logits,
     in float32: probabilities, as in nnU-Net v1. `message` hears what a person should know.
+    Where memory does not suffice fewer tiles are looked at together, then the result is collected in main memory.
     Raises OutOfMemoryError when even a single tile does not fit, RunError when the network gives no numbers.
     """
     networks = [networks] if isinstance(networks, torch.nn.Module) else networks
@@ -55,8 +56,8 @@ def predict_logits(
     window = _Window(tuple(patch_size), tuple(mirror_axes), device, half, activation)
     padded, inside = _padded(image, patch_size)
     tiles = tile_positions(padded.shape[1:], patch_size, step)
-    batches = list(_in_batches(tiles, tiles_at_once or _tiles_at_once(patch_size, device)))
-    work = _Work(networks, padded, batches, window, progress, message)
+    at_once = _AtOnce(tiles_at_once or _tiles_at_once(patch_size, device))
+    work = _Work(networks, padded, tiles, at_once, window, progress, message)
     return _without_exhausting_memory(work)[(slice(None), *inside)]
 
 
@@ -94,6 +95,13 @@ class _Window:
         return logits if self.activation is None else self.activation(logits)
 
 
+@dataclass
+class _AtOnce:
+    """How many tiles go through the network together, now."""
+
+    n: int
+
+
 @dataclass(frozen=True)
 class _Work:
     """One volume to predict."""
@@ -101,7 +109,8 @@ class _Work:
     networks: Sequence[torch.nn.Module]
     image: torch.Tensor
     """(C, Z, Y, X), padded."""
-    batches: list[list[Tile]]
+    tiles: list[Tile]
+    at_once: _AtOnce
     window: _Window
     progress: Progress
     message: Callable[[str], None]
@@ -156,10 +165,6 @@ def _tiles_at_once(patch_size: Sequence[int], device: torch.device) -> int:
     return max(1, worth // int(np.prod(patch_size)))
 
 
-def _in_batches(tiles: list[Tile], n: int) -> Iterator[list[Tile]]:
-    return (tiles[start : start + n] for start in range(0, len(tiles), n))
-
-
 def _without_exhausting_memory(work: _Work) -> torch.Tensor:
     """Logits on the CPU, collected on the network's device when they fit there."""
     device = work.window.device
@@ -170,8 +175,7 @@ def _without_exhausting_memory(work: _Work) -> torch.Tensor:
         if device.type == "cpu":
             raise
     work.message("The result does not fit into the graphics memory; it is collected in main memory, which is slower.")
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    release_memory(device)
     with memory_errors(_ADVICE):
         return _without_overflow(work, torch.device("cpu"))
 
@@ -200,28 +204,59 @@ def _average(work: _Work, collect_on: torch.device, kind: torch.dtype) -> torch.
     weights = importance_map(work.window.patch_size, work.window.sums).to(collect_on)
     image = work.image.to(collect_on)
     summed_weights = _sum_of_weights(work, weights, kind)
-    steps = [len(work.networks) * len(work.batches), 0]
-    work.progress(0, steps[0], "tiles")
+    steps, done = len(work.networks) * len(work.tiles), 0
+    work.progress(done, steps, "tiles")
     mean = None
     for network in work.networks:
         total = None
-        for tiles in work.batches:
-            batch = torch.stack([image[(slice(None), *tile)] for tile in tiles]).to(work.window.device)
-            outputs = work.window.look(network, batch).to(collect_on).mul_(weights)
+        for tiles, outputs in _answers(work, network, image, weights):
             if total is None:
                 total = torch.zeros((outputs.shape[1], *image.shape[1:]), dtype=kind, device=collect_on)
             for tile, output in zip(tiles, outputs, strict=True):
                 total[(slice(None), *tile)] += output
-            steps[1] += 1
-            work.progress(steps[1], steps[0], "tiles")
+            done += len(tiles)
+            work.progress(done, steps, "tiles")
         total /= summed_weights
         mean = total if mean is None else mean.add_(total)
     return mean.div_(len(work.networks)) if len(work.networks) > 1 else mean
 
 
+def _answers(
+    work: _Work, network: torch.nn.Module, image: torch.Tensor, weights: torch.Tensor
+) -> Iterator[tuple[list[Tile], torch.Tensor]]:
+    """All tiles, some at a time, with their weighted outputs (B, n_outputs, *patch) where the weights are."""
+    left = work.tiles
+    while left:
+        tiles = left[: work.at_once.n]
+        outputs = _answer(work, network, image, weights, tiles)
+        if outputs is None:
+            _take_fewer(work, len(tiles))
+        else:
+            yield tiles, outputs
+            left = left[len(tiles) :]
+
+
+def _answer(work: _Work, network, image: torch.Tensor, weights: torch.Tensor, tiles: list[Tile]) -> torch.Tensor | None:
+    """Weighted outputs of some tiles; None when there is no memory for so many."""
+    try:
+        with memory_errors(_ADVICE):
+            batch = torch.stack([image[(slice(None), *tile)] for tile in tiles]).to(work.window.device)
+            return work.window.look(network, batch).to(weights.device).mul_(weights)
+    except OutOfMemoryError:
+        if len(tiles) == 1:
+            raise
+    return None
+
+
+def _take_fewer(work: _Work, tried: int) -> None:
+    work.at_once.n = tried // 2
+    work.message(f"Memory does not suffice for {tried} tiles at once; going on with {work.at_once.n}, which is slower.")
+    release_memory(work.window.device)
+
+
 def _sum_of_weights(work: _Work, weights: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
     summed = torch.zeros(work.image.shape[1:], dtype=kind, device=weights.device)
-    for tile in itertools.chain.from_iterable(work.batches):
+    for tile in work.tiles:
         summed[tile] += weights
     return summed
 

@@ -166,10 +166,46 @@ def test_a_result_too_large_for_the_graphics_memory_is_collected_in_main_memory(
     monkeypatch.setattr(sliding_window, "_average", only_on_cpu)
     window = sliding_window._Window((8, 8, 8), (), torch.device("meta"), half=False)
     tiles = tile_positions((8, 8, 8), (8, 8, 8), 0.5)
-    work = sliding_window._Work([Zeros()], torch.zeros(1, 8, 8, 8), [tiles], window, lambda *step: None, heard.append)
+    at_once = sliding_window._AtOnce(1)
+    image = torch.zeros(1, 8, 8, 8)
+    work = sliding_window._Work([Zeros()], image, tiles, at_once, window, lambda *step: None, heard.append)
 
     assert not sliding_window._without_exhausting_memory(work).any()
     assert "main memory" in heard[0]
+
+
+class Cramped(Asymmetric):
+    """Fails for more tiles at once than there is room for."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(3)
+        self.room, self.seen = room, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(8, [8, 1]), (3, [8, 4, 2, 2, 2, 2, 1]), (1, [8, 4, 2, *[1] * 9])])
+def test_without_memory_for_all_tiles_fewer_are_looked_at_together(room, sizes):
+    image = torch.randn(1, 40, 8, 8, generator=torch.Generator().manual_seed(3))
+    network, heard, steps = Cramped(room), [], []
+    logits = predict_logits(
+        network, image, (8, 8, 8), tiles_at_once=8, message=heard.append, progress=lambda *step: steps.append(step[:2])
+    )
+
+    assert network.seen == sizes
+    assert torch.equal(logits, predict_logits(Cramped(1), image, (8, 8, 8), tiles_at_once=1))
+    assert len(heard) == sizes.index(next(n for n in sizes if n <= room))
+    assert all("tiles at once; going on with" in text for text in heard)
+    assert steps[-1] == (9, 9)
+
+
+def test_one_tile_that_does_not_fit_is_an_error_that_says_what_to_do():
+    with pytest.raises(OutOfMemoryError, match="graphics memory does not suffice; close other programs"):
+        predict_logits(Cramped(0), torch.zeros(1, 40, 8, 8), (8, 8, 8), tiles_at_once=8)
 
 
 class Zeros(torch.nn.Module):
