@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import xml.etree.ElementTree as ElementTree
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from . import api
 from .lookalikes import Lookalike, api_name, lookalike
-from .pythonqt import QObject
+from .pythonqt import VIRTUAL, QObject
 
 TEXT_OF_WIDGET = "{widget} '{name}' of the .ui file"
 
@@ -21,23 +22,20 @@ def enumerators(text: str, class_name: str) -> int:
     return value
 
 
-def property_names(cls: type) -> set[str]:
-    """Those of Slicer's class, from the table, and those of the Qt class below.
+def has_property(cls: type, name: str) -> bool:
+    """Whether Slicer's class has it by the table, or Qt's by the attributes that every property of Qt became.
 
-    The meta-object of a class made in Python is not asked: PySide replaces it while the class is in use.
+    Meta-objects are not asked: PySide invalidates them while classes made in Python come and go.
     """
-    qt_class = next(base for base in cls.__mro__ if base.__module__.startswith("PySide6."))
-    meta = qt_class.staticMetaObject
     of_slicer = api.properties(api_name(cls)) if issubclass(cls, Lookalike) else ()
-    return {meta.property(i).name() for i in range(meta.propertyCount())}.union(of_slicer)
+    return name in of_slicer or name in VIRTUAL or isinstance(inspect.getattr_static(cls, name, None), property)
 
 
 def check_properties(widget: ElementTree.Element, cls: type) -> None:
     """Designer turns a misspelt property into a dynamic one without a word; here it is an error."""
-    known = property_names(cls)
     for item in widget.findall("property"):
         name = item.get("name")
-        if item.get("stdset") != "0" and name not in known:
+        if item.get("stdset") != "0" and not has_property(cls, name):
             raise AttributeError(f"{widget.get('class')} '{widget.get('name')}' has no property '{name}'")
 
 
