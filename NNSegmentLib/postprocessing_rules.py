@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ModelError
-from .labels import LabelSet, Region
+from .labels import LabelSet, Region, region_key
 from .pickled_values import Named, read_pickle
 from .records import read_json, write_json, written_whole
 from .scores import Scores, averages_json
@@ -46,11 +46,12 @@ class PostProcessing:
 
     steps: tuple[KeepLargest, ...] = ()
 
-    def describe(self, label_set: LabelSet) -> str:
-        """What is done, for people."""
+    def describe(self, label_set: LabelSet | None = None) -> str:
+        """What is done, for people; with the labels' names, or their values when these are not known."""
         if not self.steps:
             return "nothing is removed"
-        said = [" + ".join(label_set.name_of(target) for target in step.targets) for step in self.steps]
+        name_of = label_set.name_of if label_set else lambda target: f"label {region_key(target)}"
+        said = [" + ".join(map(name_of, step.targets)) for step in self.steps]
         return "keep only the largest component of " + ", then of ".join(said)
 
 
