@@ -151,6 +151,27 @@ class ConvBlock(nn.Module):
         return self.all_modules(x)
 
 
+class Convolution3d(nn.Conv3d):
+    """A convolution that predicts single patches on the CPU as fast as several.
+
+    For a single small one torch takes a plain routine of its own, which made a tile of the Hippocampus plan take 120 ms
+    instead of 103 ms on two cores; several go to oneDNN, which is asked directly here.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if _is_single_prediction(x):
+            return torch.mkldnn_convolution(
+                x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+            )
+        return super().forward(x)
+
+
+def _is_single_prediction(x: torch.Tensor) -> bool:
+    plain = x.device.type == "cpu" and x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
+    alone = len(x) == 1 and not torch.is_grad_enabled() and not torch.jit.is_tracing()
+    return plain and alone and torch.backends.mkldnn.is_available()
+
+
 class ResidualStage(nn.Module):
     """Residual blocks one after the other; the first one has the stride."""
 
@@ -191,4 +212,4 @@ def _features_of_stages(stages: nn.ModuleList, x: torch.Tensor) -> list[torch.Te
 
 
 def _conv(spec: NetworkSpec) -> type[nn.Module]:
-    return nn.Conv3d if spec.dimensions == 3 else nn.Conv2d
+    return Convolution3d if spec.dimensions == 3 else nn.Conv2d

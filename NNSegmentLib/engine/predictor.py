@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ..labels import LabelSet
 from ..memory import affordable_workers
 from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
+from ..planning.topology import output_size
 from ..prediction import Prediction
 from ..preprocessing.normalize import require_known_schemes
 from ..preprocessing.prepare import prepare_image, prepare_previous
@@ -26,11 +28,11 @@ from ..task import Case
 from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
 from .checkpoints import load_checkpoint, load_weights, require_fitting
 from .devices import choose_device, keep_freed_memory
-from .network import UNet, build_network
+from .network import UNet
 from .sliding_window import predict_logits
 from .v1_weights import load_v1_weights
 
-_MAX_STAGES, _MAX_BLOCKS = 16, 64
+_MAX_STAGES, _MAX_BLOCKS, _MAX_PATCH_VOXELS = 16, 64, 1 << 32
 """Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 Message = Callable[[str], None]
 Weights = Mapping[str, torch.Tensor]
@@ -217,7 +219,7 @@ class FoldNetworks(Sequence):
     """The networks of a configuration's folds; one is in memory at a time and takes each fold's weights in turn."""
 
     def __init__(self, network: UNet, weights: Sequence[Weights], device: str) -> None:
-        self._network = network.to_empty(device="cpu").eval().requires_grad_(False)
+        self._network = _with_memory(network).eval().requires_grad_(False)
         self._weights = weights
         self._loaded = 0
         load_weights(self._network, weights[0])
@@ -233,6 +235,14 @@ class FoldNetworks(Sequence):
             load_weights(self._network, self._weights[k])
             self._loaded = k
         return self._network
+
+
+def _with_memory(network: UNet) -> UNet:
+    """The network with room for its weights; torch's own `to_empty` first loads a package of algebra, for 0.3 s."""
+    rooms = {id(weight): torch.empty(weight.shape) for weight in network.parameters()}
+    named = network.named_parameters(remove_duplicate=False)
+    network.load_state_dict({name: rooms[id(weight)] for name, weight in named}, assign=True)
+    return network
 
 
 @dataclass(frozen=True)
@@ -285,21 +295,24 @@ def _require_channels_of_plan(part: TrainedConfiguration, n_channels: int) -> No
 def _bare_network(
     configuration: Configuration, n_channels: int, part: TrainedConfiguration, label_set: LabelSet
 ) -> UNet:
-    """The network without memory for its weights, so that a wrong plan is found before anything is allocated."""
+    """The network without memory for its weights, so that a wrong plan is found before anything is allocated.
+
+    Its answer's size is computed, not tried: on arrays without memory torch would load its compiler, for a second.
+    """
     spec, patch = configuration.network, configuration.patch_size
     where = f"The network described in {part.plan_file}"
     if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
         raise ModelError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
-    if min(patch) < 1 or len(patch) != spec.dimensions:
+    if min(patch) < 1 or math.prod(patch) > _MAX_PATCH_VOXELS or len(patch) != spec.dimensions:
         raise ModelError(f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch} voxels.")
     inputs = n_inputs(part, n_channels, label_set)
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about empty layers, which do not fit the weights anyway
-            network = build_network(spec, inputs, label_set.n_outputs)
-            found = tuple(network(torch.empty(1, inputs, *patch)).shape)
+            network = UNet(spec, inputs, label_set.n_outputs, deep_supervision=False)
+        found = output_size(spec, patch)
     except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
         raise ModelError(f"{where} cannot be built for a patch of {patch} ({str(error).splitlines()[0]}).") from error
-    if found != (1, label_set.n_outputs, *patch):
-        raise ModelError(f"{where} answers a patch of {patch} voxels with {found[2:]}; it is damaged or unsupported.")
+    if found != tuple(patch):
+        raise ModelError(f"{where} answers a patch of {patch} voxels with {found}; it is damaged or unsupported.")
     return network

@@ -64,6 +64,46 @@ def feature_map_values(network: NetworkSpec, patch_size: Sequence[int], n_labels
     return encoder + decoder + n_labels * voxels[0]
 
 
+def output_size(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[int, ...]:
+    """Voxels of the network's answer to a patch, by the arithmetic of its convolutions.
+
+    Raises ValueError when there are not two stages, or one has no convolution or a single voxel, or does not fit the
+    stage it is joined to.
+    """
+    if network.n_stages < 2:
+        raise ValueError("a U-Net needs at least two stages")
+    sizes, size = [], tuple(patch_size)
+    stem = network.kind == RESIDUAL
+    if stem:
+        size = _after_convolutions(size, network.kernel_sizes[0], 1, 1)
+    for kernel, stride, blocks in zip(network.kernel_sizes, network.strides, network.blocks, strict=True):
+        shortcut = tuple(n // s for n, s in zip(size, stride, strict=True))
+        size = _after_convolutions(size, kernel, stride, blocks * (2 if stem else 1))
+        if stem and size != shortcut:
+            raise ValueError(f"a residual block of {size} voxels has a shortcut of {shortcut}")
+        sizes.append(size)
+    levels = range(network.n_stages - 2, -1, -1)
+    for level, convs in zip(levels, network.decoder_convs, strict=True):
+        size = tuple(n * s for n, s in zip(size, network.strides[level + 1], strict=True))
+        if size != sizes[level]:
+            raise ValueError(f"a decoder stage of {size} voxels joins an encoder stage of {sizes[level]}")
+        size = _after_convolutions(size, network.decoder_kernels[level], 1, convs)
+    return size
+
+
+def _after_convolutions(size: tuple[int, ...], kernel, stride, n: int) -> tuple[int, ...]:
+    """Voxels after `n` padded convolutions, the first with the stride; one number stands for all axes."""
+    if n < 1:
+        raise ValueError("a stage has no convolution")
+    kernel, stride = ((v,) * len(size) if isinstance(v, int) else v for v in (kernel, stride))
+    for number in range(n):
+        steps = stride if number == 0 else (1,) * len(size)
+        size = tuple((m + 2 * ((k - 1) // 2) - k) // s + 1 for m, k, s in zip(size, kernel, steps, strict=True))
+    if math.prod(size) <= 1 or min(size) < 1:
+        raise ValueError(f"a stage of {size} voxels cannot be normalised")
+    return size
+
+
 def _axes_to_halve(spacing: list[float], size: list[float]) -> list[int]:
     large = [a for a, n in enumerate(size) if n >= 2 * MIN_EDGE]
     if not large:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from NNSegmentLib.engine.network import InstanceNorm, build_network
 from NNSegmentLib.errors import PlanError
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, NetworkSpec
+from NNSegmentLib.planning.topology import output_size
 
 
 def spec(kind=PLAIN, dimensions=3, stages=3) -> NetworkSpec:
@@ -111,3 +112,51 @@ def test_instance_norm_and_its_gradients_equal_the_definition(space):
 def test_one_stage_is_refused():
     with pytest.raises(PlanError, match="at least two stages"):
         build_network(replace(spec(), features=(4,)), 1, 2)
+
+
+@pytest.mark.parametrize("kind", [PLAIN, RESIDUAL])
+def test_a_single_patch_is_predicted_as_it_is_among_several(kind):
+    network = build_network(spec(kind, 3, 4), 2, 3).eval()
+    patches = torch.randn(3, 2, 16, 24, 16, generator=torch.Generator().manual_seed(0))
+
+    with torch.inference_mode():
+        together, alone = network(patches), torch.cat([network(patch[None]) for patch in patches])
+
+    assert (together - alone).abs().max() < 1e-5
+    assert network(patches[:1]).requires_grad
+
+
+def test_a_single_patch_in_bfloat16_stays_in_bfloat16():
+    network = build_network(spec(), 1, 2).eval()
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.randn(1, 1, 16, 16, 16)).dtype is torch.bfloat16
+
+
+SPECS = [
+    spec(),
+    spec(RESIDUAL, stages=4),
+    spec(dimensions=2, stages=4),
+    replace(spec(), strides=((1, 1, 1), (3, 2, 1), (2, 2, 2))),
+    replace(spec(RESIDUAL), strides=((2, 1, 1), (2, 2, 2), (2, 2, 2))),
+    replace(spec(), kernel_sizes=((3, 3, 3), (2, 3, 3), (3, 3, 3))),
+    replace(spec(), decoder_kernel_sizes=((4, 3, 3), (3, 3, 3))),
+    replace(spec(), blocks=(2, 0, 2)),
+]
+
+
+@pytest.mark.parametrize("patch", [(8, 16, 16), (12, 12, 12), (10, 15, 16), (1, 1, 1), (2, 4, 4)])
+@pytest.mark.parametrize("wanted", SPECS)
+def test_the_size_of_the_answer_is_computed_as_the_network_has_it(wanted, patch):
+    patch = patch[-wanted.dimensions :]
+    try:
+        tried = tuple(build_network(wanted, 1, 2).eval()(torch.zeros(1, 1, *patch)).shape[2:])
+    except (RuntimeError, ValueError):
+        tried = None
+
+    try:
+        computed = output_size(wanted, patch)
+    except ValueError:
+        computed = None
+
+    assert computed == tried

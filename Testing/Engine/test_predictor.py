@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -387,3 +389,19 @@ def test_impossible_settings_and_inputs_are_refused(tmp_path):
         predict_files(Predictor(model), find_cases([first, second], model), FileRequest(tmp_path / "out"))
     with pytest.raises(ImageError, match="overwrite its image"):
         predict_files(Predictor(model), find_cases([first], model), FileRequest(tmp_path / "a"))
+
+
+def test_loading_a_model_loads_no_compiler(tmp_path):
+    folder = write_model(tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+from NNSegmentLib.engine.predictor import Predictor
+from NNSegmentLib.model import load_model
+Predictor(load_model(Path({str(folder)!r})), device="cpu")
+sys.exit(", ".join({{"torch._dynamo", "sympy"}} & set(sys.modules)) or 0)
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
