@@ -62,7 +62,8 @@ def training(plans: str, dataset_json: str, steps: int) -> dict[str, float]:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    trainer = nnUNetTrainer(_json(plans), "3d_fullres", 0, _json(dataset_json), device=torch.device("cpu"))
+    values = _json(plans) | {"continue_training": False}  # newer versions look it up there
+    trainer = nnUNetTrainer(values, "3d_fullres", 0, _json(dataset_json), device=torch.device("cpu"))
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     trainer.train_step(next(trainer.dataloader_train))
