@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 
@@ -15,7 +16,8 @@ def volume(plans: str, dataset_json: str, image: str, labels: str, target: str, 
 
     manager, configuration = _plan(plans)
     worker, card = DefaultPreprocessor(verbose=False), _json(dataset_json)
-    return _median(runs, lambda: worker.run_case_save(target, [image], labels, manager, configuration, card))
+    targets = (f"{target}_{n}" for n in count())  # existing files are an error
+    return _median(runs, lambda: worker.run_case_save(next(targets), [image], labels, manager, configuration, card))
 
 
 def export(plans: str, classes: int, source: list, target: list, spacing_mm: list, runs: int) -> dict[str, float]:

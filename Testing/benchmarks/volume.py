@@ -32,7 +32,7 @@ def _rows(bench: Bench, workspace: Path, grid: str) -> list[Row]:
 
 
 def _peers(bench: Bench, peer: Peer, workspace: Path, grid: str) -> Measured:
-    raw, target = workspace / "nnUNet_raw" / LARGE, bench.folder / "peer" / "volume"
+    raw, target = workspace / "nnUNet_raw" / LARGE, bench.folder / "peer" / plans_name(grid)
     target.mkdir(parents=True, exist_ok=True)
     plans = workspace / "nnUNet_preprocessed" / LARGE / f"{plans_name(grid)}.json"
     image, labels = raw / "imagesTr" / f"{CASE}_0000.nii.gz", raw / "labelsTr" / f"{CASE}.nii.gz"
