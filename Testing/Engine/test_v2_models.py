@@ -312,3 +312,21 @@ def test_the_axes_to_mirror_come_from_the_checkpoint(tmp_path):
     torch.save(torch.load(path, weights_only=True) | {"inference_allowed_mirroring_axes": None}, path)
 
     np.testing.assert_array_equal(predicted(folder), plain.probabilities)
+
+
+def test_planning_again_refuses_to_lose_a_configuration_of_another_network(tmp_path):
+    from NNSegmentLib.pipeline import _keeping_custom_configurations
+
+    made = (configuration("3d_fullres"), configuration("2d"))
+    folder = write_model(tmp_path, configurations=made)
+    planned = load_plan(folder / "plans.json")
+
+    def foreign(values: dict) -> None:
+        values["configurations"]["mine"] = values["configurations"]["2d"] | {
+            "architecture": {"network_class_name": "my.networks.Primus", "arch_kwargs": {}}
+        }
+
+    edit_plan(folder, foreign)
+
+    with pytest.raises(InputError, match="Primus"):
+        _keeping_custom_configurations(planned, folder / "plans.json")
