@@ -154,6 +154,8 @@ def _export_networks(model: Model, target: Path, format: str, progress: Progress
             os.replace(written[0].with_suffix(".json"), target.with_suffix(".json"))
             os.replace(written[0], target)
         else:
+            if target.is_dir():
+                target.rmdir()  # Windows renames onto no folder, not even an empty one
             os.replace(Path(unfinished) / "new", target)
     return target
 

@@ -89,6 +89,7 @@ def test_an_exported_network_gives_our_networks_logits(tmp_path, kind, format):
 def test_every_fold_is_a_file_with_its_card_inside_and_beside(tmp_path):
     folder = write_model(tmp_path, folds=(0, 1))
 
+    (tmp_path / "onnx").mkdir()  # an empty folder may be there already
     exported = nns.export_model(folder, tmp_path / "onnx", "onnx")
     nns.export_model(folder, tmp_path / "torchscript", "torchscript")
 

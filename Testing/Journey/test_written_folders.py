@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_task import run
 
 pytestmark = pytest.mark.slow
 OURS_ALONE = {"nnsegment"}
@@ -123,3 +124,23 @@ def test_the_folders_are_named_as_nnunet_looks_for_them(tiny):
     rules = Path(chosen["postprocessing_file"])
     assert rules.suffix == ".pkl"
     assert {str(rules.with_suffix(ending).relative_to(tiny.results)) for ending in (".pkl", ".json")} <= names
+
+
+@pytest.mark.parametrize(("format", "ending"), [("onnx", ".onnx"), ("torchscript", ".pt")])
+def test_the_command_line_exports_what_predict_would_use(tiny, tmp_path, capsys, format, ending):
+    pytest.importorskip(format if format == "onnx" else "torch", reason="ONNX files are written with the package onnx")
+    where = ["--workspace", tiny.folder, "--json"]
+    capsys.readouterr()
+
+    run(f"model export 4 --format {format}", "-o", tmp_path / "networks", *where)
+
+    assert json.loads(capsys.readouterr().out) == {format: str(tmp_path / "networks")}
+    cards = [json.loads(p.read_text()) for p in sorted((tmp_path / "networks").rglob("*.json"))]
+    chosen = json.loads((tiny.results / "inference_information.json").read_text())["best_model_or_ensemble"]
+    names = [model["configuration"] for model in chosen["selected_model_or_models"]]
+    assert len(cards) == 2 * len(names)
+    assert len(list((tmp_path / "networks").rglob(f"*{ending}"))) == len(cards)
+    for card in cards:
+        assert card["input"]["channels"][0]["name"] == "MRI"
+        assert [channel["name"] for channel in card["output"]["channels"]] == ["background", "Anterior", "Posterior"]
+        assert [name.split("__")[-1] for name in card["company"]["ensemble"]] == (names if len(names) > 1 else [])
