@@ -17,9 +17,11 @@ from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
 from ..records import require_writable
 from ..task import Case, find_images, write_dataset_json
+from .devices import memory_errors
 from .predictor import Outputs, Predictor, Ready
 
 T = TypeVar("T")
+_ADVICE = "close other programs, leave out the probabilities, or predict on a machine with more memory"
 _CHANNEL = re.compile(r"(?<=.)_(\d{4})$")
 Finish = Callable[[Prediction], Prediction]
 
@@ -141,7 +143,8 @@ def _attempt(failed: dict[str, NNSegmentError], case: Case, work: Callable[..., 
 def _read(predictor: Predictor, case: Case, request: FileRequest) -> Ready:
     _require_channel_files(case, predictor.model)
     previous = _previous(case, request, predictor.model) if request.previous else None
-    return predictor.prepare(predictor.read(case), previous, case.id)
+    with memory_errors(_ADVICE):
+        return predictor.prepare(predictor.read(case), previous, case.id)
 
 
 def _previous(case: Case, request: FileRequest, model: Model) -> LabelMap:
@@ -164,7 +167,8 @@ def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
 
 
 def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
-    prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
+    with memory_errors(_ADVICE):
+        prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
     save_prediction(prediction, request.target(case), read_geometry(case.images[0]))
 
 

@@ -243,6 +243,26 @@ def test_a_failing_case_does_not_stop_the_others(tmp_path):
     assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {"case1.nii.gz", "case3.nii.gz"}
 
 
+@pytest.mark.parametrize("step", ["prepare", "finish"])
+def test_a_case_that_memory_does_not_suffice_for_does_not_stop_the_others(tmp_path, monkeypatch, step):
+    for n in (1, 2):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n)
+    predictor = Predictor(load_model(write_model(tmp_path / "model")), device="cpu", mirroring=False)
+    real, calls = getattr(predictor, step), []
+
+    def greedy(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise MemoryError
+        return real(*given)
+
+    monkeypatch.setattr(predictor, step, greedy)
+    with pytest.raises(RunError, match="1 of 2 cases.*case1: Main memory does not suffice; close other programs"):
+        predict_files(predictor, find_cases([tmp_path / "in"], predictor.model), FileRequest(tmp_path / "out"))
+
+    assert sorted(path.name for path in (tmp_path / "out").glob("case*")) == ["case2.nii.gz"]
+
+
 def test_existing_outputs_are_kept_on_request(tmp_path):
     model = load_model(write_model(tmp_path / "model"))
     for n in (1, 2):
