@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from .errors import SettingsError
@@ -55,7 +55,13 @@ def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: Traini
     """
     if args.resume and stored is not None:
         _require_same_schedule(args, stored)
+        if args.settings or args.recipe or args.seed is not None:
+            _require_same(_asked(args, plan), stored)
         return replace(stored, device=args.device or stored.device)
+    return _asked(args, plan)
+
+
+def _asked(args: argparse.Namespace, plan: Plan) -> TrainingSettings:
     if args.settings:
         settings = load_settings(args.settings)
         settings = replace(settings, time_s=args.time or settings.time_s, epochs=args.epochs or settings.epochs)
@@ -82,16 +88,20 @@ def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
 
 
 def _require_same_schedule(args: argparse.Namespace, stored: TrainingSettings) -> None:
-    for option, value in (("--settings", args.settings), ("--recipe", args.recipe), ("--seed", args.seed)):
-        if value is not None:
-            raise SettingsError(
-                f"A resumed run keeps the settings it was started with, found {option}; leave it out, or train again "
-                "without --resume."
-            )
     asked = {"time_s": args.time, "epochs": None if args.time else args.epochs}
     for name, value in asked.items():
         if value is not None and value != getattr(stored, name):
             raise SettingsError(
                 f"The run was started with {name} = {getattr(stored, name)} and a resumed run keeps its schedule; "
                 f"leave out the new value ({value}), or train again without --resume."
+            )
+
+
+def _require_same(asked: TrainingSettings, stored: TrainingSettings) -> None:
+    for field in fields(TrainingSettings):
+        new, old = getattr(asked, field.name), getattr(stored, field.name)
+        if new != old and field.name != "device":
+            raise SettingsError(
+                f"The run was started with {field.name} = {old} and a resumed run keeps its settings; leave out the new "
+                f"ones ({field.name} = {new}), or train again without --resume."
             )

@@ -1,0 +1,58 @@
+"""What the command line asks of a training, and what a resumed one lets itself be asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from NNSegmentLib.budget import quick_settings, settings_from_arguments
+from NNSegmentLib.errors import SettingsError
+from NNSegmentLib.planning.plan import Plan
+from NNSegmentLib.run import TrainingSettings, save_settings
+
+PLAN = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (), ())
+
+
+def asked(**words):
+    names = ("settings", "recipe", "time", "epochs", "device", "seed")
+    return SimpleNamespace(**(dict.fromkeys(names) | {"resume": False} | words))
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_settings(TrainingSettings(epochs=7, batch_size=3), tmp_path / "settings.json")
+    return tmp_path / "settings.json"
+
+
+def test_a_short_time_gets_the_quick_recipe_and_a_long_one_that_of_nnunet():
+    assert settings_from_arguments(asked(time=900.0), PLAN, None) == quick_settings(time_s=900.0, epochs=50)
+    assert settings_from_arguments(asked(time=86400.0), PLAN, None).optimizer == "sgd"
+
+
+def test_a_seed_is_taken_and_zero_is_one(file):
+    assert settings_from_arguments(asked(seed=0), PLAN, None).seed == 0
+    assert settings_from_arguments(asked(settings=file, seed=3), PLAN, None).seed == 3
+
+
+def test_a_run_is_resumed_with_the_words_it_was_started_with(file):
+    words = asked(settings=file, seed=3)
+    stored = settings_from_arguments(words, PLAN, None)
+    words.resume = True
+    assert settings_from_arguments(words, PLAN, stored) == stored
+
+
+def test_a_resumed_run_may_move_to_another_device(file):
+    stored = settings_from_arguments(asked(settings=file), PLAN, None)
+    resumed = settings_from_arguments(asked(settings=file, resume=True, device="cpu"), PLAN, stored)
+    assert resumed == replace(stored, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [({"seed": 4}, "seed"), ({"epochs": 9}, "epochs"), ({"time": 60.0}, "time_s")]
+)
+def test_a_resumed_run_refuses_other_settings_by_name(file, words, named):
+    stored = settings_from_arguments(asked(settings=file), PLAN, None)
+    with pytest.raises(SettingsError, match=named):
+        settings_from_arguments(asked(settings=file, resume=True, **words), PLAN, stored)
