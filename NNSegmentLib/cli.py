@@ -135,7 +135,7 @@ def _fingerprint(args, terminal):
     from . import pipeline
 
     found = pipeline.extract_fingerprint(
-        args.task, args.workspace, clean=args.clean, workers=args.workers, progress=terminal
+        args.task, args.workspace, clean=args.clean, workers=args.workers, progress=terminal, say=terminal.say
     )
     return (
         found,
@@ -151,13 +151,14 @@ def _plan(args, terminal):
         require_no_errors(pipeline.check(args.task, args.workspace, workers=args.workers, progress=terminal))
     made = pipeline.plan(
         args.task, args.workspace, preset=args.preset, gpu_memory_gb=args.gpu_memory, spacing_mm=args.spacing,
-        name=args.plans, clean=args.clean, workers=args.workers, progress=terminal,
+        name=args.plans, clean=args.clean, workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
     wanted = [c for c in args.configurations or () if not made.configuration(c).inherits_from]
     if not args.only:
         pipeline.preprocess(
-            args.task, args.workspace, configurations=wanted, plans=made.name, workers=args.workers, progress=terminal
-        )
+            args.task, args.workspace, configurations=wanted, plans=made.name, workers=args.workers, progress=terminal,
+            say=terminal.say,
+        )  # fmt: skip
     return made, _plan_text(made, pipeline.folders_of(args.task, args.workspace).plan(made.name))
 
 
@@ -179,7 +180,7 @@ def _preprocess(args, terminal):
 
     done = pipeline.preprocess(
         args.task, args.workspace, configurations=args.configurations or (), plans=args.plans, preset=args.preset,
-        workers=args.workers, progress=terminal,
+        workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
     lines = [f"{d.configuration}: {d.cases} cases in {d.folder} ({d.computed} computed now)" for d in done]
     return done, "\n".join(lines)
@@ -202,7 +203,7 @@ def _train(args, terminal):
         run = pipeline.train(
             args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
             resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
-            gpus=args.gpus, workers=args.workers, progress=terminal,
+            gpus=args.gpus, workers=args.workers, progress=terminal, say=terminal.say,
         )  # fmt: skip
         if not run.finished:
             raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")

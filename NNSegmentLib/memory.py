@@ -1,13 +1,62 @@
-"""How much memory there is, and how many cases may be worked on at once."""
+"""How much memory there is, whether what is needed fits, and how many cases may be worked on at once."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import OutOfMemoryError
 
 SHARE = 0.8
 """The part of the free memory that we allow ourselves."""
+ACCURACY = 1.5
+"""Estimates may be wrong by this factor; work that cannot fit even so is not begun."""
+Say = Callable[[str], None]
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Need:
+    """What some work is estimated to need at its peak, in GB."""
+
+    what: str
+    """Begins the sentence, e.g. 'This training'."""
+    main_gb: float
+    gpu_gb: float = 0.0
+    advice: str = "close other programs"
+    """What to do when it does not fit; ends the sentence."""
+    gpu_may_be_short: bool = False
+    """Whether the work makes do with less graphics memory."""
+
+    def sentence(self, free_gb: float, free_gpu_gb: float | None = None) -> str:
+        """Need and supply, without an end."""
+        need, free = f"{_gb(self.main_gb)} of main memory", _gb(free_gb)
+        if free_gpu_gb is not None and self.gpu_gb:
+            need, free = f"{need} and {_gb(self.gpu_gb)} of graphics memory", f"{free} and {_gb(free_gpu_gb)}"
+        return f"{self.what} needs about {need}; {free} are free"
+
+
+def unsaid(text: str) -> None:
+    """A receiver of sentences for callers that do not listen."""
+
+
+def announce(need: Need | None, say: Say = unsaid, free_gpu_gb: float | None = None) -> None:
+    """Say what is needed and what is free; raises OutOfMemoryError when the work cannot fit.
+
+    What might not fit is said with what to do. Nothing is said about a need that could not be estimated.
+    """
+    if need is None:
+        return
+    free = available_gb()
+    excess = need.main_gb / max(free, 1e-9)
+    if free_gpu_gb is not None and not need.gpu_may_be_short:
+        excess = max(excess, need.gpu_gb / max(free_gpu_gb, 1e-9))
+    sentence = need.sentence(free, free_gpu_gb)
+    if excess > ACCURACY:
+        raise OutOfMemoryError(f"{sentence.replace('; ', ', but only ')}: {need.advice}.")
+    say(f"{sentence}." if excess <= 1 else f"{sentence}. If it does not fit: {need.advice}.")
 
 
 def available_gb() -> float:
@@ -15,22 +64,54 @@ def available_gb() -> float:
     try:
         import psutil
     except ImportError:
-        return _free_pages_gb()
-    return psutil.virtual_memory().available / 1e9
+        free = _free_pages_gb()
+    else:
+        free = psutil.virtual_memory().available / 1e9
+    return min(free, _container_gb())
 
 
-def affordable_workers(wanted: int, gb_each: float, what: str) -> int:
-    """How many of the wanted workers fit into memory when each needs `gb_each`.
+def total_gb() -> float:
+    """All main memory, in GB; 16 when the system does not tell."""
+    try:
+        import psutil
+    except ImportError:
+        return 16.0
+    return min(psutil.virtual_memory().total / 1e9, _container_gb(used=False))
 
-    Raises OutOfMemoryError when not even one fits.
+
+def affordable_workers(wanted: int, gb_each: float, what: str, say: Say = unsaid) -> int:
+    """How many of the wanted workers fit into memory when each needs `gb_each`; says when they are fewer.
+
+    Raises OutOfMemoryError when not even one can fit.
     """
     free = available_gb()
-    if gb_each > free:
+    if gb_each > free * ACCURACY:
         raise OutOfMemoryError(
             f"{what} needs about {gb_each:.1f} GB of memory, {free:.1f} GB are free; "
             "close other programs or use a machine with more memory."
         )
-    return max(1, min(wanted, int(free * SHARE / max(gb_each, 1e-3))))
+    affordable = max(1, min(wanted, int(free * SHARE / max(gb_each, 1e-3))))
+    if affordable < wanted:
+        say(
+            f"{what} needs about {_gb(gb_each)} of memory; {affordable} at a time instead of {wanted}, {_gb(free)} are free."
+        )
+    return affordable
+
+
+def _gb(value: float) -> str:
+    return f"{value:.1f} GB" if value < 10 else f"{value:.0f} GB"
+
+
+def _container_gb(used: bool = True) -> float:
+    """What a container may use (and has not used yet), in GB; infinite outside of one."""
+    try:
+        most = int((_CGROUP / "memory.max").read_text())
+        taken = int((_CGROUP / "memory.current").read_text()) if used else 0
+        counts = (_CGROUP / "memory.stat").read_text().split()
+    except (OSError, ValueError):  # without a limit there is the word 'max'
+        return float("inf")
+    files = int(counts[counts.index("inactive_file") + 1]) if "inactive_file" in counts else 0
+    return (most - max(taken - files, 0)) / 1e9
 
 
 def _free_pages_gb() -> float:

@@ -30,11 +30,13 @@ from .lookup import (
     references_of,
     workspace_of,
 )
+from .memory import Say, announce, unsaid
 from .model import Model
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan
 from .planning.presets import find_preset
 from .postprocessing_rules import PostProcessing
 from .prediction import Prediction
+from .preflight import fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
 from .records import from_json, read_json, write_json
@@ -103,12 +105,15 @@ def extract_fingerprint(
     clean: bool = False,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> Fingerprint:
     """The task's fingerprint; read from disk when there is one, unless `clean`."""
     folders = folders_of(task, workspace)
     if folders.fingerprint.is_file() and not clean:
         return load_fingerprint(folders.fingerprint)
-    found = compute_fingerprint(open_task(task, workspace), workers=workers, progress=progress)
+    task = open_task(task, workspace)
+    announce(fingerprint_need(task.cases, len(task.channels), workers), say)
+    found = compute_fingerprint(task, workers=workers, progress=progress)
     save_fingerprint(found, folders.fingerprint)
     return found
 
@@ -124,12 +129,13 @@ def plan(
     clean: bool = False,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> Plan:
     """Fingerprint the task if need be, and write its plan, splits and copies of dataset.json and reference labels."""
     from .planning.planner import make_plan
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    found = extract_fingerprint(task, folders.workspace, clean=clean, workers=workers, progress=progress)
+    found = extract_fingerprint(task, folders.workspace, clean=clean, workers=workers, progress=progress, say=say)
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
     made = _keeping_custom_configurations(made, folders.plan(made.name))
     save_plan(made, folders.plan(made.name))
@@ -148,6 +154,7 @@ def preprocess(
     preset: str | None = None,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> list[Preparation]:
     """Prepare all cases for the configurations (all of the plan when none is named); finished cases are kept.
 
@@ -160,7 +167,7 @@ def preprocess(
         chosen.configuration(name).data_identifier: name for name in names
     }  # the cascade shares 3d_fullres' data
     keep_references(task, folders, workers, progress)
-    return [prepare_all(task, folders, chosen, name, workers, progress) for name in by_data.values()]
+    return [prepare_all(task, folders, chosen, name, workers, progress, say) for name in by_data.values()]
 
 
 def train(
@@ -179,6 +186,7 @@ def train(
     gpus: int = 1,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> Run:
     """Train one fold, preparing the data first if need be, and validate it on its full validation cases.
 
@@ -189,7 +197,7 @@ def train(
 
     request = training_request(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
-        resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress,
+        resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress, say=say,
     )  # fmt: skip
     with only_one_in(request.folder.folder):
         run = train_fold_on(request, gpus, progress)
@@ -267,7 +275,7 @@ def predict(
     overwrite: bool = True,
     device: str = "auto",
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = unsaid,
 ) -> tuple[str, ...]:
     """Segment a folder of images, one image, or one file per channel; returns the ids of the predicted cases.
 
@@ -275,7 +283,7 @@ def predict(
     named; `model` is any model folder or zip of nnU-Net v1 or v2. Labels are written on each input's own grid, in its file
     type. Raises ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
     """
-    from .engine.devices import choose_device
+    from .engine.devices import choose_device, gpu_memory_gb
     from .engine.file_prediction import FileRequest, find_cases, predict_files
     from .engine.predictor import Predictor
 
@@ -284,7 +292,10 @@ def predict(
     request = FileRequest(
         Path(output).expanduser(), save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found)
     )
-    predictor = Predictor(found, device=str(choose_device(device)), mirroring=mirroring, step=step, message=say)
+    chosen = choose_device(device)
+    need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
+    announce(need, say, (gpu_memory_gb(chosen) or [None])[0])
+    predictor = Predictor(found, device=str(chosen), mirroring=mirroring, step=step, message=say)
     return predict_files(predictor, cases, request, progress)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .folders import TaskFolders
 from .image import copy_image
-from .memory import affordable_workers
+from .memory import Say, affordable_workers, announce, unsaid
 from .planning.plan import Configuration, Plan
+from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
 from .records import read_json, to_json, write_json
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
-_BYTES_PER_VOXEL = 40
-"""Peak of one case while it is prepared, per voxel and channel: the input, the result and the spline's workspace."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Preparation:
 
 
 def prepare_all(
-    task: Task, folders: TaskFolders, plan: Plan, name: str, workers: int, progress: Progress
+    task: Task, folders: TaskFolders, plan: Plan, name: str, workers: int, progress: Progress, say: Say = unsaid
 ) -> Preparation:
     """Prepare every case that is missing, older than its files, or was prepared for other settings.
 
+    As many cases at a time as memory allows; `say` hears what is needed.
     Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit.
     """
     from .preprocessing.prepare import prepare_case
@@ -46,7 +47,7 @@ def prepare_all(
     folder = folders.prepared(configuration.data_identifier)
     _begin(folder, _signature(task, plan, configuration))
     missing = [case for case in task.cases if not _is_current(case, folder)]
-    workers = affordable_workers(workers, _gb_per_case(configuration, task), f"Preparing a case for {name}")
+    workers = _affordable(missing, configuration, plan, workers, say)
 
     def prepare(case: Case) -> None:
         save_prepared(prepare_case(case, plan, name, task.labels), folder)
@@ -93,8 +94,11 @@ def _is_current(case: Case, folder: Path) -> bool:
     return all(path.is_file() and path.stat().st_mtime <= oldest for path in (*case.images, case.labels) if path)
 
 
-def _gb_per_case(c: Configuration, task: Task) -> float:
-    voxels = 1.0
-    for n in c.median_shape:
-        voxels *= n
-    return voxels * len(task.channels) * _BYTES_PER_VOXEL / 1e9
+def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Plan, workers: int, say: Say) -> int:
+    """How many cases to prepare at a time; raises OutOfMemoryError when not even one fits."""
+    if not missing:
+        return 1
+    each = preparation_gb(missing, configuration, plan.transpose_forward, len(configuration.normalization))
+    workers = affordable_workers(min(workers, len(missing)), each, f"Preparing a case for {configuration.name}", say)
+    announce(preparation_need(each, workers, configuration.name), say)
+    return workers

@@ -10,7 +10,9 @@ from .errors import SettingsError, TaskError
 from .folders import ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
-from .planning.plan import Plan, save_plan
+from .memory import Say, announce, unsaid
+from .planning.plan import Configuration, Plan, save_plan
+from .preflight import training_need
 from .preparation import keep_references, prepare_all
 from .preprocessing.storage import previous_stage_file
 from .progress import Progress, silent
@@ -32,9 +34,11 @@ def training_request(
     gpus: int = 1,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say | None = None,
 ):
     """Everything a training run needs, with the data prepared and the model folder made; see `train`.
 
+    With `say` the memory that training needs is estimated first; raises OutOfMemoryError when it cannot fit.
     What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
     """
     from .engine.ranks import require_ranks
@@ -52,7 +56,9 @@ def training_request(
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = choose_fold(folds_of(folders, task), name, [case.id for case in task.cases])
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
-    _make_ready(task, folders, chosen, configuration, workers, progress)
+    if say:
+        _announce_training(task, wanted, settings, cases, gpus, say)
+    _make_ready(task, folders, chosen, configuration, workers, progress, say or unsaid)
     return TrainingRequest(
         folder=run_folder,
         model_folder=model,
@@ -71,11 +77,28 @@ def training_request(
     )
 
 
+def _announce_training(
+    task: Task, configuration: Configuration, settings: TrainingSettings, fold: Fold, gpus: int, say: Say
+) -> None:
+    from .engine.devices import choose_device, gpu_memory_gb, half_precision
+
+    device = choose_device(settings.device)
+    free, total = gpu_memory_gb(device) or (None, 0.0)
+    short = half_precision(device, settings.mixed_precision) is not None
+    cascade = len(task.labels.foreground_values) if configuration.previous_stage else 0
+    need = training_need(
+        configuration, settings, n_channels=len(task.channels) + cascade, n_outputs=task.labels.n_outputs,
+        n_cases=len({*fold.train, *fold.validation}), device=device.type, short_numbers=short, gpu_memory_gb=total,
+        ranks=gpus,
+    )  # fmt: skip
+    announce(need, say, free)
+
+
 def _make_ready(
-    task: Task, folders: TaskFolders, plan: Plan, configuration: str, workers: int, progress: Progress
+    task: Task, folders: TaskFolders, plan: Plan, configuration: str, workers: int, progress: Progress, say: Say
 ) -> None:
     keep_references(task, folders, workers, progress)
-    prepare_all(task, folders, plan, configuration, workers, progress)
+    prepare_all(task, folders, plan, configuration, workers, progress, say)
     _write_model_card(folders.model(plan.name, configuration), folders, task, plan)
 
 

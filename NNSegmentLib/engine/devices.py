@@ -74,6 +74,14 @@ def keep_freed_memory() -> bool:
     return bool(from_heap and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
+def gpu_memory_gb(device: torch.device) -> tuple[float, float] | None:
+    """Free and total memory of a CUDA device in GB; None for other devices."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return free / 1e9, total / 1e9
+
+
 def release_memory(device: torch.device) -> None:
     """Give a GPU's freed blocks back, so that blocks of other sizes fit."""
     if device.type == "cuda":
