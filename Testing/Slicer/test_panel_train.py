@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import finished_runs
 import numpy as np
 import pytest
 from bench.harness import BenchError
