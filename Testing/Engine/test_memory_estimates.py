@@ -20,7 +20,7 @@ KERNELS, STRIDES = ((3, 3, 3),) * 4, ((1, 1, 1), *((2, 2, 2),) * 3)
 SPEC = NetworkSpec(PLAIN, (32, 64, 128, 256), KERNELS, STRIDES, (2, 2, 2, 2), (2, 2, 2))
 WANTED = replace(configuration(), patch_size=(64, 64, 64), median_shape=(18.0, 20.0, 22.0), network=SPEC)
 SETTINGS = TrainingSettings(
-    batch_size=4, augmentation="none", device="cpu", threads=1, loader_workers=0, validation_iterations=0,
+    batch_size=2, augmentation="none", device="cpu", threads=1, loader_workers=0, validation_iterations=0,
     iterations_per_epoch=2, epochs=1, mixed_precision=False,
 )  # fmt: skip
 TRAINING = """

@@ -15,7 +15,7 @@ from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError
 from NNSegmentLib.folders import FoldFolder, Workspace
 from NNSegmentLib.jobs import JobState
-from NNSegmentLib.run import EpochFinished, Finished, Stopped
+from NNSegmentLib.run import EpochFinished, Finished, Message, Progressed, Stopped
 from NNSegmentLib.sample import make_sample_task
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,8 @@ def workspace(tmp_path_factory) -> Path:
     job = jobs.start([*words, "--workspace", str(folder)], Workspace.at(folder).jobs)
     events = list(job.follow())
     assert job.status() is JobState.FINISHED, job.log()
-    assert {event.what for event in events[:-1]} >= {"Preparing 3d_fullres"}
+    assert "Preparing 3d_fullres" in {event.what for event in events if isinstance(event, Progressed)}
+    assert any("needs about" in event.text for event in events if isinstance(event, Message))
     assert job.result()["name"] == "nnUNetSmallPlans"
     return folder
 
