@@ -1,4 +1,4 @@
-"""Paths of the shared reference material and the geometries every test of the scene and the files uses."""
+"""Paths of the shared reference material, the geometries every test of scene and files uses, and the bench."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ GEOMETRIES = {
 @pytest.fixture(params=list(GEOMETRIES), ids=list(GEOMETRIES))
 def any_geometry(request) -> Geometry:
     return GEOMETRIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def started():
+    """The bench, started once for all tests; they skip with a reason where it cannot start."""
+    from bench import harness
+
+    reason = harness.why_not()
+    if reason:
+        pytest.skip(reason)
+    return harness.start()
+
+
+@pytest.fixture
+def bench(started):
+    """The harness on an empty scene; what a slot or an observer raised fails the test."""
+    from bench import harness
+
+    yield harness
+    harness.close_scene()

@@ -28,12 +28,10 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/Testing/Engine"]
 from test_memory_estimates import SETTINGS, WANTED
-from test_ranks import Plan, prepared_ball, request_for, save_prepared, train_fold
+from test_trainer import Plan, save_balls, tiny_request, train_fold
 folder = Path(sys.argv[2])
-for index in range(4):
-    save_prepared(prepared_ball(index), folder / "data")
 plan = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (WANTED,), ())
-train_fold(request_for(folder / "data", folder, SETTINGS, plan=plan))
+train_fold(tiny_request(save_balls(folder), folder, SETTINGS, plan=plan))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from test_trainer import IDS, LABELS, QUICK, configuration, epochs_of, prepared_ball, stopping_after
+from test_trainer import IDS, LABELS, QUICK, epochs_of, prepared_ball, save_balls, stopping_after, tiny_request
 
 from NNSegmentLib.engine.augmentation import Augmentation
 from NNSegmentLib.engine.cases import Cases
@@ -29,11 +29,7 @@ from NNSegmentLib.engine.sampling import PatchSampling, Share
 from NNSegmentLib.engine.session import Session, TrainingRequest
 from NNSegmentLib.engine.trainer import opened_batches, train_fold
 from NNSegmentLib.errors import NNSegmentError, RunError, SettingsError
-from NNSegmentLib.folders import FoldFolder, ModelFolders
-from NNSegmentLib.folds import Fold
-from NNSegmentLib.image import write_labels
 from NNSegmentLib.labels import Label, LabelSet
-from NNSegmentLib.planning.plan import Plan
 from NNSegmentLib.preprocessing.storage import PreparedStore, save_prepared
 from NNSegmentLib.run import Stopped
 
@@ -50,30 +46,11 @@ LOSSES = tuple(product((LABELS, IGNORING, REGIONS, REGIONS_IGNORING), ("dice_ce"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("preprocessed") / "Tiny_3d_fullres"
-    for index in range(len(IDS)):
-        case = prepared_ball(index)
-        save_prepared(case, folder)
-        write_labels(folder.parent / "gt_segmentations" / f"{case.id}.nii.gz", case.labels, case.placement.geometry)
-    return folder
+    return save_balls(tmp_path_factory.mktemp("preprocessed"))
 
 
 def request_for(prepared: Path, folder: Path, settings=SETTINGS, **changes) -> TrainingRequest:
-    made = TrainingRequest(
-        folder=FoldFolder(folder / "fold_0"),
-        model_folder=ModelFolders(folder),
-        plan=Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (configuration(),), ()),
-        configuration="3d_fullres",
-        label_set=LABELS,
-        n_channels=1,
-        dataset_json={"labels": {"background": 0, "ball": 1}, "file_ending": ".nii.gz"},
-        fold=Fold(IDS[:3], IDS[3:]),
-        fold_name=0,
-        prepared=prepared,
-        previous_stage=None,
-        settings=settings,
-    )
-    return replace(made, **changes)
+    return tiny_request(prepared, folder, settings, **changes)
 
 
 def four_steps(request: TrainingRequest, ranks: Ranks) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,36 +59,44 @@ def prepared_ball(index: int, shape=SHAPE) -> PreparedCase:
     return PreparedCase(IDS[index], image, ball, placement, {(1,): np.argwhere(ball)})
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("preprocessed") / "Tiny_3d_fullres"
+def save_balls(folder: Path) -> Path:
+    """Four prepared cases below `folder`, with the references that validation wants."""
+    prepared = folder / "Tiny_3d_fullres"
     for index in range(len(IDS)):
         case = prepared_ball(index)
-        save_prepared(case, folder)
-        write_labels(folder.parent / "gt_segmentations" / f"{case.id}.nii.gz", case.labels, case.placement.geometry)
-    return folder
+        save_prepared(case, prepared)
+        write_labels(folder / "gt_segmentations" / f"{case.id}.nii.gz", case.labels, case.placement.geometry)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return save_balls(tmp_path_factory.mktemp("preprocessed"))
+
+
+def tiny_request(
+    prepared: Path, folder: Path, /, settings: TrainingSettings = QUICK, run: str = "fold_0", **changes
+) -> TrainingRequest:
+    made = TrainingRequest(
+        folder=FoldFolder(folder / run),
+        model_folder=ModelFolders(folder),
+        plan=Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (configuration(),), ()),
+        configuration="3d_fullres",
+        label_set=LABELS,
+        n_channels=1,
+        dataset_json={"labels": {"background": 0, "ball": 1}, "file_ending": ".nii.gz"},
+        fold=Fold(IDS[:3], IDS[3:]),
+        fold_name=0,
+        prepared=prepared,
+        previous_stage=None,
+        settings=settings,
+    )
+    return replace(made, **changes)
 
 
 @pytest.fixture
 def request_of(prepared, tmp_path):
-    def make(settings: TrainingSettings = QUICK, run: str = "fold_0", **changes) -> TrainingRequest:
-        made = TrainingRequest(
-            folder=FoldFolder(tmp_path / run),
-            model_folder=ModelFolders(tmp_path),
-            plan=Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (configuration(),), ()),
-            configuration="3d_fullres",
-            label_set=LABELS,
-            n_channels=1,
-            dataset_json={"labels": {"background": 0, "ball": 1}, "file_ending": ".nii.gz"},
-            fold=Fold(IDS[:3], IDS[3:]),
-            fold_name=0,
-            prepared=prepared,
-            previous_stage=None,
-            settings=settings,
-        )
-        return replace(made, **changes)
-
-    return make
+    return partial(tiny_request, prepared, tmp_path)
 
 
 def epochs_of(run) -> list[EpochFinished]:
