@@ -189,12 +189,13 @@ def _preprocess(args, terminal):
 def _train(args, terminal):
     from . import pipeline
     from .budget import settings_from_arguments
+    from .progress import part_of
     from .run import load_settings
 
     folders = pipeline.folders_of(args.task, args.workspace)
     plan = pipeline.plan_of(folders, args.plans, args.preset)
-    runs = []
-    for fold in _folds(args.fold, folders, pipeline):
+    runs, folds = [], _folds(args.fold, folders, pipeline)
+    for number, fold in enumerate(folds, start=1):
         folder = folders.model(plan.name, args.configuration).fold(fold)
         stored = load_settings(folder.settings) if args.resume and folder.settings.is_file() else None
         settings = settings_from_arguments(args, plan, stored)
@@ -203,7 +204,8 @@ def _train(args, terminal):
         run = pipeline.train(
             args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,
             resume=args.resume, pretrained=args.pretrained, save_probabilities=args.save_probabilities,
-            gpus=args.gpus, workers=args.workers, progress=terminal, say=terminal.say,
+            gpus=args.gpus, workers=args.workers, say=terminal.say,
+            progress=terminal if len(folds) == 1 else part_of(terminal, f"fold {number} of {len(folds)}"),
         )  # fmt: skip
         if not run.finished:
             raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")

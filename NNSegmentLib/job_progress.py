@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .run import EpochFinished, Event, Message, Progressed
 from .terminal import duration
@@ -20,6 +20,8 @@ class JobProgress:
     seconds_left: float | None = None
     _what: str = ""
     _began: Progressed | None = None
+    _done: int = 0
+    """Of the latest step; work that has done less is other work."""
 
     def with_events(self, events: Iterable[Event]) -> JobProgress:
         """The progress after more events."""
@@ -31,23 +33,21 @@ class JobProgress:
     def _after(self, event: Event) -> JobProgress:
         if isinstance(event, EpochFinished):
             share = _share(event.epoch, event.epochs)
-            return JobProgress(share, epoch_text(event), event.seconds_left, self._what, self._began)
+            return replace(self, fraction=share, text=epoch_text(event), seconds_left=event.seconds_left)
         if isinstance(event, Progressed):
             return self._stepped(event)
         if isinstance(event, Message):
-            return JobProgress(self.fraction, event.text, self.seconds_left, self._what, self._began)
+            return replace(self, text=event.text)
         return self
 
     def _stepped(self, event: Progressed) -> JobProgress:
-        kind = event.what.partition(" ")[
-            0
-        ]  # the rest tells more about the same work, as does a new estimate of the total
-        same = self._began is not None and self._what == kind and event.done >= self._began.done
+        kind = event.what.partition(" ")[0]  # the rest tells more about the same work, as does a new total
+        same = self._began is not None and self._what == kind and event.done >= self._done
         began = self._began if same else event
         steps, passed = event.done - began.done, event.time - began.time
         left = passed / steps * (event.total - event.done) if steps > 0 else None
         text = f"{event.what}: {event.done} / {event.total}"
-        return JobProgress(_share(event.done, event.total), text, left, kind, began)
+        return JobProgress(_share(event.done, event.total), text, left, kind, began, event.done)
 
     @property
     def time_left(self) -> str:

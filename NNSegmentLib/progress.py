@@ -17,6 +17,11 @@ def silent(done: int, total: int, what: str) -> None:
     """A progress receiver for callers that do not watch."""
 
 
+def part_of(progress: Progress, part: str) -> Progress:
+    """A receiver for one part of a larger work, which is named behind the text."""
+    return lambda done, total, what: progress(done, total, f"{what} ({part})")
+
+
 def stepped(items: Sequence[T], progress: Progress, what: str) -> Iterator[T]:
     """The items one by one, reporting after each."""
     progress(0, len(items), what)

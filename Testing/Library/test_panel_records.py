@@ -72,6 +72,15 @@ def test_texts_and_totals_that_change_are_still_the_same_work():
     assert JobProgress().with_events(events).seconds_left == pytest.approx(4.0 * 17)
 
 
+def test_the_next_fold_is_timed_anew():
+    """Also when nothing is heard between two trainings."""
+    one = [Progressed(2, 144, "epoch 1", 100.0), Progressed(144, 144, "epoch 20", 242.0)]
+    progress = JobProgress().with_events([*one, Progressed(9, 144, "epoch 1", 260.0)])
+    assert progress.seconds_left is None
+
+    assert progress.with_events([Progressed(19, 144, "epoch 2", 270.0)]).seconds_left == pytest.approx(125.0)
+
+
 def test_epochs_and_messages_are_told():
     progress = JobProgress().with_events([epoch(4)])
     assert (progress.fraction, progress.text, progress.time_left) == (0.5, "Epoch 4 / 8 · Dice 0.250", "8 s")
