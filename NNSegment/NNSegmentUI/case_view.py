@@ -24,7 +24,7 @@ class CaseView:
         _style(nodes[0], outline=True)
         _style(nodes[1], outline=False)
         show_volume(volume)
-        _jump_to_segments(nodes[0] or nodes[1])
+        jump_to_segments(nodes[0] or nodes[1])
         return (volume, *nodes)
 
 
@@ -86,12 +86,14 @@ def _style(node, outline: bool) -> None:
     node.GetDisplayNode().SetVisibility2DOutline(outline)
 
 
-def _jump_to_segments(node) -> None:
-    """Move the slices to the middle of the segments, where there is something to see."""
+def jump_to_segments(node) -> None:
+    """Move the slices to the middle of the first segment that is not empty, where there is something to see.
+
+    Not to the middle of the node's bounds: they are those of its label map, mostly the whole image.
+    """
     if node is None:
         return
-    bounds = [0.0] * 6
-    node.GetRASBounds(bounds)
-    if bounds[0] <= bounds[1]:
-        centre = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
+    ids = node.GetSegmentation().GetSegmentIDs()
+    centre = next((c for c in map(node.GetSegmentCenterRAS, ids) if c is not None), None)
+    if centre is not None:
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *centre)

@@ -301,6 +301,22 @@ def test_a_click_on_a_case_shows_image_reference_and_prediction(panel, root, fol
     assert background == volumes[0].GetID()
 
 
+def test_the_slices_go_through_the_first_segment_of_a_case_that_is_shown(panel, root, folders):
+    """Not through the middle of the image, where a small segment does not lie."""
+    import slicer
+
+    train(folders, "3d_fullres", 0)
+    open_task(panel, root, "resultsButton")
+    panel.choose("scoresTable", 0)
+
+    left = np.argwhere(labels_of(folders, table_texts(panel["scoresTable"])[0][0]) == 1)
+    centre = GRID.world(left.mean(axis=0))[0]
+    for name in ("Red", "Green", "Yellow"):
+        matrix = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().GetSliceToRAS()
+        normal, origin = ([matrix.GetElement(row, column) for row in range(3)] for column in (2, 3))
+        assert abs(np.dot(normal, centre - origin)) < max(GRID.spacing_mm), name
+
+
 def first_id(nodes) -> str:
     return next(iter(nodes.values())).GetSegmentation().GetSegmentIdBySegmentName("left")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -27,10 +28,14 @@ def main() -> None:
     parser.add_argument("--time", default="10m", help="training time of all folds together")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        os.environ["HOME"] = home
-        sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "Testing")]
-        Photographer(args.folder.absolute(), args.heads).work(Path(home) / "NNSegment", args.time)
+    home = Path(tempfile.gettempdir()) / "home"  # a name that looks well in the pictures
+    home.mkdir()
+    os.environ["HOME"] = str(home)
+    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "Testing")]
+    try:
+        Photographer(args.folder.absolute(), args.heads).work(home / "NNSegment", args.time)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 class Photographer:
@@ -113,7 +118,7 @@ class Photographer:
         """The slice views and the 3D view of the answer, side by side."""
         import numpy as np
         import slicer
-        from NNSegmentUI.case_view import show_volume
+        from NNSegmentUI.case_view import jump_to_segments, show_volume
 
         from bench.rendering import save_png
 
@@ -122,8 +127,12 @@ class Photographer:
             node.GetDisplayNode().SetVisibility(node.GetName() == shown.GetName())
         show_volume(slicer.util.getNode(f"Head {self._heads + 1}"))
         slicer.app.layoutManager().resetSliceViews()
-        jump_to(shown)
-        slicer.app.layoutManager().threeDWidget(0).threeDView().resetFocalPoint()
+        jump_to_segments(shown)
+        rim = shown.GetSegmentation().GetSegmentIdBySegmentName("rim")
+        shown.GetDisplayNode().SetSegmentOpacity3D(rim, 0.4)  # the core lies inside
+        three_d = slicer.app.layoutManager().threeDWidget(0).threeDView()
+        three_d.mrmlViewNode().SetBoxVisible(False)
+        three_d.mrmlViewNode().SetAxisLabelsVisible(False)
         slicer.app.layoutManager().resetThreeDViews()
         views = [self._harness.slice_view_pixels(name, VIEW) for name in ("Red", "Green", "Yellow")]
         views.append(self._harness.three_d_pixels(VIEW))
@@ -149,17 +158,6 @@ class Photographer:
     def wait(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
         self.panel.wait_until(lambda: time.monotonic() > ends, seconds + 60)
-
-
-def jump_to(node) -> None:
-    """The slices go through the middle of the segments."""
-    import slicer
-
-    bounds = [0.0] * 6
-    node.GetRASBounds(bounds)
-    slicer.vtkMRMLSliceNode.JumpAllSlices(
-        slicer.mrmlScene, *[(bounds[2 * n] + bounds[2 * n + 1]) / 2 for n in range(3)]
-    )
 
 
 if __name__ == "__main__":
