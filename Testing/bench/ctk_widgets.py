@@ -10,6 +10,8 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from .lookalikes import define, lookalike
 
 HEADER_HEIGHT = 24
+_UNLIMITED = 16_777_215
+"""Qt's largest height."""
 
 
 def row(parent, *widgets, stretch: int = 0) -> None:
@@ -74,6 +76,12 @@ class ctkCollapsibleGroupBox(_Collapsible):
         self.setCheckable(True)
         self.setChecked(True)
         self.toggled.connect(lambda on: setattr(self, "collapsed", not on))
+
+    def _on_collapsed(self, collapsed):
+        """Only the title is left, as ctk does it."""
+        self.setFlat(collapsed)
+        self.setMaximumHeight(self.fontMetrics().height() + 6 if collapsed else _UNLIMITED)
+        _Collapsible._on_collapsed(self, collapsed)
 
 
 class _Ranged:

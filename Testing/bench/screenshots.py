@@ -88,10 +88,8 @@ class Photographer:
         self.panel.set_text("trainLengthEdit", time_text)
         self.panel.click("trainCurvesButton")
         self.panel.click("trainStartButton")
-        second = self.panel["runsTable"]
-        row = self.panel["trainConfigurationBox"].currentIndex
-        self.panel.wait_until(lambda: "▶" in second.item(row, 1).text() and "%" in second.item(row, 1).text(), 3600)
-        self.wait(3)
+        runs, row = self.panel["runsTable"], self.panel["trainConfigurationBox"].currentIndex
+        self.panel.wait_until(lambda: percent(runs.item(row, 1).text()) >= 60, 3600, "the second fold's curves")
         self.picture("train")
         self._harness.plot_png(self._folder / "curves.png", (560, 360))
         self.finish("train")
@@ -158,6 +156,11 @@ class Photographer:
     def wait(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
         self.panel.wait_until(lambda: time.monotonic() > ends, seconds + 60)
+
+
+def percent(state: str) -> int:
+    """How far a run is, by its cell in the grid of runs: '▶60%'; 0 while it does not run."""
+    return int(state.strip("▶%")) if state.startswith("▶") and state.endswith("%") else 0
 
 
 if __name__ == "__main__":
