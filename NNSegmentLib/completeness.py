@@ -12,6 +12,8 @@ from .errors import ImageError
 
 _NIFTI_1_HEADER = 348
 _CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b"
+"""How every gzip file begins."""
 
 
 def require_complete(path: Path) -> None:
@@ -40,6 +42,11 @@ def _announced(path: Path, name: str) -> int:
 
 def _whole_compressed_nifti(path: Path) -> bool:
     """The length noted at the end of the file decides; only where it is off is the file decompressed to count."""
+    with path.open("rb") as file:
+        if file.read(2) not in (_GZIP, b"", _GZIP[:1]):
+            raise ImageError(
+                f"{path} is not compressed, as a name ending with .nii.gz tells; check what it is, or rename it to .nii."
+            )
     with gzip.open(path) as file:
         announced = _nifti_size(file.read(_NIFTI_1_HEADER))
     with path.open("rb") as file:
