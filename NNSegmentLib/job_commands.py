@@ -67,7 +67,7 @@ def _tell(terminal: Terminal, event: Event) -> None:
     elif isinstance(event, Message):
         terminal.say(event.text)
     elif isinstance(event, EpochFinished):
-        dice = "" if event.smoothed_dice is None else f", Dice {event.smoothed_dice:.3f}"
+        dice = "" if event.mean_dice is None else f", Dice {event.mean_dice:.3f}"
         terminal.say(f"epoch {event.epoch} of {event.epochs}: loss {event.train_loss:.4f}{dice}")
 
 

@@ -56,9 +56,9 @@ class JobProgress:
 
 
 def epoch_text(event: EpochFinished) -> str:
-    """'Epoch 12 / 50', with the smoothed Dice when there is one."""
-    dice = event.smoothed_dice if event.smoothed_dice is not None else event.mean_dice
-    return f"Epoch {event.epoch} / {event.epochs}" + ("" if dice is None else f" · Dice {dice:.3f}")
+    """'Epoch 12 / 50', with the mean Dice when there is one; its moving average would lag in short trainings."""
+    dice = "" if event.mean_dice is None else f" · Dice {event.mean_dice:.3f}"
+    return f"Epoch {event.epoch} / {event.epochs}{dice}"
 
 
 def seconds_left_now(event: EpochFinished, now: float | None = None) -> float:

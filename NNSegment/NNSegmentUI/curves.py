@@ -76,13 +76,9 @@ class Curves:
         _add_column(table, EPOCH, [event.epoch for event in epochs])
         _add_column(table, "training loss", [event.train_loss for event in epochs])
         _add_column(table, "validation loss", [event.validation_loss for event in epochs])
-        _add_column(table, "Dice", [_dice(event) for event in epochs])
+        _add_column(table, "Dice", [event.mean_dice for event in epochs])
         node.SetAndObserveTable(table)
         node.EndModify(modified)
-
-
-def _dice(event):
-    return event.mean_dice if event.smoothed_dice is None else event.smoothed_dice
 
 
 def _add_column(table, name: str, values) -> None:

@@ -107,9 +107,17 @@ class Counters:
     """nnU-Net's lists, one entry per epoch."""
 
     @property
+    def mean_dice(self) -> float | None:
+        """The last mean Dice that is a number."""
+        return self._last("mean_fg_dice")
+
+    @property
     def smoothed_dice(self) -> float | None:
         """The last smoothed Dice that is a number."""
-        return next((v for v in reversed(self.log["ema_fg_dice"]) if v == v), None)
+        return self._last("ema_fg_dice")
+
+    def _last(self, name: str) -> float | None:
+        return next((v for v in reversed(self.log[name]) if v == v), None)
 
     def smooth(self, dice: float | None) -> float | None:
         """The smoothed Dice after an epoch with the mean `dice`."""

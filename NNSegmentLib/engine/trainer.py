@@ -186,8 +186,8 @@ class Training:
     def report(self, losses: LossRecord) -> None:
         """Tell the receiver of progress how far the training is."""
         c, settings = self.counters, self.session.settings
-        smoothed = c.smoothed_dice
-        dice = "" if smoothed is None else f", Dice {smoothed:.3f}"
+        known = c.mean_dice
+        dice = "" if known is None else f", Dice {known:.3f}"
         loss = "" if losses.last is None else f", loss {losses.last:.3f}"
         what = f"epoch {c.epoch + 1}{loss}{dice}"
         if self.pace.by_clock:

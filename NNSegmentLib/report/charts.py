@@ -53,13 +53,13 @@ def intensity_figure(cases: Sequence[CaseFacts], channel: int, name: str) -> Fig
 
 
 def runs_figure(runs: Mapping[str, Sequence[EpochFinished]], title: str) -> Figure:
-    """The quick Dice's moving average over the epochs, a line per run."""
+    """The quick Dice over the epochs, a line per run."""
     figure = new_figure(8.4, 2.9)
     axes = plain(figure.add_subplot(), "epoch", "Dice on patches", title)
     handles = []
     for index, (name, events) in enumerate(runs.items()):
         epochs = latest_epochs(events)
-        dice = [np.nan if e.smoothed_dice is None else e.smoothed_dice for e in epochs]
+        dice = [np.nan if e.mean_dice is None else e.mean_dice for e in epochs]
         mark = "o" if len(epochs) <= 40 else ""
         style = {
             "color": PALETTE[index % len(PALETTE)],

@@ -86,5 +86,5 @@ def _headline(epochs: Sequence[EpochFinished]) -> str:
     if not epochs:
         return "no epoch finished yet"
     last = epochs[-1]
-    dice = "" if last.smoothed_dice is None else f" · Dice {last.smoothed_dice:.3f}"
+    dice = "" if last.mean_dice is None else f" · Dice {last.mean_dice:.3f}"
     return f"epoch {last.epoch} of {last.epochs}{dice}"

@@ -145,7 +145,7 @@ def _run_row(fold: TrainedFold) -> tuple:
     seconds = [e.seconds for e in epochs]
     done = f"{epochs[-1].epoch} of {epochs[-1].epochs}"
     typical = f"{np.median(seconds):.3g}"
-    return fold.name, done, _duration(sum(seconds)), typical, shown(epochs[-1].smoothed_dice), validated, fold.state
+    return fold.name, done, _duration(sum(seconds)), typical, shown(epochs[-1].mean_dice), validated, fold.state
 
 
 def _results(model: TrainedModel, contents: Contents) -> Markup:

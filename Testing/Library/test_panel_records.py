@@ -83,7 +83,7 @@ def test_the_next_fold_is_timed_anew():
 
 def test_epochs_and_messages_are_told():
     progress = JobProgress().with_events([epoch(4)])
-    assert (progress.fraction, progress.text, progress.time_left) == (0.5, "Epoch 4 / 8 · Dice 0.250", "8 s")
+    assert (progress.fraction, progress.text, progress.time_left) == (0.5, "Epoch 4 / 8 · Dice 0.300", "8 s")
     assert progress.with_events([Message("Resumed.", 1.0)]).text == "Resumed."
 
 
