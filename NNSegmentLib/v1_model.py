@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError, ModelError
-from .formats.source import value_to_name
 from .labels import BACKGROUND, Label, LabelSet
 from .model_parts import Model, TrainedConfiguration, fold_folders, members_of, require_sound
 from .pickled_values import read_pickle
@@ -140,6 +139,8 @@ def _description(checkpoint: Path) -> _Description:
 
 def _label_set(folder: Path, described: V1Plan) -> LabelSet:
     """The names of a dataset.json that lies in the model's or the task's folder, else numbers: plans.pkl has no names."""
+    from .formats.source import value_to_name  # readers of every system come along, which newer models do not need
+
     for place in (folder, folder.parent):
         try:
             named = value_to_name(read_json(place / "dataset.json")["labels"], place)

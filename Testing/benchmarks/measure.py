@@ -92,12 +92,20 @@ def _plain(argument: object) -> object:
 
 def _run(words: list[str], environment: dict[str, str]) -> tuple[Measured, str]:
     search = os.pathsep.join([str(TESTING), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    around = os.environ | {
+        "PYTHONPATH": search,
+        "PYTHONDONTWRITEBYTECODE": "",
+    }  # compiled once, as installed packages are
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            words, env=os.environ | {"PYTHONPATH": search} | environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, cwd=TESTING,
-        )  # fmt: skip
+            words,
+            env=around | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=TESTING,
+        )
         code, peak_gib = _wait(process)
         seconds = time.perf_counter() - started
         output.seek(0)
