@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import PlanError
 from ..planning.architecture import RESIDUAL, SLOPE, NetworkSpec
+from .convolution import Convolution3d
 from .normalization import InstanceNorm
 
 
@@ -149,27 +150,6 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.all_modules(x)
-
-
-class Convolution3d(nn.Conv3d):
-    """A convolution that predicts single patches on the CPU as fast as several.
-
-    For a single small one torch takes a plain routine of its own, which made a tile of the Hippocampus plan take 120 ms
-    instead of 103 ms on two cores; several go to oneDNN, which is asked directly here.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if _is_single_prediction(x):
-            return torch.mkldnn_convolution(
-                x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-            )
-        return super().forward(x)
-
-
-def _is_single_prediction(x: torch.Tensor) -> bool:
-    plain = x.device.type == "cpu" and x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
-    alone = len(x) == 1 and not torch.is_grad_enabled() and not torch.jit.is_tracing()
-    return plain and alone and torch.backends.mkldnn.is_available()
 
 
 class ResidualStage(nn.Module):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from NNSegmentLib.engine import convolution
+from NNSegmentLib.engine.convolution import Convolution3d
 from NNSegmentLib.engine.network import InstanceNorm, build_network
 from NNSegmentLib.errors import PlanError
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, NetworkSpec
@@ -124,6 +126,41 @@ def test_a_single_patch_is_predicted_as_it_is_among_several(kind):
 
     assert (together - alone).abs().max() < 1e-5
     assert network(patches[:1]).requires_grad
+
+
+def test_predictions_follow_weights_that_change():
+    """In place as optimisers and averages do it, or replaced as when a checkpoint is loaded."""
+    layer = Convolution3d(2, 3, 3, stride=(1, 2, 2), padding=1)
+    x = torch.randn(1, 2, 6, 8, 10)
+
+    def check(patches):
+        expected = torch.nn.functional.conv3d(patches, layer.weight, layer.bias, layer.stride, layer.padding)
+        with torch.inference_mode():
+            assert torch.allclose(layer(patches), expected, atol=1e-5)
+
+    check(x)
+    with torch.no_grad():
+        layer.weight.mul_(-2)
+    check(x)
+    layer.weight.data = torch.randn_like(layer.weight)
+    check(x)
+    layer.load_state_dict({"weight": torch.zeros(3, 2, 3, 3, 3), "bias": torch.ones(3)}, assign=True)
+    check(torch.randn(4, 2, 5, 7, 9))
+
+
+@pytest.mark.parametrize("missing", ["backend", "interface"])
+def test_without_onednn_the_plain_convolution_serves(monkeypatch, missing):
+    if missing == "backend":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    else:
+        monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv3d_weight")
+    convolution._packing_works.cache_clear()
+    made, x = Convolution3d(1, 2, 3), torch.randn(1, 1, 5, 5, 5)
+    expected = torch.nn.functional.conv3d(x, made.weight, made.bias)
+    with torch.inference_mode():
+        assert not convolution._packing_works()
+        assert torch.allclose(made(x), expected)
+    convolution._packing_works.cache_clear()
 
 
 def test_a_single_patch_in_bfloat16_stays_in_bfloat16():

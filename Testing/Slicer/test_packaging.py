@@ -164,7 +164,7 @@ def test_the_tutorials_pictures_have_the_names_that_make_screenshots_writes():
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", TUTORIAL.read_text(encoding="utf-8"))
 
     assert sorted(pictures) == [
-        f"Screenshots/{name}.png" for name in ("apply", "plan", "results", "segments", "task", "train")
+        f"Screenshots/{name}.png" for name in ("apply", "curves", "plan", "results", "segments", "task", "train")
     ]
 
 
