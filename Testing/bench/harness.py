@@ -14,11 +14,13 @@ own (`run_fresh`).
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SYSTEM_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0"
@@ -164,9 +166,24 @@ def set_theme(dark: bool) -> None:
 
     from .themes import palette
 
-    slicer.app.setStyle("Fusion")
-    slicer.app.setPalette(palette(dark))
     process_events()
+    with _no_collection():
+        slicer.app.setStyle("Fusion")
+        slicer.app.setPalette(palette(dark))
+        process_events()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Qt tells every widget in turn; Python's collector, were it to run meanwhile, would delete some of those in Qt's list."""
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Panel:

@@ -56,7 +56,7 @@ def test_both_themes_are_legible(started, tmp_path):
     import qt
 
     label = qt.QLabel("Dice")
-    for dark in (False, True):
+    for dark in (True, False):
         harness.set_theme(dark)
         colors = [label.palette.color(role) for role in (qt.QPalette.Window, qt.QPalette.WindowText)]
         assert abs(colors[0].lightness() - colors[1].lightness()) > 120
