@@ -15,6 +15,8 @@ ACCURACY = 1.5
 """Estimates may be wrong by this factor; work that cannot fit even so is not begun."""
 Say = Callable[[str], None]
 _CGROUP = Path("/sys/fs/cgroup")
+_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
+"""What a container has in memory only because nothing else wanted the place."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,6 @@ class Need:
     gpu_gb: float = 0.0
     advice: str = "close other programs"
     """What to do when it does not fit; ends the sentence."""
-    gpu_may_be_short: bool = False
-    """Whether the work makes do with less graphics memory."""
 
     def sentence(self, free_gb: float, free_gpu_gb: float | None = None) -> str:
         """Need and supply, without an end."""
@@ -42,19 +42,20 @@ def unsaid(text: str) -> None:
     """A receiver of sentences for callers that do not listen."""
 
 
-def announce(need: Need | None, say: Say = unsaid, free_gpu_gb: float | None = None) -> None:
+def announce(need: Need | None, say: Say = unsaid, free_gpu_gb: float | None = None, *, refuse: bool = True) -> None:
     """Say what is needed and what is free; raises OutOfMemoryError when the work cannot fit.
 
-    What might not fit is said with what to do. Nothing is said about a need that could not be estimated.
+    What might not fit, or cannot but is not to `refuse` because the work makes do with less, is said with what to do.
+    Nothing is said about a need that could not be estimated.
     """
     if need is None:
         return
     free = available_gb()
     excess = need.main_gb / max(free, 1e-9)
-    if free_gpu_gb is not None and not need.gpu_may_be_short:
+    if free_gpu_gb is not None:
         excess = max(excess, need.gpu_gb / max(free_gpu_gb, 1e-9))
     sentence = need.sentence(free, free_gpu_gb)
-    if excess > ACCURACY:
+    if excess > ACCURACY and refuse:
         raise OutOfMemoryError(f"{sentence.replace('; ', ', but only ')}: {need.advice}.")
     say(f"{sentence}." if excess <= 1 else f"{sentence}. If it does not fit: {need.advice}.")
 
@@ -110,8 +111,8 @@ def _container_gb(used: bool = True) -> float:
         counts = (_CGROUP / "memory.stat").read_text().split()
     except (OSError, ValueError):  # without a limit there is the word 'max'
         return float("inf")
-    files = int(counts[counts.index("inactive_file") + 1]) if "inactive_file" in counts else 0
-    return (most - max(taken - files, 0)) / 1e9
+    reclaimable = sum(int(counts[counts.index(name) + 1]) for name in _RECLAIMABLE if name in counts)
+    return (most - max(taken - reclaimable, 0)) / 1e9
 
 
 def _free_pages_gb() -> float:

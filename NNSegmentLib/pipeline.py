@@ -30,13 +30,13 @@ from .lookup import (
     references_of,
     workspace_of,
 )
-from .memory import Say, announce, unsaid
+from .memory import Say, affordable_workers, announce, unsaid
 from .model import Model
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan
 from .planning.presets import find_preset
 from .postprocessing_rules import PostProcessing
 from .prediction import Prediction
-from .preflight import fingerprint_need, prediction_need
+from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
 from .records import from_json, read_json, write_json
@@ -112,7 +112,9 @@ def extract_fingerprint(
     if folders.fingerprint.is_file() and not clean:
         return load_fingerprint(folders.fingerprint)
     task = open_task(task, workspace)
-    announce(fingerprint_need(task.cases, len(task.channels), workers), say)
+    each = fingerprint_gb(task.cases, len(task.channels))
+    workers = affordable_workers(max(1, min(workers, len(task.cases))), each, "Reading a case", say)
+    announce(fingerprint_need(each, workers), say)
     found = compute_fingerprint(task, workers=workers, progress=progress)
     save_fingerprint(found, folders.fingerprint)
     return found
@@ -283,7 +285,7 @@ def predict(
     named; `model` is any model folder or zip of nnU-Net v1 or v2. Labels are written on each input's own grid, in its file
     type. Raises ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
     """
-    from .engine.devices import choose_device, gpu_memory_gb
+    from .engine.devices import choose_device, gpu_memory_gb, release_memory
     from .engine.file_prediction import FileRequest, find_cases, predict_files
     from .engine.predictor import Predictor
 
@@ -294,7 +296,8 @@ def predict(
     )
     chosen = choose_device(device)
     need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
-    announce(need, say, (gpu_memory_gb(chosen) or [None])[0])
+    release_memory(chosen)
+    announce(need, say, (gpu_memory_gb(chosen) or [None])[0], refuse=False)  # a case that does not fit says so itself
     predictor = Predictor(found, device=str(chosen), mirroring=mirroring, step=step, message=say)
     return predict_files(predictor, cases, request, progress)
 

@@ -81,7 +81,7 @@ def prediction_need(model: Model, cases: Sequence[Case], device: str, *, probabi
     if device != "cuda":
         return Need(what, _WITH_TORCH_GB + main + sizes.network / 1e9, advice=_ADVICE_PREDICTION)
     gpu = (sizes.prepared + sizes.logits + sizes.sums + sizes.network) / 1e9
-    return Need(what, _WITH_CUDA_GB + main, gpu, _ADVICE_PREDICTION, gpu_may_be_short=True)
+    return Need(what, _WITH_CUDA_GB + main, gpu, _ADVICE_PREDICTION)
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,15 @@ def preparation_need(gb_each: float, workers: int, name: str) -> Need:
     return Need(f"Preparing the cases for {name}", _PYTHON_GB + gb_each * workers, advice=_ADVICE_CASES)
 
 
-def fingerprint_need(cases: Sequence[Case], channels: int, workers: int) -> Need | None:
-    """Main memory for reading `workers` cases at a time with their labels; None when no header can be read."""
+def fingerprint_gb(cases: Sequence[Case], channels: int) -> float:
+    """Main memory in GB for reading the largest case with its labels; 0 when no header can be read."""
     geometry = largest_image(cases)
-    if geometry is None:
-        return None
-    each = math.prod(geometry.shape) * (5 * channels + 3) / 1e9
-    return Need("The fingerprint", _PYTHON_GB + each * min(workers, len(cases)), advice=_ADVICE_CASES)
+    return 0.0 if geometry is None else math.prod(geometry.shape) * (5 * channels + 3) / 1e9
+
+
+def fingerprint_need(gb_each: float, workers: int) -> Need:
+    """Main memory for reading `workers` cases at a time."""
+    return Need("The fingerprint", _PYTHON_GB + gb_each * workers, advice=_ADVICE_CASES)
 
 
 def largest_image(cases: Sequence[Case]) -> Geometry | None:

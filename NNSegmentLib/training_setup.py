@@ -56,7 +56,7 @@ def training_request(
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = choose_fold(folds_of(folders, task), name, [case.id for case in task.cases])
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
-    if say:
+    if say and not (resume and Run(run_folder, configuration, name).finished):
         _announce_training(task, wanted, settings, cases, gpus, say)
     _make_ready(task, folders, chosen, configuration, workers, progress, say or unsaid)
     return TrainingRequest(
@@ -80,10 +80,13 @@ def training_request(
 def _announce_training(
     task: Task, configuration: Configuration, settings: TrainingSettings, fold: Fold, gpus: int, say: Say
 ) -> None:
-    from .engine.devices import choose_device, gpu_memory_gb, half_precision
+    from .engine.devices import choose_device, gpu_memory_gb, half_precision, release_memory
 
     device = choose_device(settings.device)
-    free, total = gpu_memory_gb(device) or (None, 0.0)
+    # several processes look at their GPUs themselves: being on one of them here would take its memory
+    free, total = (gpu_memory_gb(device) if gpus == 1 else None) or (None, 0.0)
+    if gpus == 1:
+        release_memory(device)  # what the fold before this one kept is free
     short = half_precision(device, settings.mixed_precision) is not None
     cascade = len(task.labels.foreground_values) if configuration.previous_stage else 0
     need = training_need(

@@ -75,7 +75,7 @@ def keep_freed_memory() -> bool:
 
 
 def gpu_memory_gb(device: torch.device) -> tuple[float, float] | None:
-    """Free and total memory of a CUDA device in GB; None for other devices."""
+    """Free and total memory of a CUDA device in GB, without what torch keeps for later; None for other devices."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -83,7 +83,9 @@ def gpu_memory_gb(device: torch.device) -> tuple[float, float] | None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give a GPU's freed blocks back, so that blocks of other sizes fit."""
+    """Give freed blocks back, which earlier work of this process kept, so that they count as free again."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

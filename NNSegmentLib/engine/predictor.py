@@ -14,7 +14,7 @@ import torch
 from ..errors import ImageError, ModelError, SettingsError
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
-from ..memory import affordable_workers
+from ..memory import affordable_workers, available_gb
 from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
 from ..planning.topology import output_size
@@ -27,7 +27,7 @@ from ..progress import Progress, silent
 from ..task import Case
 from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
 from .checkpoints import load_checkpoint, load_weights, require_fitting
-from .devices import choose_device, keep_freed_memory
+from .devices import choose_device, keep_freed_memory, release_memory
 from .network import UNet
 from .sliding_window import predict_logits
 from .v1_weights import load_v1_weights
@@ -212,7 +212,10 @@ def require_memory(image: Image, configuration: Configuration, model: Model) -> 
     patch = (1, *configuration.patch_size)[-3:]
     voxels = np.prod([max(n * s / t, p) for n, s, t, p in zip(shape, spacing, target, patch, strict=True)])
     arrays = len(model.channels) + model.label_set.n_outputs + 1
-    affordable_workers(1, float(voxels) * arrays * 4 / 1e9, f"Predicting an image of {image.geometry.shape} voxels")
+    needed_gb = float(voxels) * arrays * 4 / 1e9
+    if needed_gb > available_gb():
+        release_memory(torch.device("cpu"))
+    affordable_workers(1, needed_gb, f"Predicting an image of {image.geometry.shape} voxels")
 
 
 class FoldNetworks(Sequence):

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from scipy.ndimage import zoom
 
 from NNSegmentLib.engine.checkpoints import LOGGED, load_checkpoint
-from NNSegmentLib.engine.devices import choose_device, keep_freed_memory, memory_errors
+from NNSegmentLib.engine.devices import choose_device, keep_freed_memory, memory_errors, release_memory
 from NNSegmentLib.engine.losses import targets_of
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.online_dice import OnlineDice, mean_dice
@@ -97,6 +99,17 @@ def tiny_request(
 @pytest.fixture
 def request_of(prepared, tmp_path):
     return partial(tiny_request, prepared, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="glibc's memory is looked at")
+def test_memory_that_a_fold_kept_counts_as_free_for_the_next_one():
+    keep_freed_memory()
+    blocks = [torch.ones(2**18) for _ in range(400)]  # 400 MB
+    blocks.clear()
+    kept = psutil.Process().memory_info().rss
+    release_memory(torch.device("cpu"))
+
+    assert kept - psutil.Process().memory_info().rss > 200e6
 
 
 def epochs_of(run) -> list[EpochFinished]:

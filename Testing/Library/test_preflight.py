@@ -65,15 +65,16 @@ def test_what_cannot_fit_is_refused_with_what_to_do(free):
     assert str(refused.value) == sentence
 
 
-def test_graphics_memory_counts_unless_the_work_makes_do_with_less(free):
+def test_graphics_memory_counts_and_is_no_reason_to_refuse_what_makes_do_with_less(free):
     free(100.0)
     heard = []
     with pytest.raises(OutOfMemoryError, match=r"3\.0 GB of main memory and 20 GB of graphics memory"):
         announce(need(3.0, gpu_gb=20.0), heard.append, free_gpu_gb=8.0)
-    announce(need(3.0, gpu_gb=20.0, gpu_may_be_short=True), heard.append, free_gpu_gb=8.0)
+    announce(need(3.0, gpu_gb=20.0), heard.append, free_gpu_gb=8.0, refuse=False)
 
     assert heard == [
-        "This training needs about 3.0 GB of main memory and 20 GB of graphics memory; 100 GB and 8.0 GB are free."
+        "This training needs about 3.0 GB of main memory and 20 GB of graphics memory; 100 GB and 8.0 GB are free. "
+        "If it does not fit: take a smaller batch."
     ]
 
 
@@ -90,7 +91,9 @@ def test_a_containers_limit_counts_and_its_file_cache_does_not(tmp_path, monkeyp
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("2500000\n")
-    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 1900000\nslab 3\n")
+    (tmp_path / "memory.stat").write_text(
+        "anon 500000\ninactive_file 1100000\nactive_file 700000\nslab_reclaimable 100000\nslab 3\n"
+    )
     assert available_gb() == pytest.approx(0.0024)
     assert memory.total_gb() == pytest.approx(0.003)
 
@@ -165,3 +168,13 @@ def test_a_case_that_cannot_be_prepared_in_the_memory_there_is_stops_the_work_be
         pipeline.preprocess(task, tmp_path / "w", configurations=["3d_fullres"])
 
     assert not list((tmp_path / "w").rglob("*3d_fullres/*.npy"))
+
+
+def test_a_fingerprint_takes_fewer_cases_at_a_time_rather_than_refusing(tmp_path, free, monkeypatch):
+    source, heard = make_sample_task(tmp_path / "source", n_cases=3, n_test=0), []
+    task = pipeline.convert(source, tmp_path / "w", id=3, name="S")
+    monkeypatch.setattr(pipeline, "fingerprint_gb", lambda cases, channels: 2.0)
+    free(3.0)
+    pipeline.extract_fingerprint(task, tmp_path / "w", workers=3, say=heard.append)
+
+    assert heard[0] == "Reading a case needs about 2.0 GB of memory; 1 at a time instead of 3, 3.0 GB are free."
