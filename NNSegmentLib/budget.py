@@ -55,18 +55,21 @@ def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: Traini
     """
     if args.resume and stored is not None:
         _require_same_schedule(args, stored)
-        if args.settings or args.recipe or args.seed is not None:
-            _require_same(_asked(args, plan), stored)
+        if args.settings or args.recipe:
+            epochs = args.epochs or (None if args.settings else stored.epochs)
+            _require_same(_asked(args, plan, args.time or stored.time_s, epochs), stored)
+        elif args.seed is not None:
+            _require_same(replace(stored, seed=args.seed), stored)
         return replace(stored, device=args.device or stored.device)
-    return _asked(args, plan)
+    return _asked(args, plan, args.time, args.epochs)
 
 
-def _asked(args: argparse.Namespace, plan: Plan) -> TrainingSettings:
+def _asked(args: argparse.Namespace, plan: Plan, time_s: float | None, epochs: int | None) -> TrainingSettings:
     if args.settings:
         settings = load_settings(args.settings)
-        settings = replace(settings, time_s=args.time or settings.time_s, epochs=args.epochs or settings.epochs)
+        settings = replace(settings, time_s=time_s or settings.time_s, epochs=epochs or settings.epochs)
     else:
-        settings = default_settings(plan, args.time, args.epochs)
+        settings = default_settings(plan, time_s, epochs)
     settings = replace(
         settings, device=args.device or settings.device, seed=settings.seed if args.seed is None else args.seed
     )

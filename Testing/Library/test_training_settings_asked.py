@@ -43,6 +43,20 @@ def test_a_run_is_resumed_with_the_words_it_was_started_with(file):
     assert settings_from_arguments(words, PLAN, stored) == stored
 
 
+@pytest.mark.parametrize(
+    "words", [{"seed": 3}, {"recipe": "test_training_settings_asked:twice_the_rate"}, {"settings": True}]
+)
+def test_a_resumed_run_need_not_be_told_its_length_again(file, words):
+    words = words | ({"settings": file} if "settings" in words else {})
+    stored = settings_from_arguments(asked(time=600.0, **words), PLAN, None)
+
+    assert settings_from_arguments(asked(resume=True, **words), PLAN, stored) == stored
+
+
+def twice_the_rate(settings):
+    return replace(settings, learning_rate=2 * settings.learning_rate)
+
+
 def test_a_resumed_run_may_move_to_another_device(file):
     stored = settings_from_arguments(asked(settings=file), PLAN, None)
     resumed = settings_from_arguments(asked(settings=file, resume=True, device="cpu"), PLAN, stored)
