@@ -49,9 +49,9 @@ def run_demo(
     say: Callable[[str], None] = print,
     progress: Progress = silent,
 ) -> DemoOutcome:
-    """Convert, check, plan, train two folds, select, predict and report; everything lands in `folder`."""
+    """Convert, check, plan, train two folds, select, predict and report; everything lands in `folder`, your data's below it."""
     started = time.monotonic()
-    folder = Path(folder).absolute()
+    folder = Path(folder).absolute() / (Path(data).absolute().name if data else "")
     workspace = Workspace.at(folder)
     say(f"1. Task: {'your data' if data else 'phantoms of two structures, made on the spot'}")
     task = _task(folder, workspace, data, progress)

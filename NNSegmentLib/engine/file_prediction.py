@@ -163,7 +163,7 @@ def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
     """A receiver of tile counts: the steps of a single case, the text of a case among others."""
     if total == 1:
         return lambda done, steps, what: progress(done, steps, f"{case.id}: {what}")
-    return lambda done, steps, what: progress(n, total, f"{case.id}: {done} of {steps} {what}")
+    return lambda done, steps, what: progress(n, total, f"cases ({case.id}: {done} of {steps} {what})")
 
 
 def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
