@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import OutOfMemoryError, RunError
+from ..preflight import tiles_together
 from ..progress import Progress, silent
 from .devices import autocast, memory_errors, release_memory
 
@@ -20,8 +21,6 @@ WEIGHT_MAX = 10.0
 """Weight of a tile's centre; nnU-Net scales the Gaussian so that its half-precision values keep their digits."""
 GAUSSIAN_SIGMA = 1 / 8
 """Width of the Gaussian weight as a part of the patch."""
-_CPU_VOXELS, _CUDA_VOXELS = 50_000, 4_000_000
-"""Voxels worth one forward pass: smaller tiles are joined into a batch until they reach this."""
 
 _ADVICE = "close other programs, use device cpu, or predict with a configuration of larger voxels"
 
@@ -56,7 +55,7 @@ def predict_logits(
     window = _Window(tuple(patch_size), tuple(mirror_axes), device, half, activation)
     padded, inside = _padded(image, patch_size)
     tiles = tile_positions(padded.shape[1:], patch_size, step)
-    at_once = _AtOnce(tiles_at_once or _tiles_at_once(patch_size, device))
+    at_once = _AtOnce(tiles_at_once or tiles_together(patch_size, device.type))
     work = _Work(networks, padded, tiles, at_once, window, progress, message)
     return _without_exhausting_memory(work)[(slice(None), *inside)]
 
@@ -158,11 +157,6 @@ def _padded(image: torch.Tensor, patch_size: Sequence[int]) -> tuple[torch.Tenso
         return image, inside
     edges = [(b, m - b) for b, m in zip(below, missing, strict=True)]
     return torch.nn.functional.pad(image, [n for edge in reversed(edges) for n in edge]), inside
-
-
-def _tiles_at_once(patch_size: Sequence[int], device: torch.device) -> int:
-    worth = _CUDA_VOXELS if device.type == "cuda" else _CPU_VOXELS
-    return max(1, worth // int(np.prod(patch_size)))
 
 
 def _without_exhausting_memory(work: _Work) -> torch.Tensor:

@@ -76,10 +76,10 @@ def child_bare(plans: str, tiles: float) -> dict[str, float]:
     """As many tiles as the window has, in batches as large."""
     import torch
 
-    from NNSegmentLib.engine.sliding_window import _tiles_at_once
+    from NNSegmentLib.preflight import tiles_together
 
     network, patch = _network(plans)
-    at_once = _tiles_at_once(patch, torch.device("cpu"))
+    at_once = tiles_together(patch, "cpu")
     batch = torch.randn((at_once, 1, *patch), generator=torch.Generator().manual_seed(0))
 
     @torch.inference_mode()
