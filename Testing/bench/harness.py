@@ -19,8 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 SYSTEM_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0"
@@ -56,7 +55,15 @@ def start():
 
         _started = start_application()
         sys.excepthook = _remember_exception
+        _collect_between_tests_only()
     return _started
+
+
+def _collect_between_tests_only() -> None:
+    """Slicer's widgets die when C++ says so; Python's collector would delete forgotten ones in the midst of a slot."""
+    gc.disable()
+    gc.collect()
+    gc.freeze()  # what is alive by now stays, and need not be looked through again
 
 
 def _remember_exception(kind, error, trace) -> None:
@@ -106,11 +113,12 @@ def take_vtk_errors() -> list[str]:
 
 
 def close_scene() -> None:
-    """File → Close Scene: data nodes go, singletons are reset."""
+    """File → Close Scene: data nodes go, singletons are reset; then forgotten widgets are deleted."""
     import slicer
 
     slicer.mrmlScene.Clear(0)
     process_events()
+    gc.collect()
     check_slots()
 
 
@@ -167,23 +175,9 @@ def set_theme(dark: bool) -> None:
     from .themes import palette
 
     process_events()
-    with _no_collection():
-        slicer.app.setStyle("Fusion")
-        slicer.app.setPalette(palette(dark))
-        process_events()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Qt tells every widget in turn; Python's collector, were it to run meanwhile, would delete some of those in Qt's list."""
-    gc.collect()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+    slicer.app.setStyle("Fusion")
+    slicer.app.setPalette(palette(dark))
+    process_events()
 
 
 class Panel:
