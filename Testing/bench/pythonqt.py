@@ -22,6 +22,8 @@ QObject = QtCore.QObject
 
 # Shiboken looks these C++ virtuals up by name, so a property in their place would call itself for ever.
 VIRTUAL = {"sizeHint", "minimumSizeHint"}
+# These are virtual as well, and properties in PythonQt: their getters are asked, who do not look for an override.
+VIRTUAL_PROPERTIES = {("QProgressBar", "text")}
 
 slot_errors: list[tuple[str, BaseException]] = []
 """Exceptions raised inside slots, which PythonQt prints and forgets."""
@@ -30,7 +32,8 @@ _native_property = QObject.property
 _native_set_property = QObject.setProperty
 _native_children = QObject.children
 _native_getattribute = QObject.__getattribute__
-_connections: dict[tuple[int, str], list[tuple]] = {}
+_connections: dict[int, dict[str, list[tuple]]] = {}
+"""By the address of the C++ object and the signal's name: (callable, signal, what it is connected to)."""
 
 
 def is_lookalike(cls: type) -> bool:
@@ -47,9 +50,10 @@ def is_cpp(cls: type) -> bool:
 
 def _make_property(cls: type, name: str, writable: bool) -> property:
     setter = getattr(cls, "set" + name[0].upper() + name[1:], None)
+    getter = getattr(cls, name) if (cls.__name__, name) in VIRTUAL_PROPERTIES else None
 
     def read(self):
-        return _native_property(self, name)
+        return getter(self) if getter else _native_property(self, name)
 
     def write(self, value):
         if not writable:
@@ -199,7 +203,7 @@ def connect(self, signature: str, receiver, slot: str | None = None) -> bool:
             traceback.print_exc()
 
     signal.connect(call)
-    _connections.setdefault(_connection_key(self, signature), []).append((function, signal, call))
+    _connections_of(self, signature).append((function, signal, call))
     return True
 
 
@@ -207,7 +211,7 @@ def disconnect(self, signature: str, receiver=None, slot: str | None = None) -> 
     """Undo connect for one callable, or for all callables of the signal; False if there was none."""
     _find_signal(self, signature)
     function = None if receiver is None else _receiver(receiver, slot)
-    held = _connections.get(_connection_key(self, signature), [])
+    held = _connections_of(self, signature)
     for connection in [c for c in held if function is None or c[0] == function]:
         connection[1].disconnect(connection[2])
         held.remove(connection)
@@ -216,8 +220,13 @@ def disconnect(self, signature: str, receiver=None, slot: str | None = None) -> 
     return function is None
 
 
-def _connection_key(self, signature: str) -> tuple[int, str]:
-    return shiboken6.getCppPointer(self)[0], signature.partition("(")[0]
+def _connections_of(self, signature: str) -> list[tuple]:
+    """The list that connect and disconnect edit; it goes with the C++ object, whose address another one may get."""
+    address = shiboken6.getCppPointer(self)[0]
+    if address not in _connections:
+        _connections[address] = {}
+        self.destroyed.connect(lambda: _connections.pop(address, None))
+    return _connections[address].setdefault(signature.partition("(")[0], [])
 
 
 # --- the module `qt` ----------------------------------------------------------------------------------------------

@@ -84,6 +84,16 @@ def test_a_property_hides_the_getter_of_its_name(bench):
     assert button.text == "Cancel"
 
 
+def test_a_property_with_a_virtual_getter_can_be_read_and_painted(bench):
+    import qt
+
+    bar = qt.QProgressBar()
+    bar.maximum, bar.value = 10, 3
+
+    assert bar.text == "30%"
+    assert not bar.grab().isNull()
+
+
 def test_setters_that_are_no_slots_do_not_exist_on_ctk_and_qmrml_widgets(selector, section):
     for call in (lambda: section.setCollapsed(True), lambda: selector.setNodeTypes([])):
         with pytest.raises(AttributeError):
@@ -170,6 +180,38 @@ def test_a_disconnected_slot_is_not_called(bench):
 
     assert got == [1]
     assert not button.disconnect("clicked()", slot)
+
+
+def test_connections_go_with_the_widget_whose_they_are(bench):
+    import qt
+    from bench import pythonqt
+
+    before = len(pythonqt._connections)
+    button = qt.QPushButton()
+    button.connect("clicked()", lambda: None)
+    assert len(pythonqt._connections) == before + 1
+    button.delete()
+
+    assert len(pythonqt._connections) == before
+
+
+def test_a_forgotten_widget_outlives_every_slot_and_goes_with_the_scene(bench):
+    import qt
+
+    class Forgotten(qt.QWidget):
+        pass
+
+    deleted = []
+    widget = Forgotten()
+    widget.itself = widget
+    widget.destroyed.connect(lambda: deleted.append(True))
+    del widget
+    garbage = [[] for _ in range(100_000)]  # far more than the threshold of Python's collector
+    del garbage
+
+    assert not deleted
+    bench.close_scene()
+    assert deleted
 
 
 def test_an_exception_in_a_slot_fails_the_step_that_caused_it(bench, capsys):
