@@ -1,8 +1,9 @@
 """Batches of patches for training and for the quick validation, prepared in the background.
 
 Who prepares them depends on the device. On the CPU one thread does, with a single thread of arithmetic: it costs a few
-per cent of a training step and shares the cases with the trainer. On a GPU the same thread drives the GPU, where the
-whole data set lies if it fits; if it does not, processes read and augment on the CPU.
+per cent of a training step and shares the cases with the trainer. On a CUDA GPU the same thread drives the GPU, where the
+whole data set lies if it fits; if it does not, processes read and augment on the CPU. Apple's graphics are left to the
+trainer's thread: torch ends the whole process when two threads use them at once (pytorch issue 197805).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -115,10 +115,11 @@ class BatchSource:
     def __next__(self) -> Batch:
         batch = self._waiting.popleft().result()
         self._prepare_ahead()
-        if self._stream is not None:
-            for tensor in (batch.image, batch.target):
-                # keeps the memory from being used for the next batch while the network still reads this one
-                tensor.record_stream(torch.cuda.current_stream(self.device))
+        if self._stream is None:
+            return batch.moved(self.device)
+        for tensor in (batch.image, batch.target):
+            # keeps the memory from being used for the next batch while the network still reads this one
+            tensor.record_stream(torch.cuda.current_stream(self.device))
         return batch
 
     def close(self) -> None:
@@ -133,11 +134,11 @@ class BatchSource:
             self._waiting.append(self._pool.submit(self._prepare, next(self._numbers)))
 
     def _prepare(self, number: int) -> Batch:
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            batch = _told(lambda: self._make(number))
-            batch = Batch(batch.image.to(self.device), batch.target.to(self.device))
-            if self._stream:
-                self._stream.synchronize()
+        if self._stream is None:
+            return _told(lambda: self._make(number))
+        with torch.cuda.stream(self._stream):
+            batch = _told(lambda: self._make(number)).moved(self.device)
+            self._stream.synchronize()
         return batch
 
 

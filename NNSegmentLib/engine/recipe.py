@@ -20,12 +20,16 @@ DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches on the network's device."""
+    """Patches and their labels."""
 
     image: torch.Tensor
     """(B, C, [Z,] Y, X) float32; in a cascade the channels of the previous stage's labels come last."""
     target: torch.Tensor
     """(B, 1, [Z,] Y, X) int16 label values, the ignore value included; 0 beyond the case."""
+
+    def moved(self, device: torch.device) -> Batch:
+        """The batch on `device`."""
+        return Batch(self.image.to(device), self.target.to(device))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from NNSegmentLib.engine import batches as batches_module
-from NNSegmentLib.engine.batches import BatchSource, Loading, choose_loading
+from NNSegmentLib.engine.batches import Batch, BatchSource, Loading, choose_loading
 from NNSegmentLib.errors import RunError, TaskError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.labels import Label, LabelSet
@@ -56,7 +57,9 @@ def configuration(patch=(16, 16, 16), name="3d_fullres", mask=(False,)) -> Confi
     )
 
 
-def source(store=None, conf=None, *, training=True, settings=SETTINGS, batch_size=3, **more) -> BatchSource:
+def source(
+    store=None, conf=None, *, training=True, settings=SETTINGS, batch_size=3, device="cpu", **more
+) -> BatchSource:
     store = store or MemoryStore()
     return BatchSource(
         store,
@@ -66,7 +69,7 @@ def source(store=None, conf=None, *, training=True, settings=SETTINGS, batch_siz
         settings=settings,
         training=training,
         batch_size=batch_size,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         **more,
     )
 
@@ -219,6 +222,21 @@ def test_the_background_thread_leaves_the_networks_threads_alone(closing):
     torch.set_num_threads(2)
     next(closing(settings=replace(SETTINGS, augmentation="default")))
     assert torch.get_num_threads() == 2
+
+
+def test_a_device_without_streams_is_used_by_the_callers_thread_only(closing, monkeypatch):
+    """Apple's graphics, whose place a device without numbers takes here."""
+    threads = []
+    moved = Batch.moved
+
+    def watched(batch: Batch, device: torch.device) -> Batch:
+        threads.append(threading.current_thread())
+        return moved(batch, device)
+
+    monkeypatch.setattr(Batch, "moved", watched)
+    batches = closing(device="meta")
+    assert [next(batches).image.device.type for _ in range(3)] == ["meta"] * 3
+    assert set(threads) == {threading.current_thread()}
 
 
 def test_processes_give_the_batches_of_the_thread_in_the_same_order(closing):
