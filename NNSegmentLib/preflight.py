@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .errors import InputError
 from .geometry import Geometry
 from .image import read_geometry
-from .memory import Need, total_gb
+from .memory import SHARE, Need, total_gb
 from .model import Model
 from .planning.plan import RESIDUAL, Configuration, NetworkSpec
 from .planning.topology import feature_map_values
@@ -27,7 +27,7 @@ _TRAINING_BYTES_SHORT, _TRAINING_BYTES_FULL, _TRAINING_BYTES_GPU = 7.5, 14.0, 7.
 """Per feature-map value: what is kept for the gradients, workspace, and blocks kept for the next step; on the CPU in
 bfloat16 and in full precision. On the GPU nnU-Net's: 8 GB for 2 × 560e6."""
 _RESIDENT_SHARE = 0.25
-"""Cases stay in memory up to this share of it, as `engine.batches` decides."""
+"""Cases stay in the machine's or the GPU's memory up to this share of it."""
 _BATCHES_AHEAD = 6
 _HEADERS = 8
 """Headers that are read to find the largest image."""
@@ -59,16 +59,34 @@ def training_need(
     batch = -(-(settings.batch_size or configuration.batch_size) // ranks)
     network = _weights_gb(configuration.network, n_channels, n_outputs, settings)
     values = feature_map_values(configuration.network, configuration.patch_size, n_outputs) * batch
-    cases = _resident_gb(configuration, settings, n_channels, n_cases)
+    cases = _all_cases_gb(configuration, settings, n_channels, n_cases)
     patches = _BATCHES_AHEAD * batch * math.prod(configuration.patch_size) * (4 * n_channels + 2) / 1e9
     if device != "cuda":
-        kept = cases if cases * ranks <= _RESIDENT_SHARE * total_gb() else 0.0
+        kept = cases if stay_in_memory(cases * ranks) else 0.0
         bytes_each = _TRAINING_BYTES_SHORT if short_numbers else _TRAINING_BYTES_FULL
         each = _WITH_TORCH_GB + network + values * bytes_each / 1e9 + kept + patches
         return Need("This training", each * ranks, advice=_ADVICE_TRAINING)
-    on_gpu = cases if cases <= _RESIDENT_SHARE * gpu_memory_gb else 0.0
-    gpu = network + values * _TRAINING_BYTES_GPU / 1e9 + on_gpu
+    gpu = training_gpu_gb(configuration, settings, n_channels, n_outputs, batch)
+    gpu += cases if stay_on_gpu(cases, gpu, gpu_memory_gb) else 0.0
     return Need("This training", (_WITH_CUDA_GB + network + patches) * ranks, gpu, advice=_ADVICE_TRAINING)
+
+
+def stay_in_memory(cases_gb: float) -> bool:
+    """Whether all cases of a training are kept in main memory, else they are read from disk again and again."""
+    return cases_gb <= _RESIDENT_SHARE * total_gb()
+
+
+def stay_on_gpu(cases_gb: float, network_gb: float, gpu_memory_gb: float) -> bool:
+    """Whether all cases of a training are kept on a GPU beside what the network needs there."""
+    return cases_gb <= _RESIDENT_SHARE * gpu_memory_gb and cases_gb + network_gb <= SHARE * gpu_memory_gb
+
+
+def training_gpu_gb(
+    configuration: Configuration, settings: TrainingSettings, n_channels: int, n_outputs: int, batch: int
+) -> float:
+    """Graphics memory of weights and feature maps for `batch` samples at a time."""
+    values = feature_map_values(configuration.network, configuration.patch_size, n_outputs) * batch
+    return _weights_gb(configuration.network, n_channels, n_outputs, settings) + values * _TRAINING_BYTES_GPU / 1e9
 
 
 def prediction_need(model: Model, cases: Sequence[Case], device: str, *, probabilities: bool = False) -> Need | None:
@@ -209,7 +227,7 @@ def _weights_gb(spec: NetworkSpec, n_channels: int, n_outputs: int, settings: Tr
     return 4 * n_parameters(spec, n_channels, n_outputs) * copies / 1e9
 
 
-def _resident_gb(c: Configuration, settings: TrainingSettings, n_channels: int, n_cases: int) -> float:
+def _all_cases_gb(c: Configuration, settings: TrainingSettings, n_channels: int, n_cases: int) -> float:
     """All cases on the network's grid with their labels; 0 when processes read them."""
     if settings.loader_workers > 0:
         return 0.0

@@ -8,7 +8,6 @@ trainer's thread: torch ends the whole process when two threads use them at once
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +23,12 @@ import torch
 from ..errors import NNSegmentError, OutOfMemoryError, RunError
 from ..labels import LabelSet
 from ..planning.plan import Configuration
+from ..preflight import stay_in_memory, stay_on_gpu, training_gpu_gb
 from ..preprocessing.storage import PreparedStore
 from ..run import TrainingSettings
 from .augmentation import Augmentation, training_augmentation, validation_augmentation
 from .cases import Cases, stored_bytes
+from .devices import cores, gpu_memory_gb
 from .loader_processes import LoaderProcesses
 from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
 from .reference_augmentation import ReferenceAugmentation
@@ -39,8 +40,6 @@ __all__ = ["Batch", "BatchSource", "Loading", "choose_loading"]
 
 _AHEAD = 3
 """Batches prepared ahead of the network."""
-RESIDENT_SHARE = 0.25
-"""Part of the memory (of the GPU, of the machine) that the cases may occupy."""
 _MOST_WORKERS = 12
 WHOLE = Share()
 """All of a batch: the usual case of a single training process."""
@@ -87,8 +86,13 @@ class BatchSource:
         if not ids:
             raise RunError("Batches need at least one case, found none; check the split of the task.")
         self.device = torch.device(device)
-        self.loading = choose_loading(settings, self.device, _told(lambda: stored_bytes(store, ids)), share.ranks)
         values = label_set.foreground_values if previous_stage else ()
+        network_gb = training_gpu_gb(
+            configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
+            len(share.of(batch_size)),
+        )  # fmt: skip
+        case_bytes = _told(lambda: stored_bytes(store, ids))
+        self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
         plain = not training or settings.augmentation == "none"
         recipe = BatchRecipe(
             Cases(store, previous_stage, self.loading.cases_on),
@@ -166,28 +170,25 @@ def patch_sampling(
     )
 
 
-def choose_loading(settings: TrainingSettings, device: torch.device, case_bytes: int, trainers: int = 1) -> Loading:
+def choose_loading(
+    settings: TrainingSettings, device: torch.device, case_bytes: int, network_gb: float = 0.0, trainers: int = 1
+) -> Loading:
     """Who prepares batches of a data set of `case_bytes`; `settings.loader_workers` decides unless it is −1.
 
-    The machine's memory and cores are shared by `trainers` processes that train together, each on a GPU of its own.
+    A GPU also holds the network, which needs `network_gb` there. The machine's memory and cores are shared by `trainers`
+    processes that train together, each on a GPU of its own.
     """
     cpu = torch.device("cpu")
     reference = settings.augmentation == "batchgenerators"
     cuda = device.type == "cuda" and settings.loader_workers <= 0 and not reference
-    if cuda and case_bytes <= RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory:
+    if cuda and stay_on_gpu(case_bytes / 1e9, network_gb, gpu_memory_gb(device)[1]):
         return Loading(0, device, device)
     workers = settings.loader_workers
     if workers < 0:
-        workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 2) // trainers - 1)) if device.type == "cuda" else 0
+        workers = min(_MOST_WORKERS, max(1, cores() // trainers - 1)) if device.type == "cuda" else 0
     # processes share the pages of the files; a copy in each would multiply the data set
-    fits = workers == 0 and case_bytes <= RESIDENT_SHARE * _machine_bytes() / trainers
+    fits = workers == 0 and stay_in_memory(case_bytes / 1e9 * trainers)
     return Loading(workers, cpu if fits else None, device if cuda and workers == 0 else cpu)
-
-
-def _machine_bytes() -> int:
-    import psutil
-
-    return psutil.virtual_memory().total
 
 
 def _told(work: Callable[[], T]) -> T:

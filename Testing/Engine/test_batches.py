@@ -5,13 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
+from NNSegmentLib import preflight
 from NNSegmentLib.engine import batches as batches_module
 from NNSegmentLib.engine.batches import Batch, BatchSource, Loading, choose_loading
 from NNSegmentLib.errors import RunError, TaskError
@@ -209,7 +208,7 @@ def test_prepared_files_give_the_same_batches_from_memory_and_from_disk(closing,
         save_prepared(MemoryStore().open(case_id), tmp_path)
     settings, store = replace(SETTINGS, augmentation="default"), PreparedStore(tmp_path)
     kept = closing(store, settings=settings, seed=1)
-    monkeypatch.setattr(batches_module, "RESIDENT_SHARE", 0)
+    monkeypatch.setattr(batches_module, "stay_in_memory", lambda cases_gb: False)
     read = closing(store, settings=settings, seed=1)
     assert (kept.loading.cases_on, read.loading.cases_on) == (torch.device("cpu"), None)
     for _ in range(5):
@@ -286,8 +285,21 @@ CPU = torch.device("cpu")
     ],
 )
 def test_who_prepares_batches_depends_on_device_and_memory(workers, device, share, kind, expected, monkeypatch):
-    memory = psutil.virtual_memory().total
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    with_memory(monkeypatch, gpu_gb=16.0)
     settings = TrainingSettings(loader_workers=workers, augmentation=kind)
-    assert choose_loading(settings, torch.device(device), int(share * memory)) == expected
+    assert choose_loading(settings, torch.device(device), int(share * 16e9)) == expected
+
+
+def test_cases_lie_on_a_gpu_only_beside_the_network(monkeypatch):
+    """nnU-Net plans networks of 8 GB; cards of 10 GB have no quarter to spare beside them."""
+    with_memory(monkeypatch, gpu_gb=10.0)
+    device, settings = torch.device("cuda"), TrainingSettings()
+    small, large = (choose_loading(settings, device, int(2e9), network_gb) for network_gb in (2.0, 8.0))
+    assert (small.cases_on, large) == (device, Loading(3, None, CPU))
+
+
+def with_memory(monkeypatch, gpu_gb: float, cores: int = 4) -> None:
+    """A machine with 16 GB for this process, and a GPU."""
+    monkeypatch.setattr(preflight, "total_gb", lambda: 16.0)
+    monkeypatch.setattr(batches_module, "gpu_memory_gb", lambda device: (gpu_gb, gpu_gb))
+    monkeypatch.setattr(batches_module, "cores", lambda: cores)
