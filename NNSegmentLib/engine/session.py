@@ -16,10 +16,12 @@ from ..errors import RunError
 from ..folders import FoldFolder, ModelFolders
 from ..folds import Fold
 from ..labels import LabelSet
+from ..memory import Say, unsaid
 from ..planning.plan import Configuration, Plan, plan_to_json
 from ..run import TrainingSettings
 from .batches import Batch
 from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint
+from .compilation import Compiled
 from .devices import autocast, half_precision
 from .losses import make_loss, targets_of
 from .network import UNet, build_network
@@ -128,9 +130,9 @@ class Counters:
 
 
 class Session:
-    """One sitting of a training: what a step needs, and the counters."""
+    """One sitting of a training: what a step needs, and the counters; `say` hears what a person should know."""
 
-    def __init__(self, request: TrainingRequest, ranks: Ranks = ALONE) -> None:
+    def __init__(self, request: TrainingRequest, ranks: Ranks = ALONE, say: Say = unsaid) -> None:
         settings = request.settings
         self.request, self.settings, self.pace, self.ranks = request, settings, Pace(settings), ranks
         self.device = ranks.device(settings.device)
@@ -139,7 +141,7 @@ class Session:
         self.network.deep_supervision = settings.deep_supervision and request.wanted.network.n_stages > 2
         self.parameters = list(self.network.parameters())
         joined = ranks.joined(self.network, self.device, unused=request.wanted.network.n_stages > 2)
-        self.forward: nn.Module = torch.compile(joined) if settings.compile else joined
+        self.forward = Compiled(joined, say) if settings.compile else joined
         self.optimizer = make_optimizer(self.parameters, settings)
         self.scaler = _grad_scaler() if self.dtype is torch.float16 else None
         self.targets = targets_of(request.label_set, self.device)

@@ -10,11 +10,13 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..errors import NNSegmentError, RunError
+from ..memory import unsaid
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
@@ -59,7 +61,7 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
 
     With both `resume` and `pretrained` a run that has a checkpoint goes on, and one without starts from those weights.
     """
-    session = Session(request, ranks)
+    session = Session(request, ranks, partial(_tell, run) if ranks.first else unsaid)
     prepare_device(session.device, ranks.threads(request.settings.threads))
     if ranks.alone:
         run.folder.stop.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, Configuration, NetworkSpec, Plan
 from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
 from NNSegmentLib.preprocessing.storage import save_prepared
-from NNSegmentLib.run import EpochFinished, Failed, Finished, Progressed, Stopped, TrainingSettings
+from NNSegmentLib.run import EpochFinished, Failed, Finished, Message, Progressed, Stopped, TrainingSettings
 
 LABELS = LabelSet((Label("background", (0,)), Label("ball", (1,))))
 SHAPE = (18, 20, 22)
@@ -289,6 +289,22 @@ def test_a_diverged_run_is_recorded_and_stores_no_broken_weights(request_of, mon
     events = [json.loads(line) for line in request.folder.events.read_text().splitlines()]
     assert events[-1]["event"] == Failed.__name__
     assert load_checkpoint(request.folder.checkpoint_latest).extra["steps"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(request_of, monkeypatch):
+    def no_compiler(graph, inputs):
+        raise RuntimeError("No working C++ compiler found.")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=no_compiler))
+
+    plain = epochs_of(train_fold(request_of()))
+    run = train_fold(request_of(replace(QUICK, compile=True), run="fold_1"))
+
+    told = [event.text for event in run.events() if isinstance(event, Message)]
+    assert len([text for text in told if "No working C++ compiler found" in text and "going on without" in text]) == 1
+    assert [e.train_loss for e in epochs_of(run)] == [e.train_loss for e in plain]
 
 
 def test_lack_of_memory_is_told_in_one_sentence():
