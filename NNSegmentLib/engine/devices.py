@@ -45,6 +45,12 @@ def describe_devices() -> list[str]:
     return [*lines, f"cpu with {cores()} cores{bfloat}"]
 
 
+def describe(device: torch.device) -> str:
+    """The line of `describe_devices` about one of them."""
+    name = f"cuda:{device.index or 0}" if device.type == "cuda" else device.type
+    return next((line for line in describe_devices() if line.split()[0] == name), name)
+
+
 def prepare_device(device: torch.device, threads: int = 0) -> None:
     """Set up this process for training: all cores (or `threads`), kept memory, TF32 and tuned convolutions."""
     torch.set_num_threads(threads or cores())

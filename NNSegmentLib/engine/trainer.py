@@ -23,7 +23,7 @@ from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from ..stopping import stopping_cleanly
 from .batches import BatchSource
 from .checkpoints import load_checkpoint
-from .devices import describe_devices, memory_errors, prepare_device
+from .devices import describe, memory_errors, prepare_device
 from .online_dice import OnlineDice, mean_dice
 from .ranks import ALONE, Ranks
 from .session import Session, TrainingRequest, seed_of
@@ -346,7 +346,6 @@ def _tell(run: Run, text: str) -> None:
 
 
 def _introduction(session: Session) -> str:
-    device = next((d for d in describe_devices() if d.startswith(session.device.type)), str(session.device))
     precision = {torch.float16: ", float16", torch.bfloat16: ", bfloat16", None: ""}[session.dtype]
     budget = session.settings.time_s
     length = (
@@ -355,7 +354,7 @@ def _introduction(session: Session) -> str:
         else f"{budget / 60:g} min; the validation of full cases comes after that"
     )
     several = "" if session.ranks.alone else f"{session.ranks.size} × "
-    return f"Training on {several}{device}{precision} for {length}."
+    return f"Training on {several}{describe(session.device)}{precision} for {length}."
 
 
 def _smoothed(before: float, new: float) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
+from NNSegmentLib.engine import devices
 from NNSegmentLib.engine.checkpoints import LOGGED, load_checkpoint
 from NNSegmentLib.engine.devices import choose_device, keep_freed_memory, memory_errors, release_memory
 from NNSegmentLib.engine.losses import targets_of
@@ -312,6 +313,13 @@ def test_lack_of_memory_is_told_in_one_sentence():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
     with pytest.raises(RuntimeError, match="something else"), memory_errors("take a smaller batch"):
         raise RuntimeError("something else")
+
+
+def test_the_graphics_card_that_was_chosen_is_the_one_described(monkeypatch):
+    lines = ["cuda:0 Small, 8 GB", "cuda:1 Large, 80 GB", "cuda:11 Other, 8 GB", "cpu with 4 cores"]
+    monkeypatch.setattr(devices, "describe_devices", lambda: lines)
+    described = [devices.describe(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")]
+    assert described == [lines[0], lines[1], lines[3]]
 
 
 def test_an_absent_device_is_refused_with_those_there_are():
