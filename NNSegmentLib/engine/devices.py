@@ -8,8 +8,10 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import OutOfMemoryError, SettingsError
 
@@ -30,6 +32,10 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(f"There is no device {name} on this machine; it has {_listed()}.")
     if device.type == "mps" and not _mps_available():
+        if torch.backends.mps.is_available():
+            raise SettingsError(
+                "This PyTorch cannot compute 3-D networks on Apple's graphics; install a newer one, or use device cpu."
+            )
         raise SettingsError(f"There is no device mps on this machine; it has {_listed()}.")
     return device
 
@@ -140,7 +146,20 @@ def _short_of_memory(error: RuntimeError) -> str:
 
 
 def _mps_available() -> bool:
-    return torch.backends.mps.is_available()
+    return torch.backends.mps.is_available() and _mps_computes_networks()
+
+
+@lru_cache(maxsize=1)
+def _mps_computes_networks() -> bool:
+    """Whether torch has the operations of our networks for Apple's graphics: older ones lack some in 3-D."""
+    try:
+        with torch.enable_grad():
+            x = torch.ones((1, 1, 2, 2, 2), device="mps", requires_grad=True)
+            up = F.conv_transpose3d(x, torch.ones((1, 1, 2, 2, 2), device="mps"), stride=2)
+            F.avg_pool3d(F.conv3d(up, torch.ones((1, 1, 3, 3, 3), device="mps"), padding=1), 2).sum().backward()
+    except RuntimeError:  # NotImplementedError is one
+        return False
+    return True
 
 
 def _listed() -> str:

@@ -322,6 +322,18 @@ def test_the_graphics_card_that_was_chosen_is_the_one_described(monkeypatch):
     assert described == [lines[0], lines[1], lines[3]]
 
 
+def test_apples_graphics_are_used_only_when_torch_computes_3d_networks_there(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    monkeypatch.setattr(devices, "_mps_computes_networks", lambda: True)
+    assert choose_device().type == choose_device("mps").type == "mps"
+    monkeypatch.setattr(devices, "_mps_computes_networks", lambda: False)
+    assert choose_device().type == "cpu"
+    with pytest.raises(SettingsError, match="cannot compute 3-D networks on Apple's graphics; install a newer one"):
+        choose_device("mps")
+
+
 def test_an_absent_device_is_refused_with_those_there_are():
     with pytest.raises(SettingsError, match="cpu with"):
         choose_device("cuda:63")
