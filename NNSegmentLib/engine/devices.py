@@ -17,6 +17,8 @@ from ..errors import OutOfMemoryError, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _NEVER = -1
+_GPU_SHORT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Words of torch, of the CUDA driver and of its libraries, which allocate by themselves."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -140,7 +142,7 @@ def memory_errors(advice: str) -> Iterator[None]:
 
 def _short_of_memory(error: RuntimeError) -> str:
     text = str(error)
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text:
+    if isinstance(error, torch.cuda.OutOfMemoryError) or any(words in text for words in _GPU_SHORT_OF_MEMORY):
         return "The graphics memory"
     return "Main memory" if "not enough memory" in text or "can't allocate memory" in text else ""
 

@@ -315,6 +315,21 @@ def test_lack_of_memory_is_told_in_one_sentence():
         raise RuntimeError("something else")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.97 GB)."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "mps", "cudnn", "cublas"],
+)
+def test_lack_of_graphics_memory_is_told_whoever_notices_it(error):
+    with pytest.raises(OutOfMemoryError, match="graphics memory does not suffice; wait"), memory_errors("wait"):
+        raise error
+
+
 def test_the_graphics_card_that_was_chosen_is_the_one_described(monkeypatch):
     lines = ["cuda:0 Small, 8 GB", "cuda:1 Large, 80 GB", "cuda:11 Other, 8 GB", "cpu with 4 cores"]
     monkeypatch.setattr(devices, "describe_devices", lambda: lines)
