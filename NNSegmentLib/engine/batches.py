@@ -64,6 +64,7 @@ class BatchSource:
     `first`, so that a resumed run goes on with those it would have had.
     Of several processes that train together, each makes its `share` of every batch.
     `previous_stage` holds the previous stage's label maps CASE.npy (Z, Y, X), which become one channel per label.
+    A source `beside` another one of the same store reads where that one does, so that cases of both lie there once.
     `next()` raises RunError when a batch cannot be prepared.
     """
 
@@ -82,20 +83,25 @@ class BatchSource:
         share: Share = WHOLE,
         previous_stage: Path | None = None,
         device: torch.device,
+        beside: BatchSource | None = None,
     ) -> None:
         if not ids:
             raise RunError("Batches need at least one case, found none; check the split of the task.")
         self.device = torch.device(device)
         values = label_set.foreground_values if previous_stage else ()
-        network_gb = training_gpu_gb(
-            configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
-            len(share.of(batch_size)),
-        )  # fmt: skip
-        case_bytes = _told(lambda: stored_bytes(store, ids))
-        self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
+        if beside is None:
+            network_gb = training_gpu_gb(
+                configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
+                len(share.of(batch_size)),
+            )  # fmt: skip
+            case_bytes = _told(lambda: stored_bytes(store, ids))
+            self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
+            self.cases = Cases(store, previous_stage, self.loading.cases_on)
+        else:
+            self.loading, self.cases = beside.loading, beside.cases
         plain = not training or settings.augmentation == "none"
         recipe = BatchRecipe(
-            Cases(store, previous_stage, self.loading.cases_on),
+            self.cases,
             tuple(ids),
             patch_sampling(configuration, label_set, batch_size, settings.foreground_fraction, plain),
             _augmentation(configuration, settings, values, plain),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,9 +49,11 @@ class Cases:
     def __init__(self, store: PreparedStore, previous_stage: Path | None, device: torch.device | None) -> None:
         self.store, self.previous_stage, self.device = store, previous_stage, device
         self._open = lru_cache(maxsize=_OPEN_CASES if device is None else None)(self._load)
+        self._one_at_a_time = threading.Lock()  # two batches that want the same new case must not both load it
 
     def __getitem__(self, case_id: str) -> LoadedCase:
-        return self._open(case_id)
+        with self._one_at_a_time:
+            return self._open(case_id)
 
     def __reduce__(self):
         return Cases, (self.store, self.previous_stage, self.device)

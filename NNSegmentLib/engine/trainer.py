@@ -291,7 +291,7 @@ def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource 
     store, done = PreparedStore(request.prepared), session.counters
     with contextlib.ExitStack() as stack:
 
-        def source(ids, training: bool) -> BatchSource:
+        def source(ids, training: bool, beside: BatchSource | None = None) -> BatchSource:
             batches = BatchSource(
                 store, ids, request.wanted, request.label_set,
                 settings=session.settings, training=training, device=session.device,
@@ -299,14 +299,14 @@ def opened_batches(session: Session) -> Iterator[tuple[BatchSource, BatchSource 
                 share=ranks.share,
                 first=done.steps if training else done.epoch * session.settings.validation_iterations,
                 batch_size=session.settings.batch_size or request.wanted.batch_size,
-                previous_stage=request.previous_stage,
+                previous_stage=request.previous_stage, beside=beside,
             )  # fmt: skip
             stack.callback(batches.close)
             return batches
 
         training = source(request.fold.train, True)
         wanted = request.fold.validation and session.settings.validation_iterations
-        yield training, source(request.fold.validation, False) if wanted else None
+        yield training, source(request.fold.validation, False, training) if wanted else None
 
 
 def _same_seed(ranks: Ranks, seed: int | None) -> int | None:

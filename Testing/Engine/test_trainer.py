@@ -14,6 +14,7 @@ import torch
 from scipy.ndimage import zoom
 
 from NNSegmentLib.engine import devices
+from NNSegmentLib.engine.cases import Cases
 from NNSegmentLib.engine.checkpoints import LOGGED, load_checkpoint
 from NNSegmentLib.engine.devices import choose_device, keep_freed_memory, memory_errors, release_memory
 from NNSegmentLib.engine.losses import targets_of
@@ -21,7 +22,7 @@ from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.online_dice import OnlineDice, mean_dice
 from NNSegmentLib.engine.pretrained import load_pretrained
 from NNSegmentLib.engine.session import Session, TrainingRequest
-from NNSegmentLib.engine.trainer import LossRecord, train_fold
+from NNSegmentLib.engine.trainer import LossRecord, opened_batches, train_fold
 from NNSegmentLib.engine.validation import validate_fold
 from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError
 from NNSegmentLib.folders import FoldFolder, ModelFolders
@@ -265,6 +266,19 @@ def test_resuming_a_fold_without_a_checkpoint_starts_from_the_pretrained_weights
     expected, found = (load_checkpoint(p).network_weights for p in (source, run.folder.checkpoint_final))
     first = "encoder.stages.0.0.convs.0.conv.weight"
     assert torch.allclose(found[first], expected[first], atol=1e-6)
+
+
+def test_cases_that_are_trained_on_and_validated_on_are_loaded_once(request_of, monkeypatch):
+    """All of them in a fold 'all', whose memory they would take twice."""
+    loaded = []
+    load = Cases._load
+    monkeypatch.setattr(Cases, "_load", lambda cases, case_id: loaded.append(case_id) or load(cases, case_id))
+
+    with opened_batches(Session(request_of(fold=Fold(IDS, IDS)))) as (training, validation):
+        for _ in range(12):
+            next(training), next(validation)
+
+    assert sorted(loaded) == sorted(IDS)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():
