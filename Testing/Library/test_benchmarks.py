@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from benchmarks import machine, measure, results, run
 from benchmarks.data import Bench
-from benchmarks.results import Row, at_most, faster, share
+from benchmarks.results import Row, at_least, at_most, faster, share
 
 ROWS = [
     Row("fingerprint", "s", 2.0, "nnU-Net", 10.0, faster(5)),
@@ -29,6 +30,9 @@ ROWS = [
         (0.3, None, at_most(0.25), "–", False),
         (2.0, None, faster(5), "–", None),
         (math.nan, None, at_most(0.5), "–", None),
+        (0.91, None, at_least(0.9), "–", True),
+        (0.87, None, at_least(0.88), "–", False),
+        (math.nan, None, at_least(0.9), "–", None),
         (2.0, 1.0, None, "0.50×", None),
     ],
 )
@@ -85,6 +89,17 @@ def test_a_stage_that_fails_costs_only_its_own_rows(tmp_path, monkeypatch, capsy
     printed = capsys.readouterr()
     assert (found, failed) == (ROWS, ["start"])
     assert "start: no memory" in printed.err and "fingerprint: peak" in printed.out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_graphics_card_there_is_nothing_to_measure_of_it(tmp_path, capsys):
+    assert run.measure(["gpu"], Bench(tmp_path)) == ([], [])
+    assert "gpu: nothing to measure on this machine" in capsys.readouterr().out
+
+
+def test_a_card_that_does_not_tell_how_busy_it_is_gives_no_shares():
+    assert machine.busy_shares("97\n[N/A]\n5\n") == [0.97, 0.05]
+    assert machine.busy_shares("") == []
 
 
 def test_every_stage_has_a_file_with_rows():

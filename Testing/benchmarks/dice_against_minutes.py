@@ -48,7 +48,13 @@ def machine() -> str:
     )
     import torch
 
-    return f"{os.cpu_count()} cores of {model}, {available_gb():.0f} GB free, Python {platform.python_version()}, torch {torch.__version__}"
+    from NNSegmentLib.engine.devices import choose_device, describe
+
+    device, used = choose_device(), ""
+    if device.type != "cpu":
+        used = f", trained on {describe(device)}"
+    free, versions = available_gb(), f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{os.cpu_count()} cores of {model}, {free:.0f} GB free, {versions}{used}"
 
 
 def _lines(path: Path) -> list[str]:

@@ -18,11 +18,14 @@ class Target:
 
     bound: float
     kind: str
-    """'faster': the other figure over ours, at least; 'share': ours over the other, at most; 'value': ours, at most."""
+    """'faster': the other figure over ours, at least; 'share': ours over the other, at most; 'value': ours, at most;
+    'least': ours, at least."""
 
     def __str__(self) -> str:
         if self.kind == "faster":
             return f"≥ {self.bound:g}×"
+        if self.kind == "least":
+            return f"≥ {self.bound:.3g}"
         return f"≤ {100 * self.bound:.0f} %" if self.kind == "share" else f"≤ {self.bound:.3g}"
 
 
@@ -41,13 +44,18 @@ def at_most(bound: float) -> Target:
     return Target(bound, "value")
 
 
+def at_least(bound: float) -> Target:
+    """Ours is this, or more."""
+    return Target(bound, "least")
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure of ours beside another one."""
 
     stage: str
     unit: str
-    """'s' or 'GiB'."""
+    """'s', 'ms', '1/s', 'GiB', or '1' for shares and Dice."""
     ours: float
     against: str
     """What the other figure is."""
@@ -69,6 +77,8 @@ class Row:
             return None
         if self.target.kind == "value":
             return self.ours <= self.target.bound
+        if self.target.kind == "least":
+            return self.ours >= self.target.bound
         if not self.other:
             return None
         ratio = self.other / self.ours if self.target.kind == "faster" else self.ours / self.other

@@ -19,7 +19,7 @@ from .machine import description
 from .measure import BenchmarkError
 from .results import Row, append, as_text
 
-STAGES = ("start", "panel", "fingerprint", "preprocess", "volume", "export", "window", "training", "predict")
+STAGES = ("start", "panel", "fingerprint", "preprocess", "volume", "export", "window", "training", "predict", "gpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def measure(stages: Sequence[str], bench: Bench) -> tuple[list[Row], list[str]]:
             failed.append(stage)
             print(f"\n{stage}: {error}", file=sys.stderr, flush=True)
             continue
-        print(f"\n{as_text(found)}", flush=True)
+        print(f"\n{as_text(found)}" if found else f"\n{stage}: nothing to measure on this machine", flush=True)
         rows += found
     return rows, failed
 
