@@ -91,12 +91,11 @@ def duration(seconds: float) -> str:
     seconds = int(round(seconds))
     if seconds < 90:
         return f"{seconds} s"
-    minutes, hours = round(seconds / 60), seconds // 3600
+    minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
-    if hours < 48:
-        return f"{hours} h {round(seconds % 3600 / 60)} min"
-    return f"{hours // 24} d {hours % 24} h"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def parse_duration(text: str) -> float:
