@@ -14,6 +14,7 @@ from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..scores import CaseScores, Scores, nan_mean, shown
 from ..selection_record import Selection
+from ..terminal import duration
 from .charts import dice_figure, runs_figure
 from .contents import Contents, TrainedFold, TrainedModel
 from .curves import latest_epochs, progress_figure
@@ -121,7 +122,7 @@ def _training(model: TrainedModel) -> Markup:
     told = [fold for fold in model.folds if fold.epochs]
     if not told:
         return joined([element("h3", model.title), absent("These folds have no record of their epochs.")])
-    overview = runs_figure({f"fold {fold.name}": fold.epochs for fold in told}, "Moving average of the quick Dice")
+    overview = runs_figure({f"fold {fold.name}": fold.epochs for fold in told}, "Quick Dice of every epoch")
     curves = [
         folded(f"All curves of fold {f.name}", figure(inline_svg(progress_figure(f.epochs), f"Fold {f.name}")))
         for f in told
@@ -145,7 +146,7 @@ def _run_row(fold: TrainedFold) -> tuple:
     seconds = [e.seconds for e in epochs]
     done = f"{epochs[-1].epoch} of {epochs[-1].epochs}"
     typical = f"{np.median(seconds):.3g}"
-    return fold.name, done, _duration(sum(seconds)), typical, shown(epochs[-1].mean_dice), validated, fold.state
+    return fold.name, done, duration(sum(seconds)), typical, shown(epochs[-1].mean_dice), validated, fold.state
 
 
 def _results(model: TrainedModel, contents: Contents) -> Markup:
@@ -260,9 +261,3 @@ def _postprocessing(chosen: Selection) -> str:
         return "Keeping only the largest component does not raise the Dice, so predictions are left as they are."
     what = chosen.postprocessing_text or "keep only the largest component"
     return f"Post-processing: {what}; it takes the Dice from {shown(chosen.best.dice)} to {shown(chosen.dice_after)}."
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -7,7 +7,6 @@ import io
 import math
 import re
 import shutil
-from dataclasses import dataclass
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +19,7 @@ from NNSegmentLib.errors import TaskError
 from NNSegmentLib.fingerprint import compute_fingerprint, save_fingerprint
 from NNSegmentLib.folders import ModelFolders, TaskFolders, Workspace
 from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.integrity import Finding
 from NNSegmentLib.planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.postprocessing_rules import KeepLargest, PostProcessing, save_postprocessing
 from NNSegmentLib.report.page import write_report
@@ -32,17 +32,6 @@ from NNSegmentLib.task import load_task
 
 NOW = datetime(2024, 3, 1, 12, 30)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
-
-
-@dataclass(frozen=True)
-class Finding:
-    severity: str
-    case: str
-    check: str
-    expected: str
-    found: str
-    advice: str
-    fixable: bool = False
 
 
 def configuration(name: str, dimensions: int) -> Configuration:
@@ -204,6 +193,10 @@ def test_dice_in_the_page_is_the_mean_of_all_folds_cases(report, folders):
         found.append(2 * (a & b).sum() / (a.sum() + b.sum()))
 
     assert f"core {np.mean(found):.4f} {np.std(found):.3f} {np.median(found):.3f} {min(found):.3f} 4" in report.text
+
+
+def test_the_overview_of_all_runs_is_named_after_what_it_shows(report):
+    assert "Quick Dice of every epoch" in report.text and "Moving average of" not in report.text
 
 
 def test_surface_metrics_are_shown_when_they_were_measured(report):

@@ -26,7 +26,8 @@ def test_other_texts_are_no_times(text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(12.4, "12 s"), (300, "5 min"), (7260, "2 h 1 min"), (10795, "3 h 0 min"), (200000, "2 d 7 h")]
+    ("seconds", "text"),
+    [(12.4, "12 s"), (300, "5 min"), (7260, "2 h 1 min"), (10795, "3 h 0 min"), (200000, "2 d 7 h")],
 )
 def test_times_are_shown_in_two_units_at_most(seconds, text):
     assert duration(seconds) == text
