@@ -7,7 +7,6 @@ Both imports happen inside the functions, so that asking for help or reading a p
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shutil
 import tempfile
@@ -20,12 +19,16 @@ import numpy as np
 from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
-from .records import written_whole
+from .records import read_json, write_json, written_whole
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 PLANE_ENDINGS = (".png", ".bmp")
 """Natural images: always one plane, spacing (999, 1, 1) as nnU-Net gives them."""
+TIFF_ENDINGS = (".tif", ".tiff")
+"""One plane, or a volume whose voxel size is in a JSON file beside it (nnU-Net's convention)."""
+FLAT_ENDINGS = (*PLANE_ENDINGS, *TIFF_ENDINGS)
+"""Files that do not say where their voxels are in the patient."""
 PLANE_SPACING = 999.0
 """The out-of-plane voxel size nnU-Net gives to single planes, in multiples of the in-plane size."""
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
@@ -142,7 +145,7 @@ def copy_image(source: Path, target: Path) -> None:
             return
     _copy_whole(source, target)
     sidecar = source.with_suffix(".json")
-    if file_ending(source) in (".tif", ".tiff") and sidecar.is_file():
+    if file_ending(source) in TIFF_ENDINGS and sidecar.is_file():
         _copy_whole(sidecar, target.with_suffix(".json"))
 
 
@@ -219,12 +222,12 @@ def _geometry(size, spacing, origin, direction, path: Path) -> Geometry:
         direction = np.asarray(direction).reshape(4, 4)[:3, :3].ravel()
         size, spacing, origin, dimension = size[:3], spacing[:3], origin[:3], 3
     if dimension == 2:
-        in_plane = (1.0, 1.0) if file_ending(path) in (*PLANE_ENDINGS, ".tif", ".tiff") else spacing
+        in_plane = (1.0, 1.0) if file_ending(path) in FLAT_ENDINGS else spacing
         spacing = (*in_plane, PLANE_SPACING * max(in_plane))
         rows = np.eye(3)
         rows[:2, :2] = np.asarray(direction).reshape(2, 2)
         return Geometry.from_lps((*size, 1), spacing, (*origin, 0.0), rows.ravel(), dimension=2)
-    if file_ending(path) in (".tif", ".tiff"):
+    if file_ending(path) in TIFF_ENDINGS:
         spacing = _tiff_spacing(path)[::-1]
     return Geometry.from_lps(size, [abs(s) for s in spacing], origin, direction)
 
@@ -235,8 +238,19 @@ def _tiff_spacing(path: Path) -> tuple[float, float, float]:
     for name in (stem, stem[:-5]):
         sidecar = path.with_name(name + ".json")
         if sidecar.is_file():
-            return tuple(float(s) for s in json.loads(sidecar.read_text())["spacing"])
+            return _spacing_in(sidecar)
     return (1.0, 1.0, 1.0)
+
+
+def _spacing_in(sidecar: Path) -> tuple[float, float, float]:
+    values = read_json(sidecar, ImageError)
+    spacing = values.get("spacing") if isinstance(values, dict) else None
+    if not isinstance(spacing, list) or len(spacing) != 3 or not all(type(s) in (int, float) for s in spacing):
+        raise ImageError(
+            f'{sidecar} should tell the voxel size of a TIFF in mm like {{"spacing": [z, y, x]}}, found {spacing!r:.60}; '
+            "correct it."
+        )
+    return tuple(float(s) for s in spacing)
 
 
 def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
@@ -265,7 +279,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     spacing, origin, direction = geometry.to_lps()
     if not plane:
         volume.SetSpacing(spacing), volume.SetOrigin(origin), volume.SetDirection(direction)
-    elif ending not in (*PLANE_ENDINGS, ".tif", ".tiff"):
+    elif ending not in FLAT_ENDINGS:
         volume.SetSpacing(spacing[:2]), volume.SetOrigin(origin[:2])
         volume.SetDirection([direction[i] for i in (0, 1, 3, 4)])
     compress = ending not in (".nii", ".mhd", ".gipl", ".bmp")
@@ -274,10 +288,8 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         return
     with written_whole(path) as temporary:
         _write_volume(volume, temporary, compress)
-        if ending in (".tif", ".tiff") and not plane:
-            path.with_name(path.name[: -len(ending)] + ".json").write_text(
-                json.dumps({"spacing": list(geometry.spacing_mm)})
-            )
+        if ending in TIFF_ENDINGS and not plane:
+            write_json(path.with_name(path.name[: -len(ending)] + ".json"), {"spacing": geometry.spacing_mm})
 
 
 def _write_with_voxels_beside(path: Path, volume) -> None:

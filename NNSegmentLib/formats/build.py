@@ -12,15 +12,22 @@ from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file, folder_made_whole
 from ..errors import StorageError, TaskError
-from ..image import file_ending, read_array, read_geometry, read_labels, write_image, write_labels
+from ..image import (
+    FLAT_ENDINGS,
+    TIFF_ENDINGS,
+    file_ending,
+    read_array,
+    read_geometry,
+    read_labels,
+    write_image,
+    write_labels,
+)
 from ..label_files import LabelFile, renumbered, settle_values, write_provisional
 from ..progress import Progress, in_parallel, silent
 from ..task import LABELS_CSV, write_dataset_json
 from .segments import drawn_on
 from .source import Source, SourceCase, Volume, some, stored_layout
 
-_COLOR_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
-_TIFF_ENDINGS = (".tif", ".tiff")
 _log = logging.getLogger(__name__)
 
 
@@ -137,7 +144,7 @@ def needs_rewriting(path: Path, source: Source) -> bool:
     if not same_type(path, source.file_ending):
         return True
     layout = stored_layout(path)
-    holds_colors = layout.axes == 2 and file_ending(path) in _COLOR_ENDINGS and not source.split_colors
+    holds_colors = layout.axes == 2 and file_ending(path) in FLAT_ENDINGS and not source.split_colors
     is_flat = layout.axes == 2 and source.only_volumes
     return is_flat or layout.axes == 4 or (layout.channels > 1 and not holds_colors)
 
@@ -145,12 +152,12 @@ def needs_rewriting(path: Path, source: Source) -> bool:
 def same_type(path: Path, other: Path | str) -> bool:
     """Whether two names mean the same file type; .tif and .tiff do."""
     endings = {file_ending(path), file_ending(other)}
-    return len(endings) == 1 or endings <= set(_TIFF_ENDINGS)
+    return len(endings) == 1 or endings <= set(TIFF_ENDINGS)
 
 
 def _copy_spacing(path: Path, target: Path) -> None:
     """nnU-Net keeps the voxel size of 3-D TIF files in a JSON file beside them."""
-    if file_ending(path) in _TIFF_ENDINGS:
+    if file_ending(path) in TIFF_ENDINGS:
         name = path.name[: -len(file_ending(path))]
         found = [path.with_name(f"{text}.json") for text in (name, name[:-5])]
         sidecar = next((candidate for candidate in found if candidate.is_file()), None)

@@ -18,7 +18,7 @@ import numpy as np
 from ..cases import ValueChange
 from ..colors import load_label_colors
 from ..errors import TaskError
-from ..image import file_ending, read_array, whole_numbers
+from ..image import FLAT_ENDINGS, file_ending, read_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
 from ..task import LABELS_CSV
@@ -35,7 +35,6 @@ _LABEL_WORD = r"(?:segmentation|seg|labelmap|labels|label|masks|mask|annotation|
 _IMAGE_WORD = r"(?:image|img|volume|vol|scan)"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _COLOR_NAMES = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
-_PLANE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 _MOST_VALUES_IN_A_PICTURE = 64
 """More grey values than this in a PNG mask mean smoothed borders or an image, not labels."""
 
@@ -133,7 +132,7 @@ def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Pat
     for path, what in ((images, "images"), (masks, "labels")):
         if path is None or not image_files(path):
             raise TaskError(
-                f"{path or folder} should hold {what} ({', '.join(_PLANE_ENDINGS[:3])}, .nii.gz, .nrrd, .mha, …), found "
+                f"{path or folder} should hold {what} ({', '.join(FLAT_ENDINGS[:3])}, .nii.gz, .nrrd, .mha, …), found "
                 "none; expected the two folders images and labels, or name the label folder."
             )
     return image_files(images), image_files(masks)
@@ -250,7 +249,7 @@ def _values(labels: np.ndarray, path: Path) -> list[int]:
     values = [int(value) for value in np.unique(labels)]
     if values[0] < 0:
         raise TaskError(f"{path} should hold labels from 0 on, found {values[0]}; renumber its labels.")
-    if file_ending(path) in _PLANE_ENDINGS and len(values) > _MOST_VALUES_IN_A_PICTURE:
+    if file_ending(path) in FLAT_ENDINGS and len(values) > _MOST_VALUES_IN_A_PICTURE:
         raise TaskError(
             f"{path} should hold a few label values, found {len(values)}; is it an image, or a mask with smoothed borders?"
         )
@@ -290,7 +289,7 @@ def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tupl
 
 def _common_ending(files: Sequence[Path], facts: Sequence[_Facts]) -> str:
     endings = {file_ending(path) for path in files}
-    planes = all(f.is_plane for f in facts) and endings <= set(_PLANE_ENDINGS)
+    planes = all(f.is_plane for f in facts) and endings <= set(FLAT_ENDINGS)
     if endings == {".mhd"}:
         return ".mha"
     if len(endings) == 1 and not (planes and endings == {".tiff"}):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..image import TIFF_ENDINGS
 from ..labels import LabelSet
 from ..progress import Progress, in_parallel, silent
 from ..task import Task, find_images
@@ -159,7 +160,7 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
 
 
 def _counts(path: Path, task: Task) -> bool:
-    belongs_to = {".json": (".tif", ".tiff"), ".raw": (".mhd",), ".zraw": (".mhd",)}
+    belongs_to = {".json": TIFF_ENDINGS, ".raw": (".mhd",), ".zraw": (".mhd",)}
     is_sidecar = task.file_ending in belongs_to.get(path.suffix, ())
     return path.is_file() and not path.name.startswith(".") and not is_sidecar
 

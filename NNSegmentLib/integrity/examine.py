@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
-from ..image import PLANE_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
+from ..image import FLAT_ENDINGS, PLANE_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
 from ..task import Case, Task
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
 from .grids import ELSEWHERE, NOISE, SAME, compare_grids, described, foreground_inside
@@ -224,7 +224,7 @@ def _placement_findings(case: Case, labels: LabelMap, grid: Geometry | None) -> 
     relation = SAME if grid is None else compare_grids(grid, labels.geometry)
     if relation == SAME:
         return
-    by_position = file_ending(case.labels) not in (*PLANE_ENDINGS, ".tif", ".tiff")
+    by_position = file_ending(case.labels) not in FLAT_ENDINGS
     fixable = by_position and (relation == NOISE or foreground_inside(labels, grid))
     apart = f", corners {grid.corner_distance_mm(labels.geometry):.3g} mm apart" * (grid.shape == labels.geometry.shape)
     yield Finding(

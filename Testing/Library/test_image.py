@@ -130,6 +130,15 @@ def test_tif_volumes_find_their_spacing_with_and_without_channel_number(tmp_path
     assert read_image(tmp_path / "case_0000.tif").geometry.spacing_mm == (2.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("content", ["no json", "[1, 1, 1]", '{"size": [1, 1, 1]}', '{"spacing": [1, "x", 1]}'])
+def test_a_damaged_voxel_size_beside_a_tif_is_told_in_a_sentence(tmp_path, content):
+    write_image(tmp_path / "case.tif", noise(1).astype(np.uint16), PLAIN)
+    (tmp_path / "case.json").write_text(content)
+
+    with pytest.raises(ImageError, match=r"case\.json"):
+        read_image(tmp_path / "case.tif")
+
+
 @pytest.mark.parametrize(("highest", "kind"), [(3, np.uint8), (254, np.uint8), (255, np.uint16), (40000, np.uint16)])
 def test_label_maps_are_written_in_nnunets_number_type(tmp_path, highest, kind):
     labels = blocks(values=(1, highest))
