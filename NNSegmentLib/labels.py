@@ -69,7 +69,7 @@ class LabelSet:
             raise TaskError('dataset.json should hold "labels": {"background": 0, "name": 1, …}, found none.')
         return cls(
             tuple(Label(str(name), _region(name, value)) for name, value in labels.items()),
-            tuple(int(v) for v in values.get("regions_class_order") or ()),
+            _painting_order(values.get("regions_class_order") or ()),
         )
 
     def to_dataset_json(self) -> dict:
@@ -156,6 +156,12 @@ def _region(name: str, value: object) -> Region:
     if name == IGNORE and len(values) > 1:
         raise TaskError(f"The ignore label should be one whole number, found {value!r}.")
     return tuple(int(v) for v in values)
+
+
+def _painting_order(values: object) -> tuple[int, ...]:
+    if not isinstance(values, (list, tuple)) or not all(type(v) is int for v in values):
+        raise TaskError(f"regions_class_order in dataset.json should be a list of whole numbers, found {values!r:.60}.")
+    return tuple(values)
 
 
 def _integer(values: Sequence[int]) -> type:

@@ -62,6 +62,8 @@ def test_listed_files_may_be_relative_absolute_or_hold_variables(tmp_path, monke
         ({"labels": {"background": 0, "liver": "1"}}, "whole number"),
         ({"labels": {"background": 0, "liver": 1, "ignore": 5}}, "highest value plus one"),
         ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "regions_class_order with 2 values"),
+        ({"labels": REGIONS["labels"], "regions_class_order": "1, 2"}, "list of whole numbers"),
+        ({"labels": REGIONS["labels"], "regions_class_order": [1, "2"]}, "list of whole numbers"),
         ({"dataset": {"a": "b.nrrd"}}, '"dataset"'),
         ({"numTraining": "many"}, "numTraining"),
     ],
