@@ -143,7 +143,7 @@ class Session:
         joined = ranks.joined(self.network, self.device, unused=request.wanted.network.n_stages > 2)
         self.forward = Compiled(joined, say) if settings.compile else joined
         self.optimizer = make_optimizer(self.parameters, settings)
-        self.scaler = _grad_scaler() if self.dtype is torch.float16 else None
+        self.scaler = torch.amp.GradScaler("cuda") if self.dtype is torch.float16 else None
         self.targets = targets_of(request.label_set, self.device)
         self.loss = make_loss(
             request.label_set, kind=settings.loss, batch_dice=request.wanted.batch_dice, device=self.device, ranks=ranks
@@ -284,8 +284,3 @@ class Session:
             best=checkpoint.best_ema,
             log={name: list(checkpoint.logging.get(name, [])) for name in LOGGED},
         )
-
-
-def _grad_scaler():
-    """torch moved the scaler in version 2.3."""
-    return torch.amp.GradScaler("cuda") if hasattr(torch.amp, "GradScaler") else torch.cuda.amp.GradScaler()

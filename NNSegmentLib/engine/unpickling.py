@@ -91,7 +91,7 @@ def _require_honest_sizes(path: Path) -> None:
 
 def _refusal(path: Path, error: BaseException) -> str:
     text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in text or "GLOBAL" in text:
+    if isinstance(error, pickle.UnpicklingError) and ("Unsupported" in text or "GLOBAL" in text):
         return (
             f"{path} holds more than numbers and text (it asks to run code or load unknown objects) and was not opened; "
             "get the model again from a source you trust."
