@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -336,12 +335,13 @@ def _run_folders(args) -> tuple[Path, ...]:
     """The fold folders that a command writes; none for commands that do not train."""
     if args.command not in ("train", "validate"):
         return ()
-    from . import pipeline
+    from .lookup import folders_of, open_task, plan_of
+    from .run_states import fold_count
 
-    folders = pipeline.folders_of(args.task, args.workspace)
-    model = folders.model(pipeline.plan_of(folders, args.plans, args.preset).name, args.configuration)
-    n = len(json.loads(folders.splits.read_text())) if folders.splits.is_file() else 5
-    return tuple(model.fold(fold).folder for fold in (range(n) if args.fold == "folds" else (args.fold,)))
+    folders = folders_of(args.task, args.workspace)
+    model = folders.model(plan_of(folders, args.plans, args.preset).name, args.configuration)
+    folds = range(fold_count(folders, open_task(folders.raw))) if args.fold == "folds" else (args.fold,)
+    return tuple(model.fold(fold).folder for fold in folds)
 
 
 def _require_free(run_folders: Sequence[Path], jobs_folder: Path) -> None:

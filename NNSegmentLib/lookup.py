@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import PlanError, RunError, SettingsError, TaskError
@@ -9,7 +10,7 @@ from .folders import TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .labels import LabelSet
 from .model import Model, load_model
-from .planning.plan import Plan, load_plan
+from .planning.plan import Plan, load_plan, plans_files
 from .planning.presets import find_preset
 from .records import read_json
 from .task import Task, load_task
@@ -28,7 +29,7 @@ def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> Tas
 
 
 def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task:
-    """The task's record; without its raw data, from the preprocessed folder's copy. Raises TaskError."""
+    """The task's record; raises TaskError when its raw data are not there."""
     if isinstance(task, Task):
         return task
     return load_task(folders_of(task, workspace).raw)
@@ -41,14 +42,10 @@ def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None =
         if not folders.plan(name).is_file():
             raise PlanError(f"{folders.name} has no plan {name}; make it with 'nnsegment plan'.")
         return load_plan(folders.plan(name))
-    known = ("dataset.json", folders.fingerprint.name, folders.splits.name)
-    found = (
-        [p for p in folders.preprocessed.glob("*.json") if p.name not in known] if folders.preprocessed.is_dir() else []
-    )
-    plans_files = [p for p in found if folders.plan(p.stem).is_file() and '"plans_name"' in p.read_text()[:2000]]
-    if not plans_files:
+    found = plans_files(folders.preprocessed)
+    if not found:
         raise PlanError(f"{folders.name} has no plan yet; make one with 'nnsegment plan {folders.name}'.")
-    return load_plan(max(plans_files, key=lambda p: p.stat().st_mtime))
+    return load_plan(max(found, key=lambda path: path.stat().st_mtime))
 
 
 def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
@@ -59,8 +56,16 @@ def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
     return load_folds(folders.splits)
 
 
-def model_of(task, path, workspace, configuration, plans, preset, folds) -> Model:
-    """The model that the arguments of `predict` name."""
+def model_of(
+    task: TaskReference | None,
+    path: Path | str | None,
+    workspace: WorkspaceReference,
+    configuration: str | None,
+    plans: str | None,
+    preset: str | None,
+    folds: Sequence[int | str] | None,
+) -> Model:
+    """The model that the arguments of `predict` name; raises SettingsError, TaskError, RunError, ModelError."""
     if path is not None:
         return load_model(path, configuration, folds)
     if task is None:

@@ -12,11 +12,13 @@ from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, netwo
 
 __all__ = [
     "CONFIGURATIONS", "PLAIN", "RESIDUAL", "Configuration", "IntensityStats", "NetworkSpec", "Plan", "Resampling",
-    "load_plan", "plan_from_json", "plan_to_json", "reasons_path", "resolve_inheritance", "save_plan",
+    "load_plan", "plan_from_json", "plan_to_json", "plans_files", "reasons_path", "resolve_inheritance", "save_plan",
 ]  # fmt: skip
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _RESAMPLING = "resample_data_or_seg_to_shape"
+_NAMED_WITHIN = 2000
+"""Bytes from the beginning of a plans file that tell its name."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,16 @@ def load_plan(path: Path) -> Plan:
     plan = plan_from_json(read_json(path, PlanError), str(path))
     reasons = reasons_path(Path(path))
     return replace(plan, reasons=read_json(reasons, PlanError)) if reasons.is_file() else plan
+
+
+def plans_files(folder: Path) -> list[Path]:
+    """The plans files of a task's preprocessed folder, told from its other JSON files by what they begin with."""
+    return [path for path in sorted(folder.glob("*.json")) if b'"plans_name"' in _beginning(path)]
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_NAMED_WITHIN)
 
 
 def save_plan(plan: Plan, path: Path) -> None:
