@@ -188,7 +188,12 @@ def sums_by_index(values: torch.Tensor, indices: torch.Tensor, n: int) -> torch.
     """Sums (B, n) of values (B, N) that share an index (B, N) below n."""
     if values.device.type == "cpu":
         return values.new_zeros(values.shape[0], n).scatter_add(1, indices, values)
-    same = indices[:, None] == torch.arange(n, device=indices.device)[:, None]  # graphics cards queue up at few sums
+    return sums_by_comparison(values, indices, n)
+
+
+def sums_by_comparison(values: torch.Tensor, indices: torch.Tensor, n: int) -> torch.Tensor:
+    """The same on graphics cards, whose threads would queue up at few sums."""
+    same = indices[:, None] == torch.arange(n, device=indices.device)[:, None]
     return torch.where(same, values[:, None], 0).sum(2)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from NNSegmentLib.engine.losses import make_loss, nearest, sums_by_index, supervision_weights
+from NNSegmentLib.engine.losses import make_loss, nearest, sums_by_comparison, sums_by_index, supervision_weights
 from NNSegmentLib.labels import Label, LabelSet
 
 PLAIN = LabelSet((Label("background", (0,)), Label("a", (1,)), Label("b", (2,))))
@@ -109,8 +109,28 @@ def test_perfect_outputs_reach_minus_one():
     assert make_loss(PLAIN)(logits, target).item() == pytest.approx(-1, abs=1e-6)
 
 
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_a_class_that_is_neither_there_nor_predicted_counts_as_found(batch_dice):
+    logits = torch.full((2, 3, 4, 4, 4), -50.0)
+    logits[:, 0] = 50.0
+
+    loss = make_loss(PLAIN, kind="dice", batch_dice=batch_dice)(logits, torch.zeros(2, 1, 4, 4, 4, dtype=torch.int64))
+
+    assert loss.item() == pytest.approx(-1, abs=1e-6)
+
+
+def test_one_annotated_voxel_alone_makes_the_cross_entropy():
+    logits, target = torch.randn(1, 3, 4, 4, 4), torch.full((1, 1, 4, 4, 4), 3)
+    target[0, 0, 1, 2, 3] = 2
+
+    loss = make_loss(IGNORING, kind="ce")(logits, target)
+
+    assert loss.item() == pytest.approx(-functional.log_softmax(logits, 1)[0, 2, 1, 2, 3].item(), rel=1e-5)
+
+
 def test_deep_supervision_halves_the_weight_per_stage_and_drops_the_last():
     assert supervision_weights(5) == pytest.approx((8 / 15, 4 / 15, 2 / 15, 1 / 15, 0))
+    assert supervision_weights(2) == (1.0, 0.0)
     assert supervision_weights(1) == (1.0,)
 
 
@@ -134,11 +154,12 @@ def test_the_target_is_resized_nearest_exact(new):
     assert torch.equal(nearest(target, new), expected)
 
 
-def test_sums_by_index_equal_a_loop_over_voxels():
+@pytest.mark.parametrize("summed", [sums_by_index, sums_by_comparison])
+def test_sums_by_index_equal_a_loop_over_voxels(summed):
     values, indices = torch.rand(2, 50), torch.randint(0, 4, (2, 50))
     expected = torch.zeros(2, 4)
     for b in range(2):
         for value, index in zip(values[b], indices[b], strict=True):
             expected[b, index] += value
 
-    assert torch.allclose(sums_by_index(values, indices, 4), expected)
+    assert torch.allclose(summed(values, indices, 4), expected)
