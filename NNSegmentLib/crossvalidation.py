@@ -60,8 +60,6 @@ class Scoring:
     references: Path
     file_ending: str | None = None
     reader: str = ""
-    surface: bool = True
-    tolerance_mm: float = 1.0
     workers: int = 2
     progress: Progress = silent
 
@@ -69,14 +67,14 @@ class Scoring:
         """Score a folder and write its summary.json."""
         return evaluate_folder(
             folder, self.references, self.label_set, file_ending=self.file_ending, reader=self.reader,
-            surface=self.surface, tolerance_mm=self.tolerance_mm, workers=self.workers, progress=self.progress,
+            workers=self.workers, progress=self.progress,
         )  # fmt: skip
 
     def determine(self, folder: Path, scores: Scores) -> PostProcessing:
         """Find and write the post-processing of a folder that was scored."""
         return determine_postprocessing(
             folder, self.references, self.label_set, scores=scores, file_ending=self.file_ending, reader=self.reader,
-            surface=self.surface, tolerance_mm=self.tolerance_mm, workers=self.workers, progress=self.progress,
+            workers=self.workers, progress=self.progress,
         )  # fmt: skip
 
 

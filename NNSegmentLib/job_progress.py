@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -59,11 +58,6 @@ def epoch_text(event: EpochFinished) -> str:
     """'Epoch 12 / 50', with the mean Dice when there is one; its moving average would lag in short trainings."""
     dice = "" if event.mean_dice is None else f" · Dice {event.mean_dice:.3f}"
     return f"Epoch {event.epoch} / {event.epochs}{dice}"
-
-
-def seconds_left_now(event: EpochFinished, now: float | None = None) -> float:
-    """The time that is left of a training, counted down since its newest epoch ended."""
-    return max(event.seconds_left - ((now or time.time()) - event.time), 0.0)
 
 
 def _share(done: int, total: int) -> float | None:

@@ -84,15 +84,6 @@ def tabulate(prediction: np.ndarray, reference: np.ndarray, ignore: int | None =
     return PairTable(values, voxels)
 
 
-def count_masks(prediction: np.ndarray, reference: np.ndarray, valid: np.ndarray | None = None) -> Counts:
-    """The counts of two boolean masks of one shape, over the voxels of `valid` where given."""
-    if valid is not None:
-        prediction, reference = prediction[valid], reference[valid]
-    tp = int(np.count_nonzero(prediction & reference))
-    n_pred, n_ref = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
-    return Counts(tp, n_pred - tp, n_ref - tp, prediction.size - n_pred - n_ref + tp)
-
-
 @dataclass(frozen=True)
 class SurfaceDistances:
     """Distances in mm from each surface voxel of one mask to the nearest surface voxel of the other."""

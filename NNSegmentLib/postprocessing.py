@@ -96,8 +96,6 @@ def determine_postprocessing(
     scores: Scores | None = None,
     file_ending: str | None = None,
     reader: str = "",
-    surface: bool = True,
-    tolerance_mm: float = 1.0,
     workers: int = 2,
     progress: Progress = silent,
 ) -> PostProcessing:
@@ -108,7 +106,7 @@ def determine_postprocessing(
     the folder postprocessed/ with its own summary.json. Raises ImageError as `evaluate_folder` does.
     """
     predictions = Path(predictions)
-    measure = Measure.of(label_set, surface, tolerance_mm)
+    measure = Measure.of(label_set)
     pairs = pair_with_references(label_files(predictions, file_ending), references)
     if scores is None:
         scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)

@@ -40,26 +40,23 @@ def find_best(
     folds: Sequence[FoldName] | None = None,
     *,
     ensembles: bool = True,
-    require_ensembles: bool = False,
     references: Path,
     file_ending: str | None = None,
     reader: str = "",
-    surface: bool = True,
-    tolerance_mm: float = 1.0,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Selection:
     """Compare trained configurations and all pairs of them as ensembles, and settle the best one's post-processing.
 
     `candidates` are (plans name, configuration) or model folders; `folds` None takes those that all have finished.
-    Ensembles whose probabilities are missing are left out with a note, unless `require_ensembles`. Writes
+    Ensembles whose probabilities are missing are left out with a note. Writes
     crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
-    results folder. Raises RunError for missing or incomplete folds, InputError for missing probabilities.
+    results folder. Raises RunError for missing or incomplete folds.
     """
-    scoring = Scoring(label_set, Path(references), file_ending, reader, surface, tolerance_mm, workers, progress)
+    scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
     compared = choose_folds(folders, _models(folders, candidates), folds, file_ending)
     found = [_single(model, compared.folds, scoring) for model in compared.models]
-    pairs, notes = _pairs(folders, compared, scoring, require_ensembles) if ensembles else ((), ())
+    pairs, notes = _pairs(folders, compared, scoring) if ensembles else ((), ())
     selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles)
     save_selection(selection, folders.selection)
     write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))
@@ -95,17 +92,13 @@ def _single(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) ->
     return _Scored.of([member_of(model)], *crossvalidate(model, folds, scoring))
 
 
-def _pairs(
-    folders: TaskFolders, compared: Comparison, scoring: Scoring, require: bool
-) -> tuple[tuple[_Scored, ...], tuple[str, ...]]:
+def _pairs(folders: TaskFolders, compared: Comparison, scoring: Scoring) -> tuple[tuple[_Scored, ...], tuple[str, ...]]:
     """All ensembles of two that can be made, and why others cannot."""
     found, notes = [], []
     for pair in combinations(compared.models, 2):
         try:
             cases = _cases(pair, compared.folds, scoring.file_ending)
         except InputError as missing:
-            if require:
-                raise
             notes.append(f"Left out the ensemble {' + '.join(member_of(m).title for m in pair)}: {missing}")
         else:
             found.append(_ensemble(folders, pair, compared.folds, cases, scoring))

@@ -149,20 +149,6 @@ class PanelContext:
         self.jobs_changed.emit()
         return job
 
-    def resume_job(self, job):
-        """Go on with what a job left unfinished; returns the new `Job`, or None when it was refused."""
-        from NNSegmentLib import jobs
-        from NNSegmentLib.errors import NNSegmentError
-
-        try:
-            again = jobs.resume(job)
-        except NNSegmentError as error:
-            self.say(str(error), ERROR)
-            return None
-        self._follow(again)
-        self.jobs_changed.emit()
-        return again
-
     def command_line(self, arguments: Sequence[str]) -> str:
         """The command that `start_job` would run, to show and to copy."""
         import shlex

@@ -56,28 +56,6 @@ def labels_from_logits(
     return result
 
 
-def labels_for_next_stage(
-    logits: np.ndarray,
-    placement: Placement,
-    configuration: Configuration,
-    next_placement: Placement,
-    label_set: LabelSet,
-    workers: int = 2,
-) -> np.ndarray:
-    """The label map (Z, Y, X) on the prepared grid of the next stage of a cascade, without the way over the input's.
-
-    `placement` and `configuration` belong to the stage that gave the logits (n_outputs, Z, Y, X), `next_placement` to
-    the same case prepared for the next stage. Raises ModelError as `labels_from_logits`.
-    """
-    _require_outputs(logits, placement, label_set)
-    target = prepared_shape(next_placement)
-    result = np.zeros(target, _integer(max(_painted_values(label_set))))
-    resampling = configuration.resampling_probabilities
-    grid = _Grid(logits.shape[1:], target, placement.spacing_mm, next_placement.spacing_mm, resampling)
-    _decide(logits, grid, label_set, result, workers, _certain(configuration))
-    return result
-
-
 def probabilities_from_logits(
     logits: np.ndarray, placement: Placement, configuration: Configuration, label_set: LabelSet, workers: int = 2
 ) -> np.ndarray:

@@ -19,7 +19,6 @@ from NNSegmentLib.preprocessing.prepare import prepare_image, prepare_previous
 from NNSegmentLib.preprocessing.prepared import Placement
 from NNSegmentLib.preprocessing.resample import prepared_shape, resample_to
 from NNSegmentLib.preprocessing.restore import (
-    labels_for_next_stage,
     labels_from_logits,
     probabilities_from_logits,
     restore_labels,
@@ -235,17 +234,6 @@ def test_outputs_that_fit_neither_labels_nor_grid_are_refused():
         labels_from_logits(np.zeros((3, 4, 5, 7)), where, configuration(), LABELS)
     with pytest.raises(ModelError, match=r"Expected \(4, 5, 6\)"):
         restore_labels(np.zeros((4, 5, 7), np.int8), where)
-
-
-def test_the_next_stage_of_a_cascade_gets_the_labels_on_its_own_prepared_grid():
-    coarse = placement((3.0, 2.0, 2.0), (1.0, 0.9, 0.9), (31, 40, 20), axes=(1, 2, 0))
-    fine = replace(coarse, spacing_mm=(1.4, 1.0, 1.0))
-    logits = random_logits(3, coarse)
-
-    found = labels_for_next_stage(logits, coarse, configuration(), fine, LABELS)
-
-    scores = resample_to(logits, prepared_shape(fine), coarse.spacing_mm, fine.spacing_mm, Resampling(order=1))
-    assert np.array_equal(found, scores.argmax(axis=0))
 
 
 def test_the_previous_stage_lands_on_the_prepared_grid(any_geometry):

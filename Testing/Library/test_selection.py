@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from NNSegmentLib.arguments import build_parser
-from NNSegmentLib.errors import InputError, ModelError, RunError
+from NNSegmentLib.errors import ModelError, RunError
 from NNSegmentLib.evaluation import load_scores
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.folds import Fold, save_folds
@@ -215,15 +215,13 @@ def test_a_single_configuration_needs_no_probabilities(tmp_path):
     assert "ensemble" not in (world.folders.results / "inference_instructions.txt").read_text()
 
 
-def test_an_ensemble_without_probabilities_is_left_out_with_a_note_unless_it_is_required(world):
+def test_an_ensemble_without_probabilities_is_left_out_with_a_note(world):
     (world.folders.model(*MODELS[1]).fold(1).validation / "d.npz").unlink()
 
     selection = world.best()
 
     assert len(selection.candidates) == 2
     assert any("--save-probabilities" in note and "2d + 3d_fullres" in note for note in selection.notes)
-    with pytest.raises(InputError, match="--save-probabilities"):
-        world.best(require_ensembles=True)
 
 
 def test_only_folds_that_all_have_finished_are_compared(world):
