@@ -36,6 +36,14 @@ def test_the_mask_has_holes_filled_as_scipy_fills_them(share):
     np.testing.assert_array_equal(nonzero_mask(array), ndimage.binary_fill_holes(array[0] != 0))
 
 
+def test_a_voxel_is_inside_the_mask_when_any_channel_differs_from_zero():
+    array = np.zeros((3, 4, 5, 6))
+    for channel in range(3):
+        array[channel, channel, channel, channel] = channel + 1
+
+    assert np.argwhere(nonzero_mask(array)).tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+
+
 def test_a_hollow_sphere_is_filled_and_an_open_one_is_not():
     z, y, x = np.ogrid[:21, :21, :21]
     radius = np.sqrt((z - 10) ** 2 + (y - 10) ** 2 + (x - 10) ** 2)
