@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import PlanError
@@ -85,15 +85,14 @@ def make_plan(
     *,
     preset: str = "default",
     gpu_memory_gb: float | None = None,
-    configurations: Collection[str] | None = None,
     name: str | None = None,
     spacing_mm: Sequence[float] | None = None,
 ) -> Plan:
     """The plan nnU-Net would make; reads and writes no files.
 
-    `configurations` keeps only these; `name` renames the plans file; `spacing_mm` (z, y, x of the files) overrides
-    the target spacing; `gpu_memory_gb` scales the preset's memory budget. Raises PlanError when the task cannot be
-    planned or a wanted configuration does not apply, SettingsError for settings out of range.
+    `name` renames the plans file; `spacing_mm` (z, y, x of the files) overrides the target spacing; `gpu_memory_gb`
+    scales the preset's memory budget. Raises PlanError when the task cannot be planned, SettingsError for settings out
+    of range.
     """
     chosen = find_preset(preset).for_memory(gpu_memory_gb)
     _require_channels(task, fingerprint)
@@ -103,18 +102,19 @@ def make_plan(
     masks = tuple(small and scheme == _ZSCORE for scheme in schemes)
     draft = _Draft(task, chosen, name or chosen.plans_name, grid, schemes, masks)
     planned, reasons = _plan_configurations(draft)
-    kept = _selected(planned, configurations, reasons)
+    if not planned:
+        raise PlanError(why.TOO_SMALL)
     return Plan(
         dataset_name=task.name,
         name=draft.plans_name,
         transpose_forward=grid.transpose_forward,
-        configurations=kept,
+        configurations=planned,
         intensities=fingerprint.intensities,
         original_median_spacing_mm=grid.original_spacing_mm,
         original_median_shape=tuple(round(n) for n in grid.original_shape),
         reader=choose_reader(task, fingerprint),
         planner=chosen.planner,
-        reasons=_common_reasons(draft, fingerprint) | _of_kept(reasons, kept),
+        reasons=_common_reasons(draft, fingerprint) | _of_planned(reasons, planned),
     )
 
 
@@ -182,25 +182,6 @@ def _lowres_configuration(draft: _Draft, low: Lowres) -> Configuration:
     )
 
 
-def _selected(
-    planned: tuple[Configuration, ...], wanted: Collection[str] | None, reasons: dict[str, str]
-) -> tuple[Configuration, ...]:
-    names = [c.name for c in planned]
-    if not names:
-        raise PlanError(why.TOO_SMALL)
-    for name in wanted or ():
-        if name not in CONFIGURATIONS:
-            raise PlanError(f"There is no configuration {name}; choose among {', '.join(CONFIGURATIONS)}.")
-        if name not in names:
-            raise PlanError(f"{name} does not apply to this task, choose among {', '.join(names)}: {reasons[name]}")
-    if wanted is None:
-        return planned
-    # the cascade is described by its two stages
-    needed = set(CONFIGURATIONS[1:]) | set(wanted) if "3d_cascade_fullres" in wanted else set(wanted)
-    next_stages = needed | {""}
-    return tuple(c if c.next_stage in next_stages else replace(c, next_stage="") for c in planned if c.name in needed)
-
-
 def _common_reasons(draft: _Draft, fingerprint: Fingerprint) -> dict[str, str]:
     names = [channel.name for channel in draft.task.channels]
     return {
@@ -220,7 +201,7 @@ def _fit_reasons(draft: _Draft, name: str, fit: Fit, median_shape: Sequence[floa
     }
 
 
-def _of_kept(reasons: dict[str, str], kept: Sequence[Configuration]) -> dict[str, str]:
+def _of_planned(reasons: dict[str, str], planned: Sequence[Configuration]) -> dict[str, str]:
     """Details of the configurations in the plan, and for the others why they are not in it."""
-    names = {c.name for c in kept}
+    names = {c.name for c in planned}
     return {key: text for key, text in reasons.items() if "." not in key or key.split(".")[0] in names}

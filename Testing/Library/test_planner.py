@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from NNSegmentLib import arguments
 from NNSegmentLib.errors import PlanError, SettingsError
 from NNSegmentLib.fingerprint import Fingerprint
 from NNSegmentLib.labels import LabelSet
-from NNSegmentLib.planning.plan import IntensityStats, load_plan, plan_to_json, save_plan
+from NNSegmentLib.planning.plan import CONFIGURATIONS, IntensityStats, load_plan, plan_to_json, save_plan
 from NNSegmentLib.planning.planner import make_plan
 from NNSegmentLib.planning.presets import PRESETS, SMALL_PATCH_VOXELS_2D, SMALL_PATCH_VOXELS_3D
 from NNSegmentLib.task import Channel, Task
@@ -283,27 +284,9 @@ def test_a_plan_can_have_a_name_of_its_own():
     assert plan.configuration("2d").data_identifier == "mine_2d"
 
 
-def test_only_wanted_configurations_are_planned():
-    assert [c.name for c in plan_of(**LIVER, configurations=["3d_fullres"]).configurations] == ["3d_fullres"]
-
-
-def test_wanting_the_cascade_brings_its_two_stages():
-    plan = plan_of(**LIVER, configurations=["3d_cascade_fullres"])
-
-    assert [c.name for c in plan.configurations] == ["3d_lowres", "3d_fullres", "3d_cascade_fullres"]
-
-
-def test_a_low_resolution_without_the_cascade_has_no_next_stage():
-    assert plan_of(**LIVER, configurations=["2d", "3d_lowres"]).configuration("3d_lowres").next_stage == ""
-
-
-def test_a_configuration_that_does_not_apply_is_refused_with_its_reason():
-    with pytest.raises(PlanError, match="3d_lowres does not apply.*100% of the median case"):
-        plan_of(**HIPPOCAMPUS, configurations=["2d", "3d_lowres"])
-    with pytest.raises(PlanError, match="single planes"):
-        plan_of((1, 512, 512), (999, 1, 1), configurations=["3d_fullres"])
-    with pytest.raises(PlanError, match="no configuration 4d"):
-        plan_of(**HIPPOCAMPUS, configurations=["4d"])
+def test_the_command_line_offers_the_presets_and_configurations_that_there_are():
+    assert tuple(preset.name for preset in PRESETS) == arguments.PRESETS
+    assert arguments.CONFIGURATIONS == CONFIGURATIONS
 
 
 def test_images_too_small_for_any_network_are_refused():
