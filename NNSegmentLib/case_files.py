@@ -14,14 +14,14 @@ from .cases import CaseOrigin, TaskOrigin, case_name, load_origin, save_origin
 from .colors import save_label_colors
 from .copying import folder_made_whole
 from .errors import TaskError
-from .folders import DATASET_NAME, Workspace
+from .folders import DATASET_NAME, LABELS_CSV, Workspace
 from .geometry import Geometry
 from .image import write_image
 from .label_files import kept_later, settle_values, write_coded, write_provisional
 from .labels import LabelSet
 from .overlaps import TOLERANCE, Combined, Names, painted_value, value_of
 from .records import read_json, write_json
-from .task import LABELS_CSV, Case, Task, write_dataset_json
+from .task import Case, Task, write_dataset_json
 
 __all__ = [
     "CaseArrays", "add_to_task", "build_task", "case_name", "require_volume_ending", "task_folder", "write_case",

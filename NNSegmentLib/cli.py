@@ -17,9 +17,7 @@ from pathlib import Path
 from .arguments import build_parser
 from .errors import NNSegmentError
 from .launch import JOB_VARIABLE
-from .terminal import Outcome, Terminal
-
-STOPPED = 130
+from .terminal import STOPPED, Outcome, Terminal
 
 
 class Stop(Exception):

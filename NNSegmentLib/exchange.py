@@ -11,14 +11,14 @@ from pathlib import Path
 
 from .archive import unpack
 from .errors import InputError, ModelError, SettingsError, StorageError
-from .folders import Workspace
-from .model import SELECTION, Model, find_model_folders, load_model
+from .folders import LABELS_CSV, SELECTION, Workspace
+from .model import Model, find_model_folders, load_model
 from .progress import Progress, silent, stepped
 from .records import read_json, require_writable, written_whole
 from .terminal import table
 from .v1_model import find_v1_folders
 
-_CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", "labels.csv", "plans.reasons")
+_CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
 _FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
 _CROSSVALIDATION_FILES = ("summary.json", "postprocessing.json", "postprocessing.pkl")
 

@@ -12,6 +12,10 @@ from .errors import TaskError
 
 DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
 TRAINER = "nnUNetTrainer"
+REFERENCE_LABELS = "gt_segmentations"
+SELECTION = "inference_information.json"
+LABELS_CSV = "labels.csv"
+RAW = "nnUNet_raw"
 DEFAULT_WORKSPACE = Path("~/NNSegment")
 
 
@@ -28,7 +32,7 @@ class Workspace:
     def at(cls, root: Path | str) -> Workspace:
         """A workspace below one folder."""
         root = Path(root).expanduser().absolute()
-        return cls(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results", root / "jobs")
+        return cls(root / RAW, root / "nnUNet_preprocessed", root / "nnUNet_results", root / "jobs")
 
     @classmethod
     def find(cls, root: Path | str | None = None, environment: Mapping[str, str] = os.environ) -> Workspace:
@@ -110,7 +114,7 @@ class TaskFolders:
     @property
     def reference_labels(self) -> Path:
         """Copies of the label files on their original grids, for evaluation after the raw data are gone."""
-        return self.preprocessed / "gt_segmentations"
+        return self.preprocessed / REFERENCE_LABELS
 
     @property
     def ensembles(self) -> Path:
@@ -118,7 +122,7 @@ class TaskFolders:
 
     @property
     def selection(self) -> Path:
-        return self.results / "inference_information.json"
+        return self.results / SELECTION
 
     def plan(self, plans_name: str) -> Path:
         return self.preprocessed / f"{plans_name}.json"
@@ -160,7 +164,7 @@ class ModelFolders:
 
     @property
     def labels_csv(self) -> Path:
-        return self.folder / "labels.csv"
+        return self.folder / LABELS_CSV
 
     def fold(self, fold: int | str) -> FoldFolder:
         return FoldFolder(self.folder / f"fold_{fold}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import PlanError, RunError, SettingsError, TaskError
-from .folders import TaskFolders, Workspace
+from .folders import RAW, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .labels import LabelSet
 from .model import Model, load_model
@@ -23,7 +23,7 @@ def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> Tas
     """All folders of a task; raises TaskError when it is unknown."""
     if not isinstance(task, Task):
         return workspace_of(workspace).task(task)
-    if workspace is None and task.folder.parent.name == "nnUNet_raw":
+    if workspace is None and task.folder.parent.name == RAW:
         workspace = task.folder.parents[1]
     return TaskFolders(workspace_of(workspace), task.name, task.folder)
 

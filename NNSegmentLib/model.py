@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .archive import unpack
 from .errors import InputError, ModelError
+from .folders import SELECTION
 from .model_parts import Member, Model, TrainedConfiguration, members_of, require_sound
 from .planning.plan import CONFIGURATIONS, Plan, load_plan
 from .records import read_json
@@ -18,14 +19,13 @@ from .task import parse_dataset_json
 from .v1_model import find_v1_folders, is_v1_folder, load_v1_model
 
 __all__ = [
-    "BEST_AVAILABLE", "CHECKPOINTS", "SELECTION", "Member", "Model", "TrainedConfiguration", "find_model_folders",
+    "BEST_AVAILABLE", "CHECKPOINTS", "Member", "Model", "TrainedConfiguration", "find_model_folders",
     "load_model", "require_supported_trainer",
 ]  # fmt: skip
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """In the order of preference."""
 BEST_AVAILABLE = ""
-SELECTION = "inference_information.json"
 _CHECKPOINT_ENDINGS = (".pth", ".model", ".model.pkl")
 _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from .colors import colored, load_label_colors, with_colors
 from .errors import InputError, ModelError
+from .folders import LABELS_CSV
 from .labels import LabelSet
 from .model import load_model
-from .task import LABELS_CSV, parse_dataset_json
+from .task import parse_dataset_json
 
 _TEXT_BYTES = 50 * 1024**2
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import RunError, SettingsError
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
-from .folders import TaskFolders
+from .folders import LABELS_CSV, TaskFolders
 from .integrity import Finding, check_task, fix_task
 from .labels import LabelSet
 from .locks import only_one_in
@@ -142,7 +142,7 @@ def plan(
     made = _keeping_custom_configurations(made, folders.plan(made.name))
     save_plan(made, folders.plan(made.name))
     shutil.copyfile(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
-    copy_if_there(task.folder / "labels.csv", folders.preprocessed / "labels.csv")
+    copy_if_there(task.folder / LABELS_CSV, folders.preprocessed / LABELS_CSV)
     folds_of(folders, task)
     return made
 

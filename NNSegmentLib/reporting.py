@@ -25,17 +25,13 @@ from .run import (
     read_events,
 )
 from .stopping import handling, interrupt_main_thread
-from .terminal import Outcome, Terminal
+from .terminal import STOPPED, Outcome, Terminal
 
 HEARTBEAT_S = 2.0
 _LOOK_S = 0.25
 _PROGRESS_S = (1.0, 10.0)
 """Progress is written at most this often at the beginning, and later on."""
 _log = logging.getLogger(__name__)
-
-
-STOPPED = 130
-"""The exit code of work that was stopped."""
 
 
 def run_as_job(folder: Path, work: Callable[[Reporter], Outcome]) -> int:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from .colors import load_label_colors, with_colors
 from .errors import TaskError
-from .folders import DATASET_NAME
+from .folders import DATASET_NAME, LABELS_CSV
 from .labels import LabelSet
 from .records import read_json, write_json
 
-LABELS_CSV = "labels.csv"
 REQUIRED_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+STOPPED = 130
+"""The exit code of work that was stopped on request."""
 QUIET_S = 2.0
 """Work shorter than this shows nothing."""
 LINE_EVERY_S = 10.0

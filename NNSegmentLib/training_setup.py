@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .budget import default_settings
 from .errors import SettingsError, TaskError
-from .folders import ModelFolders, TaskFolders
+from .folders import LABELS_CSV, ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from .memory import Say, announce, unsaid
@@ -127,7 +127,7 @@ def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, pla
     save_plan(plan, model.plan)
     shutil.copyfile(task.folder / "dataset.json", model.dataset_json)
     copy_if_there(folders.fingerprint, model.folder / folders.fingerprint.name)
-    copy_if_there(task.folder / "labels.csv", model.labels_csv)
+    copy_if_there(task.folder / LABELS_CSV, model.labels_csv)
 
 
 def copy_if_there(source: Path, target: Path) -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..model import CHECKPOINTS
 from .checkpoints import load_checkpoint
 
 _OUTPUT_LAYERS = ".seg_layers."
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
 def load_pretrained(network: nn.Module, source: Path) -> None:
@@ -34,7 +34,7 @@ def find_checkpoint(source: Path) -> Path:
     source = Path(source).expanduser()
     if source.is_file():
         return source
-    for name in _CHECKPOINTS:
+    for name in CHECKPOINTS:
         for path in (source / name, *sorted(source.glob(f"fold_*/{name}"))):
             if path.is_file():
                 return path

@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..ensembling import save_probability_file
 from ..errors import RunError, TaskError
 from ..evaluation import evaluate_folder
-from ..folders import FoldFolder
+from ..folders import REFERENCE_LABELS, FoldFolder
 from ..geometry import Geometry
 from ..image import write_labels
+from ..model import CHECKPOINTS
 from ..planning.plan import Configuration
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
-from ..preprocessing.storage import PreparedStore, load_previous_stage, save_previous_stage
+from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
 from ..progress import Progress, silent
-from ..records import written_whole
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores
 from .cascade import with_previous_labels
@@ -128,14 +129,13 @@ class Validation:
 
     def _write_probabilities(self, logits: np.ndarray, case: PreparedCase, path: Path) -> None:
         probabilities = probabilities_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
-        with written_whole(path) as temporary:
-            np.savez_compressed(temporary, probabilities=probabilities)
+        save_probability_file(probabilities, path)
 
     def _missing_next(self, case_id: str) -> dict[str, Path]:
         """Next stage → folder of its input, for stages that lack this case's."""
         name = self.request.wanted.next_stage
         folder = self.request.model_folder.next_stage(name)
-        return {name: folder} if name and not (folder / f"{case_id}.npy").is_file() else {}
+        return {name: folder} if name and not previous_stage_file(folder, case_id).is_file() else {}
 
     def _write_next_stage(self, logits: np.ndarray, case: PreparedCase, name: str, folder: Path) -> None:
         following = self.request.plan.configuration(name)
@@ -151,9 +151,9 @@ class Validation:
 
 def trained_checkpoint(folder: FoldFolder) -> Path:
     """The weights to use of a fold: final, else best, else latest; raises RunError when there are none."""
-    for path in (folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest):
-        if path.is_file():
-            return path
+    found = [folder.folder / name for name in CHECKPOINTS if (folder.folder / name).is_file()]
+    if found:
+        return found[0]
     raise RunError(f"Expected trained weights in {folder.folder}, found none; train this fold first.")
 
 
@@ -173,7 +173,7 @@ def _without_choice(configuration: Configuration, spacing_mm: tuple[float, ...])
 
 
 def _score(request: TrainingRequest, workers: int) -> Scores:
-    references = request.prepared.parent / "gt_segmentations"
+    references = request.prepared.parent / REFERENCE_LABELS
     ending = request.dataset_json["file_ending"]
     return evaluate_folder(
         request.folder.validation, references, request.label_set, file_ending=ending, workers=workers

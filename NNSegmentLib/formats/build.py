@@ -12,6 +12,7 @@ from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file, folder_made_whole
 from ..errors import StorageError, TaskError
+from ..folders import LABELS_CSV
 from ..image import (
     FLAT_ENDINGS,
     TIFF_ENDINGS,
@@ -24,7 +25,7 @@ from ..image import (
 )
 from ..label_files import LabelFile, renumbered, settle_values, write_provisional
 from ..progress import Progress, in_parallel, silent
-from ..task import LABELS_CSV, write_dataset_json
+from ..task import write_dataset_json
 from .segments import drawn_on
 from .source import Source, SourceCase, Volume, some, stored_layout
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..colors import load_label_colors, with_colors
 from ..errors import TaskError
+from ..folders import LABELS_CSV
 from ..image import file_ending
 from ..labels import LabelSet
-from ..task import LABELS_CSV, find_images
+from ..task import find_images
 from .decathlon import training_cases
 from .source import Source, SourceCase, channel_names, value_to_name
 

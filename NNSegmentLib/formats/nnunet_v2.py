@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..task import LABELS_CSV, load_task
+from ..folders import LABELS_CSV
+from ..task import load_task
 from .nnunet_v1 import other_cases
 from .source import Source, SourceCase
 

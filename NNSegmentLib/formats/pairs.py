@@ -18,10 +18,10 @@ import numpy as np
 from ..cases import ValueChange
 from ..colors import load_label_colors
 from ..errors import TaskError
+from ..folders import LABELS_CSV
 from ..image import FLAT_ENDINGS, file_ending, read_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
-from ..task import LABELS_CSV
 from . import seg_nrrd
 from .segments import common_labels
 from .source import Source, SourceCase, image_files, label_stem, some, stem, stored_layout

@@ -15,11 +15,12 @@ from ..cases import ValueChange, load_origin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file
 from ..errors import StorageError
+from ..folders import LABELS_CSV
 from ..image import LabelMap, read_geometry, read_labels, write_labels
 from ..label_files import renumbered
 from ..progress import Progress, in_parallel, silent
 from ..records import umask, write_json
-from ..task import LABELS_CSV, Case, Task
+from ..task import Case, Task
 from .check import examine_task, findings_of, renumbering_of
 from .findings import CASE_COUNT, LABEL_DIRECTION, LABEL_GRID, LABEL_NUMBERS, Finding
 from .grids import carried_over, foreground_ml

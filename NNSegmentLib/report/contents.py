@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..colors import colored, load_label_colors, with_colors
 from ..errors import NNSegmentError, PlanError, TaskError
 from ..fingerprint import Fingerprint, load_fingerprint
-from ..folders import FoldFolder, ModelFolders, TaskFolders
+from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..labels import LabelSet
 from ..planning.plan import Plan, load_plan
 from ..records import read_json
@@ -136,7 +136,7 @@ def _channels_and_labels(folders: TaskFolders) -> tuple[tuple[str, ...], LabelSe
             "make the task with 'nnsegment convert'."
         )
     channels, labels, _ = parse_dataset_json(read_json(home / "dataset.json"), home)
-    known = next((k for k in (_readable(load_label_colors, h / "labels.csv") for h in homes) if k), ())
+    known = next((k for k in (_readable(load_label_colors, h / LABELS_CSV) for h in homes) if k), ())
     return channels, colored(with_colors(labels, known))
 
 
