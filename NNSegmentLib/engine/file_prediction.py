@@ -59,8 +59,8 @@ def predict_files(
     """Predict every case into files; returns the ids that were predicted now.
 
     Raises ImageError before starting when files would overwrite each other, StorageError when the output cannot be
-    written. A case that fails does not keep the
-    others from being predicted; afterwards RunError names those that failed (a single case raises its own error).
+    written. A case that fails does not keep the others from being predicted; afterwards RunError names those that
+    failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
@@ -123,7 +123,7 @@ def _predict_all(
         current, ahead = ahead, None
         if n + 1 < len(cases):
             ahead = reading.submit(_read, predictor, cases[n + 1], request)
-        outputs = _attempt(failed, case, _run, predictor, current, case, _tiles_of(case, n, len(cases), progress))
+        outputs = _attempt(failed, case, _run, predictor, current, _tiles_of(case, n, len(cases), progress))
         if behind:
             _attempt(failed, behind[0], behind[1].result)
         behind = (case, writing.submit(_write, predictor, case, *outputs, request)) if outputs else None
@@ -155,7 +155,7 @@ def _previous(case: Case, request: FileRequest, model: Model) -> LabelMap:
     raise ImageError(f"Expected the earlier stage's label map of {case.id} in {request.previous}, found none.")
 
 
-def _run(predictor: Predictor, ready: Future[Ready], case: Case, progress: Progress) -> tuple[Ready, Outputs]:
+def _run(predictor: Predictor, ready: Future[Ready], progress: Progress) -> tuple[Ready, Outputs]:
     return ready.result(), predictor.run(ready.result(), progress)
 
 

@@ -19,6 +19,7 @@ from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
 from ..planning.topology import output_size
 from ..prediction import Prediction
+from ..preflight import voxels_on_grid
 from ..preprocessing.normalize import require_known_schemes
 from ..preprocessing.prepare import prepare_image, prepare_previous
 from ..preprocessing.prepared import Placement, PreparedCase
@@ -205,14 +206,8 @@ def require_channels(image: Image, channels: Sequence[str]) -> None:
 
 def require_memory(image: Image, configuration: Configuration, model: Model) -> None:
     """Raises OutOfMemoryError when the image at the configuration's voxel size would not fit into memory."""
-    order = model.plan.transpose_forward
-    shape = [image.geometry.shape[axis] for axis in order]
-    spacing = tuple(image.geometry.spacing_mm[axis] for axis in order)
-    target = configuration.target_spacing_mm(spacing)
-    patch = (1, *configuration.patch_size)[-3:]
-    voxels = np.prod([max(n * s / t, p) for n, s, t, p in zip(shape, spacing, target, patch, strict=True)])
     arrays = len(model.channels) + model.label_set.n_outputs + 1
-    needed_gb = float(voxels) * arrays * 4 / 1e9
+    needed_gb = voxels_on_grid(image.geometry, configuration, model.plan.transpose_forward) * arrays * 4 / 1e9
     if needed_gb > available_gb():
         release_memory(torch.device("cpu"))
     affordable_workers(1, needed_gb, f"Predicting an image of {image.geometry.shape} voxels")
