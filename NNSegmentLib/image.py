@@ -19,6 +19,7 @@ import numpy as np
 from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
+from .labels import number_type
 from .records import read_json, write_json, written_whole
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -119,8 +120,7 @@ def read_geometry(path: Path) -> Geometry:
 
 def write_labels(path: Path, labels: np.ndarray, geometry: Geometry) -> None:
     """Write a label map (Z, Y, X), uint8 if its values fit, else uint16, whole or not at all."""
-    high = int(labels.max()) if labels.size else 0
-    _write(path, labels.astype(np.uint8 if high < 255 else np.uint16, copy=False), geometry)
+    _write(path, labels.astype(number_type(labels.max(initial=0)), copy=False), geometry)
 
 
 def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> None:

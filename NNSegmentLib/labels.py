@@ -132,8 +132,8 @@ class LabelSet:
         `probabilities`) is painted in `regions_class_order`.
         """
         if not self.has_regions:
-            return np.asarray(self.values, _integer(self.values))[scores.argmax(0)]
-        labels = np.zeros(scores.shape[1:], _integer(self.regions_class_order))
+            return np.asarray(self.values, number_type(max(self.values)))[scores.argmax(0)]
+        labels = np.zeros(scores.shape[1:], number_type(max(self.regions_class_order)))
         for region, value in zip(scores, self.regions_class_order, strict=True):
             labels[region > (0.5 if probabilities else 0.0)] = value
         return labels
@@ -164,8 +164,9 @@ def _painting_order(values: object) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _integer(values: Sequence[int]) -> type:
-    return np.uint8 if max(values, default=0) < 255 else np.uint16
+def number_type(highest: int) -> np.dtype:
+    """nnU-Net's number type of label maps with values up to `highest`: uint8, and uint16 already from 255 on."""
+    return np.dtype(np.uint8 if highest < 255 else np.uint16)
 
 
 def _shown(region: Region) -> str:

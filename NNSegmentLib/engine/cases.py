@@ -16,8 +16,6 @@ from ..labels import Region
 from ..preprocessing.prepared import PreparedCase
 from ..preprocessing.storage import PreparedStore, load_previous_stage
 
-OUTSIDE = -1
-"""Label of voxels beyond the case, as of voxels outside its non-zero mask."""
 _MEASURED_CASES = 16
 _OPEN_CASES = 256
 """Cases kept open at a time when they are read from disk: each holds two file handles."""

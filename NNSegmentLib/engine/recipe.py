@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ..geometry import Shape
+from ..preprocessing.prepared import OUTSIDE
 from .augmentation import Augmentation
-from .cases import OUTSIDE, Cases, LoadedCase, cut
+from .cases import Cases, LoadedCase, cut
 from .reference_augmentation import ReferenceAugmentation
 from .sampling import PatchSampling, Share, batch_ids, draw_corner
 from .spatial import draw_matrix, warped_patch

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
-from .cases import OUTSIDE
+from ..preprocessing.prepared import OUTSIDE
 from .spatial import spatial_rules
 
 if TYPE_CHECKING:

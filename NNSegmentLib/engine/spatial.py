@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .cases import OUTSIDE, LoadedCase, cut
+from ..preprocessing.prepared import OUTSIDE
+from .cases import LoadedCase, cut
 from .sampling import PatchSampling
 
 _PLANNED_SCALE = 0.85

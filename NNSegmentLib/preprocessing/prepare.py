@@ -15,12 +15,9 @@ from ..task import Case
 from .crop import Box, cropped, nonzero_box, nonzero_mask
 from .foreground import locate
 from .normalize import normalize
-from .prepared import Placement, PreparedCase
+from .prepared import OUTSIDE, Placement, PreparedCase
 from .resample import prepared_shape, resample_labels, resample_to
 from .version_1 import resampled_then_normalized, resized_previous
-
-OUTSIDE = -1
-"""Label of unlabelled voxels outside the non-zero mask."""
 
 _COUNTED_AT_ONCE = 1 << 18
 

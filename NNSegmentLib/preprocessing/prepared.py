@@ -10,6 +10,8 @@ import numpy as np
 from ..geometry import Geometry
 from ..labels import Region
 
+OUTSIDE = -1
+"""Label of unlabelled voxels outside the non-zero mask, and of all that lies beyond a case."""
 ANNOTATED: Region = (-1,)
 """Key of `PreparedCase.foreground` for all voxels that are not 'ignore', present only with an ignore label."""
 

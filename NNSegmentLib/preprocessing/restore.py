@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import ModelError
-from ..labels import LabelSet
+from ..labels import LabelSet, number_type
 from ..planning.plan import Configuration, Resampling
 from ..progress import in_parallel
 from . import operators
@@ -32,7 +32,7 @@ def restore_labels(labels: np.ndarray, placement: Placement, resampling: Resampl
     labels are not on the prepared grid.
     """
     _require_grid(labels.shape, placement)
-    inside = np.maximum(labels, 0).astype(_integer(int(labels.max(initial=0))), copy=False)
+    inside = np.maximum(labels, 0).astype(number_type(int(labels.max(initial=0))), copy=False)
     spacings = placement.spacing_mm, placement.original_spacing_mm
     inside = resample_labels(inside, placement.crop_shape, *spacings, resampling or Resampling(order=1))
     result = np.zeros(placement.geometry.shape, inside.dtype)
@@ -50,7 +50,7 @@ def labels_from_logits(
     ModelError when the outputs fit neither the label set nor the prepared grid.
     """
     _require_outputs(logits, placement, label_set)
-    result = np.zeros(placement.geometry.shape, _integer(max(_painted_values(label_set))))
+    result = np.zeros(placement.geometry.shape, number_type(max(_painted_values(label_set))))
     grid = _grid(logits, placement, configuration)
     _decide(logits, grid, label_set, _crop_of(result, placement), workers, _certain(configuration))
     return result
@@ -216,7 +216,3 @@ def _require_grid(shape: tuple[int, ...], placement: Placement) -> None:
             f"Expected {expected} voxels (z, y, x), the prepared grid of this case, found {tuple(shape)}; prepare and "
             "predict the case with the same plan."
         )
-
-
-def _integer(highest: int) -> np.dtype:
-    return np.dtype(np.uint8 if highest < 255 else np.uint16)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import StorageError, TaskError
-from ..labels import parse_region_key, region_key
+from ..labels import number_type, parse_region_key, region_key
 from ..records import from_json, read_json, to_json, write_json, written_whole
 from .prepared import Placement, PreparedCase
 
@@ -62,7 +62,7 @@ class PreparedStore:
 
 def save_previous_stage(labels: np.ndarray, folder: Path, case_id: str) -> None:
     """Keep the previous stage's segmentation (Z, Y, X) on the prepared grid, for a cascade; raises StorageError."""
-    kind = np.uint8 if labels.max(initial=0) < 255 else np.uint16
+    kind = number_type(labels.max(initial=0))
     _save_array(previous_stage_file(folder, case_id), labels.astype(kind, copy=False))
 
 
