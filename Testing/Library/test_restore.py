@@ -189,6 +189,16 @@ def test_label_values_with_gaps_are_painted_and_the_first_of_equal_outputs_wins(
     assert found.tolist() == [[[0, 0, 4, 260]]]
 
 
+@pytest.mark.parametrize(("highest", "kind"), [(254, np.uint8), (255, np.uint16)])
+def test_labels_have_nnunets_number_type(highest, kind):
+    labels = LabelSet((Label("background", (0,)), Label("a", (highest,))))
+    where = placement((1, 1, 1), (1, 1, 1), (1, 1, 2))
+
+    found = labels_from_logits(np.array([[0, 1], [1, 0]], np.float32)[:, None, None], where, configuration(), labels)
+
+    assert found.dtype == kind and found.tolist() == [[[highest, 0]]]
+
+
 def test_more_than_255_classes_keep_their_numbers():
     labels = LabelSet(tuple(Label("background" if i == 0 else f"l{i}", (i,)) for i in range(300)))
     where = placement((1, 1, 1), (1, 1, 1), (3, 10, 10))
