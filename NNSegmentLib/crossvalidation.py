@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RunError
+from .errors import RunError, some
 from .evaluation import evaluate_folder, label_files
 from .folders import ModelFolders, TaskFolders
 from .folds import Fold, load_folds
@@ -137,15 +137,11 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     missing = sorted(set(expected) - present)
     if present and not missing:
         return ""
-    found = f"lacks {len(missing)} of {len(expected)} validation cases ({_some(missing)})" if missing else "is empty"
+    found = f"lacks {len(missing)} of {len(expected)} validation cases ({some(missing)})" if missing else "is empty"
     return (
         f"The validation of fold {fold} of {model.folder.name} {found}; "
         f"finish it with 'nnsegment validate {folders.name} {model.configuration} {fold}'."
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def _fold_name(fold: FoldName) -> FoldName:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ImageError, InputError
+from .errors import ImageError, InputError, some
 from .evaluation import label_files
 from .geometry import Geometry
 from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels, write_labels
@@ -152,7 +152,6 @@ def _geometry(case: EnsembleCase, reader: str) -> Geometry:
 def _require(ids: Sequence[str], found: dict[str, Path], what: str, advice: str) -> None:
     missing = [i for i in ids if i not in found]
     if missing:
-        named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise InputError(
-            f"An ensemble needs {what}, missing for {len(missing)} of {len(ids)} cases ({named}); {advice}."
+            f"An ensemble needs {what}, missing for {len(missing)} of {len(ids)} cases ({some(missing)}); {advice}."
         )

@@ -21,6 +21,8 @@ Stopping on request is an event, not an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class NNSegmentError(Exception):
     """Base of everything this library raises on purpose; its text is one sentence for the user."""
@@ -68,3 +70,9 @@ class OutOfMemoryError(WorkError):
 
 class StorageError(WorkError):
     """A file or folder cannot be written."""
+
+
+def some(names: Sequence[object], most: int = 5) -> str:
+    """A list for a sentence, cut off after a few names: 'a, b and 7 more'."""
+    shown = ", ".join(str(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ImageError, InputError, SettingsError
+from .errors import ImageError, InputError, SettingsError, some
 from .image import FILE_ENDINGS, LabelMap, read_labels
 from .labels import LabelSet, Region
 from .metrics import Counts, SurfaceDistances, region_surface_distances, tabulate
@@ -158,7 +158,7 @@ def pair_with_references(predictions: Sequence[Path], references: Path) -> list[
     if missing:
         raise ImageError(
             f"Every prediction needs a reference in {references}, missing for {len(missing)} of {len(pairs)}: "
-            f"{_some(missing)}; give the folder with the labels of these cases."
+            f"{some(missing)}; give the folder with the labels of these cases."
         )
     return pairs
 
@@ -184,7 +184,7 @@ def _require_all(predictions: Sequence[Path], references: Sequence[Path]) -> Non
     if missing:
         raise InputError(
             f"Every reference should have a prediction, missing for {len(missing)} of {len(references)}: "
-            f"{_some(missing)}; predict these cases or score only those that are there."
+            f"{some(missing)}; predict these cases or score only those that are there."
         )
 
 
@@ -204,7 +204,3 @@ def _grid_problem(prediction: LabelMap, reference: LabelMap) -> str:
     if distance > _GRID_TOLERANCE_VOXELS * min(expected.spacing_mm):
         return f"lies {distance:.3g} mm away from"
     return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

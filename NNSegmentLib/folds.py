@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import SettingsError, TaskError
+from .errors import SettingsError, TaskError, some
 from .records import read_json, write_json
 
 N_FOLDS = 5
@@ -110,7 +110,7 @@ def _require_known(fold: Fold, ids: list[str], number: int) -> None:
     unknown = sorted((set(fold.train) | set(fold.validation)) - set(ids))
     if unknown:
         raise TaskError(
-            f"Fold {number} names {len(unknown)} cases the task does not have ({', '.join(unknown[:3])}…); "
+            f"Fold {number} names {len(unknown)} cases the task does not have ({some(unknown)}); "
             "correct splits_final.json or delete it to have it made anew."
         )
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from .budget import default_settings
-from .errors import SettingsError, TaskError
+from .errors import SettingsError, TaskError, some
 from .folders import LABELS_CSV, ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
@@ -117,7 +117,7 @@ def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: 
     if missing:
         raise TaskError(
             f"{configuration} takes the validation predictions of {previous} as input, which are missing for "
-            f"{len(missing)} cases ({', '.join(missing[:3])}); train all folds of {previous} first."
+            f"{len(missing)} cases ({some(missing)}); train all folds of {previous} first."
         )
     return folder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file, folder_made_whole
-from ..errors import StorageError, TaskError
+from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV
 from ..image import (
     FLAT_ENDINGS,
@@ -27,7 +27,7 @@ from ..label_files import LabelFile, renumbered, settle_values, write_provisiona
 from ..progress import Progress, in_parallel, silent
 from ..task import write_dataset_json
 from .segments import drawn_on
-from .source import Source, SourceCase, Volume, some, stored_layout
+from .source import Source, SourceCase, Volume, stored_layout
 
 _log = logging.getLogger(__name__)
 

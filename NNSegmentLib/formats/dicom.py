@@ -14,12 +14,12 @@ from itertools import chain
 from pathlib import Path
 
 from ..cases import case_name
-from ..errors import TaskError
+from ..errors import TaskError, some
 from ..progress import Progress, in_parallel
 from . import dicom_seg
 from .dicom_series import Series, is_dicom, one_volume, read_header, require_pydicom, series_of, volume
 from .segments import common_labels
-from .source import SegmentLayer, Segments, Source, SourceCase, image_files, some
+from .source import SegmentLayer, Segments, Source, SourceCase, image_files
 
 FORMAT = "DICOM"
 _CHANNELS = {"CT": "CT", "MR": "MR", "PT": "PET"}

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import TaskError
+from ..errors import TaskError, some
 from ..image import read_labels
 from ..progress import Progress, in_parallel
 from ..records import read_json
 from ..segment_names import SegmentRow
 from . import seg_nrrd
 from .pairs import describe_segmented
-from .source import SegmentLayer, Segments, Source, SourceCase, image_files, label_stem, some, stem
+from .source import SegmentLayer, Segments, Source, SourceCase, image_files, label_stem, stem
 
 FORMAT = "MONAI Label"
 _DATASTORE = "datastore_v2.json"

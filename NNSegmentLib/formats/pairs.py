@@ -17,14 +17,14 @@ import numpy as np
 
 from ..cases import ValueChange
 from ..colors import load_label_colors
-from ..errors import TaskError
+from ..errors import TaskError, some
 from ..folders import LABELS_CSV
 from ..image import FLAT_ENDINGS, file_ending, read_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
 from . import seg_nrrd
 from .segments import common_labels
-from .source import Source, SourceCase, image_files, label_stem, some, stem, stored_layout
+from .source import Source, SourceCase, image_files, label_stem, stem, stored_layout
 
 _IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img", "volumes", "scans")
 _LABEL_FOLDERS = (

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, some
 from ..geometry import Geometry
 from ..labels import LabelSet
 from ..overlaps import Combined, Layer, combined
 from ..regular_grids import labels_on_grid, share_inside
 from ..segment_names import SegmentRow, labels_from_rows, match_segments
-from .source import SegmentLayer, SourceCase, some
+from .source import SegmentLayer, SourceCase
 
 _WHOLE = 0.999
 """A share of a layer's voxels from which on nothing is said about those outside the image."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..cases import ValueChange
-from ..errors import ImageError, TaskError
+from ..errors import ImageError, TaskError, some
 from ..folders import DATASET_NAME, Workspace
 from ..geometry import Geometry
 from ..image import FILE_ENDINGS, file_ending, read_array
@@ -222,9 +222,3 @@ def channel_names(modality: object, where: Path) -> tuple[str, ...]:
     if not isinstance(modality, Mapping) or not modality or not all(str(k).isdigit() for k in modality):
         raise TaskError(f'dataset.json in {where} should hold "modality": {{"0": "MRI"}}, found {modality!r}.')
     return tuple(str(modality[key]) for key in sorted(modality, key=int))
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """A list for a sentence, cut off after a few names."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

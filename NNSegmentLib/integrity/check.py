@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..errors import some
 from ..image import TIFF_ENDINGS
 from ..labels import LabelSet
 from ..progress import Progress, in_parallel, silent
@@ -14,6 +15,9 @@ from ..task import Task, find_images
 from .examine import CaseReport, examine_case
 from .findings import CASE_COUNT, ERROR, LABEL_NUMBERS, LABEL_VALUES, WARNING, Finding
 from .renumbering import Renumbering, declared_values, find_renumbering
+
+_MOST_VALUES = 12
+"""Label values that a sentence lists."""
 
 
 def check_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[Finding]:
@@ -62,8 +66,8 @@ def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | No
             ERROR,
             report.case_id,
             LABEL_VALUES,
-            f"only {_listed(_declared(task))}",
-            f"also {_listed(unexpected)}",
+            f"only {some(_declared(task), _MOST_VALUES)}",
+            f"also {some(unexpected, _MOST_VALUES)}",
             "'nnsegment check --fix' renumbers the labels in ascending order"
             if renumbering
             else "name these values in dataset.json or take them out of the label file",
@@ -75,11 +79,6 @@ def _declared(task: Task) -> list[int]:
     return sorted(declared_values(task.labels))
 
 
-def _listed(values: Sequence[int], most: int = 12) -> str:
-    text = ", ".join(str(value) for value in values[:most])
-    return text if len(values) <= most else f"{text} and {len(values) - most} more"
-
-
 def _description_findings(task: Task, renumbering: Renumbering | None) -> Iterator[Finding]:
     declared = _declared(task)
     if declared != list(range(len(declared))):
@@ -88,7 +87,7 @@ def _description_findings(task: Task, renumbering: Renumbering | None) -> Iterat
             "",
             LABEL_NUMBERS,
             f"the values 0 to {len(declared) - 1}",
-            _listed(declared),
+            some(declared, _MOST_VALUES),
             "'nnsegment check --fix' renumbers the labels in dataset.json and in the files",
             fixable=renumbering is not None,
         )
@@ -98,7 +97,7 @@ def _description_findings(task: Task, renumbering: Renumbering | None) -> Iterat
             "",
             CASE_COUNT,
             f"{task.declared_training_cases} training cases (numTraining in dataset.json)",
-            f"{len(task.cases)}, such as {_names([case.id for case in task.cases])}",
+            f"{len(task.cases)}, such as {some([case.id for case in task.cases])}",
             "add the missing cases, or let 'nnsegment check --fix' correct numTraining",
             fixable=True,
         )
@@ -154,7 +153,7 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
                 "",
                 "unused files",
                 f"only files of the cases in {folder.name}",
-                f"{len(surplus)} others ({_names(surplus)})",
+                f"{len(surplus)} others ({some(surplus)})",
                 f"name images like CASE_0000{task.file_ending} and labels like CASE{task.file_ending}, or remove them",
             )
 
@@ -174,7 +173,7 @@ def _absent_labels(labels: LabelSet, found: frozenset[int], renumbering: Renumbe
                 WARNING,
                 "",
                 "label occurs",
-                f'voxels of "{label.name}" (value {_listed(label.values)}) in some case',
+                f'voxels of "{label.name}" (value {some(label.values, _MOST_VALUES)}) in some case',
                 "none in any case",
                 "segment it somewhere, or take it out of dataset.json",
             )
@@ -192,7 +191,7 @@ def _identical_images(reports: Sequence[CaseReport]) -> Iterator[Finding]:
                 names[0],
                 "different images",
                 "an image of its own for every case",
-                f"the same voxels in {_names(names)}",
+                f"the same voxels in {some(names)}",
                 "remove all but one: the same image in training and validation makes the scores too good",
             )
 
@@ -208,8 +207,3 @@ def _incomplete_tests(task: Task) -> Iterator[Finding]:
                 f"{len(files)} in imagesTs",
                 "add the missing channel before predicting this case",
             )
-
-
-def _names(names: Sequence[str], most: int = 5) -> str:
-    text = ", ".join(names[:most])
-    return text if len(names) <= most else f"{text}, …"
