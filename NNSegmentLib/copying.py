@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import StorageError, TaskError
 from .image import copy_image
-from .records import umask
+from .records import cannot_write, umask
 
 
 @contextlib.contextmanager
@@ -20,13 +20,13 @@ def folder_made_whole(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     except OSError as error:
-        raise StorageError(_cannot_write(folder, error)) from error
+        raise StorageError(cannot_write(folder, error)) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~umask())
         temporary.rename(folder)
     except OSError as error:
-        raise StorageError(_cannot_write(folder, error)) from error
+        raise StorageError(cannot_write(folder, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -45,8 +45,4 @@ def copy_file(source: Path, target: Path) -> None:
         else:
             shutil.copyfile(source, target)
     except OSError as error:
-        raise StorageError(_cannot_write(target, error)) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    return f"Cannot write {path} ({error.strerror or error}); choose a folder with free space that you may write to."
+        raise StorageError(cannot_write(target, error)) from error

@@ -15,7 +15,7 @@ from .image import FILE_ENDINGS, copy_image
 from .labels import LabelSet
 from .postprocessing import PostProcessing, determine_postprocessing
 from .progress import Progress, silent
-from .records import written_whole
+from .records import copy_whole
 from .scores import Scores, case_id
 
 FoldName = int | str
@@ -103,19 +103,13 @@ def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = 
     for path in sources.values():
         copy_image(path, target / path.name)
     for path in cards(model):
-        copy(path, target / path.name)
+        copy_whole(path, target / path.name)
     return target
 
 
 def cards(model: ModelFolders) -> list[Path]:
     """plans.json and dataset.json of a model, where it has them."""
     return [model.folder / name for name in CARDS if (model.folder / name).is_file()]
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file whole or not at all; raises StorageError."""
-    with written_whole(target) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 def _existing_folds(models: Sequence[ModelFolders]) -> list[int]:

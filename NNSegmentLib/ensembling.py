@@ -16,7 +16,7 @@ from .geometry import Geometry
 from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels, write_labels
 from .labels import LabelSet
 from .progress import Progress, in_parallel, silent
-from .records import write_text, written_whole
+from .records import copy_whole, written_whole
 from .scores import case_id
 
 PROBABILITIES = "probabilities"
@@ -68,7 +68,7 @@ def ensemble_folders(
     cases = ensemble_cases(folders, file_ending)
     for card in _CARDS:
         if (Path(folders[0]) / card).is_file():
-            write_text(Path(output) / card, (Path(folders[0]) / card).read_text(encoding="utf-8"))
+            copy_whole(Path(folders[0]) / card, Path(output) / card)
     return write_ensemble(
         cases,
         output,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
 from .labels import number_type
-from .records import read_json, write_json, written_whole
+from .records import copy_whole, read_json, write_json, written_whole
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -139,19 +138,14 @@ def copy_image(source: Path, target: Path) -> None:
         voxels = source.with_name(named[1]) if named else source
         if voxels != source and voxels.is_file():
             beside = target.with_suffix(voxels.suffix)
-            _copy_whole(voxels, beside)
+            copy_whole(voxels, beside)
             with written_whole(target) as temporary:
                 temporary.write_text(header.replace(named[0], f"ElementDataFile = {beside.name}"), encoding="latin-1")
             return
-    _copy_whole(source, target)
+    copy_whole(source, target)
     sidecar = source.with_suffix(".json")
     if file_ending(source) in TIFF_ENDINGS and sidecar.is_file():
-        _copy_whole(sidecar, target.with_suffix(".json"))
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    with written_whole(target) as temporary:
-        shutil.copyfile(source, temporary)
+        copy_whole(sidecar, target.with_suffix(".json"))
 
 
 def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:

@@ -7,7 +7,6 @@ torch is imported inside the functions that need it, so that planning and readin
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from .prediction import Prediction
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
-from .records import from_json, read_json, write_json
+from .records import copy_whole, from_json, read_json, write_json
 from .run import Run, TrainingSettings
 from .scores import Scores
 from .selection import Selection
@@ -141,7 +140,7 @@ def plan(
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
     made = _keeping_custom_configurations(made, folders.plan(made.name))
     save_plan(made, folders.plan(made.name))
-    shutil.copyfile(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
+    copy_whole(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
     copy_if_there(task.folder / LABELS_CSV, folders.preprocessed / LABELS_CSV)
     folds_of(folders, task)
     return made

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import tempfile
 import types
 import typing
@@ -32,14 +33,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise StorageError(_cannot_write(path, error)) from error
+        raise StorageError(cannot_write(path, error)) from error
     temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise StorageError(_cannot_write(path, error)) from error
+        raise StorageError(cannot_write(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,6 +49,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; raises StorageError."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all, making the folder for it; raises StorageError."""
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
@@ -153,12 +160,13 @@ def require_writable(folder: Path) -> None:
     folder = Path(folder).absolute()
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not existing.is_dir():
-        raise StorageError(_cannot_write(folder, NotADirectoryError()))
+        raise StorageError(cannot_write(folder, NotADirectoryError()))
     if not os.access(existing, os.W_OK):
-        raise StorageError(_cannot_write(folder, PermissionError("no permission")))
+        raise StorageError(cannot_write(folder, PermissionError("no permission")))
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """The sentence about a file or folder that could not be written."""
     reason = error.strerror or str(error)
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         reason = "a file is where its folder should be"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, copy, crossvalidate
+from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, crossvalidate
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .errors import InputError, RunError
 from .evaluation import SUMMARY, Scores, load_scores
@@ -16,7 +16,7 @@ from .folders import ModelFolders, TaskFolders
 from .labels import LabelSet
 from .postprocessing_rules import PICKLE_FILE
 from .progress import Progress, silent
-from .records import write_text
+from .records import copy_whole, write_text
 from .selection_record import (
     POSTPROCESSED,
     Candidate,
@@ -124,7 +124,7 @@ def _ensemble(
         cases, folder, scoring.label_set, reader=scoring.reader, workers=scoring.workers, progress=scoring.progress
     )
     for card in cards(pair[0]):
-        copy(card, folder / card.name)
+        copy_whole(card, folder / card.name)
     return _Scored.of(members, folder, scoring.evaluate(folder))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from .budget import default_settings
@@ -16,6 +15,7 @@ from .preflight import training_need
 from .preparation import keep_references, prepare_all
 from .preprocessing.storage import previous_stage_file
 from .progress import Progress, silent
+from .records import copy_whole
 from .run import Run, TrainingSettings
 from .task import Task
 
@@ -125,16 +125,15 @@ def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: 
 def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:
     """plans.json, dataset.json, fingerprint and colours, so that the model folder explains itself elsewhere."""
     save_plan(plan, model.plan)
-    shutil.copyfile(task.folder / "dataset.json", model.dataset_json)
+    copy_whole(task.folder / "dataset.json", model.dataset_json)
     copy_if_there(folders.fingerprint, model.folder / folders.fingerprint.name)
     copy_if_there(task.folder / LABELS_CSV, model.labels_csv)
 
 
 def copy_if_there(source: Path, target: Path) -> None:
-    """Copy a file that may be absent, making the folder for it."""
+    """Copy a file that may be absent, whole or not at all; raises StorageError."""
     if source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        copy_whole(source, target)
 
 
 def _fold_name(fold: int | str) -> int | str:

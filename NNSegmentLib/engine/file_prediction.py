@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_lab
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
-from ..records import require_writable
+from ..records import copy_whole, require_writable
 from ..task import Case, find_images, write_dataset_json
 from .devices import memory_errors
 from .predictor import Outputs, Predictor, Ready
@@ -227,7 +226,7 @@ def _copy_card(model: Model, output: Path) -> None:
     for name in ("plans.pkl",) if is_version_1 else ("dataset.json", "plans.json"):
         source = model.folder / name
         if source.absolute().parent != output.absolute():
-            shutil.copyfile(source, output / name)
+            copy_whole(source, output / name)
 
 
 def _report(failed: dict[str, NNSegmentError], cases: Sequence[Case]) -> None:

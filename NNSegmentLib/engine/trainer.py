@@ -19,6 +19,7 @@ from ..errors import NNSegmentError, RunError
 from ..memory import unsaid
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
+from ..records import copy_whole
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from ..stopping import stopping_cleanly
 from .batches import BatchSource
@@ -226,7 +227,7 @@ class Training:
         folder = self.run.folder
         self.session.save(folder.checkpoint_final, resumable=False)
         if not folder.checkpoint_best.exists():
-            shutil.copyfile(folder.checkpoint_final, folder.checkpoint_best)
+            copy_whole(folder.checkpoint_final, folder.checkpoint_best)
         folder.checkpoint_latest.unlink(missing_ok=True)
         self.picture.refresh(now=True)
 
