@@ -29,22 +29,20 @@ class Fold:
     validation: tuple[str, ...]
 
 
-def make_folds(case_ids: Sequence[str], n: int = N_FOLDS) -> tuple[Fold, ...]:
-    """`n` folds in which every case validates once, equal to those nnU-Net makes of the same ids.
+def make_folds(case_ids: Sequence[str]) -> tuple[Fold, ...]:
+    """Five folds in which every case validates once, equal to those nnU-Net makes of the same ids.
 
     Fewer cases than folds are left out one at a time; a single case trains and validates alike, with a warning.
-    Raises TaskError without cases and SettingsError for less than two folds.
+    Raises TaskError without cases.
     """
     ids = sorted(case_ids)
     if not ids:
         raise TaskError("Folds need at least one case with labels, found none; add cases to the task.")
-    if n < 2:
-        raise SettingsError(f"Cross-validation needs at least 2 folds, found {n}.")
     if len(ids) == 1:
         _log.warning("The only case %s is used for training and for validation; its score says nothing.", ids[0])
         return (Fold((ids[0],), (ids[0],)),)
-    order = np.arange(len(ids)) if len(ids) < n else _shuffled(len(ids))
-    return tuple(_fold_without(ids, set(part.tolist())) for part in np.array_split(order, min(n, len(ids))))
+    order = np.arange(len(ids)) if len(ids) < N_FOLDS else _shuffled(len(ids))
+    return tuple(_fold_without(ids, set(part.tolist())) for part in np.array_split(order, min(N_FOLDS, len(ids))))
 
 
 def choose_fold(folds: Sequence[Fold], fold: int | str, case_ids: Sequence[str]) -> Fold:

@@ -173,8 +173,12 @@ def cannot_write(path: Path, error: OSError) -> str:
     return f"Cannot write {path} ({reason}); choose a folder with free space that you may write to."
 
 
+@functools.cache
 def umask() -> int:
-    """The permissions the user withholds from new files."""
+    """The permissions the user withholds from new files.
+
+    Asking means changing them for a moment, in which other threads would make files for everyone; so it is asked once.
+    """
     mask = os.umask(0)
     os.umask(mask)
     return mask
