@@ -82,9 +82,10 @@ def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        made = getattr(importlib.import_module(module), name)(settings)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as wrong:
         raise SettingsError(f"The recipe {recipe!r} should be package.module:function; {wrong}.") from wrong
+    made = function(settings)
     if not isinstance(made, TrainingSettings):
         raise SettingsError(f"The recipe {recipe!r} should return TrainingSettings, found {type(made).__name__}.")
     return made

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from NNSegmentLib.budget import quick_settings, settings_from_arguments
+from NNSegmentLib.budget import apply_recipe, quick_settings, settings_from_arguments
 from NNSegmentLib.errors import SettingsError
 from NNSegmentLib.planning.plan import Plan
 from NNSegmentLib.run import TrainingSettings, save_settings
@@ -70,3 +70,12 @@ def test_a_resumed_run_refuses_other_settings_by_name(file, words, named):
     stored = settings_from_arguments(asked(settings=file), PLAN, None)
     with pytest.raises(SettingsError, match=named):
         settings_from_arguments(asked(settings=file, resume=True, **words), PLAN, stored)
+
+
+def broken(settings: TrainingSettings) -> TrainingSettings:
+    raise ValueError("the rate is nowhere")
+
+
+def test_an_error_inside_a_recipe_is_not_taken_for_a_wrong_name():
+    with pytest.raises(ValueError, match="the rate is nowhere"):
+        apply_recipe("test_training_settings_asked:broken", TrainingSettings())
