@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .archive import unpack
 from .errors import InputError, ModelError, SettingsError, StorageError
-from .folders import LABELS_CSV, SELECTION, Workspace
+from .folders import LABELS_CSV, SELECTION
+from .lookup import WorkspaceReference, workspace_of
 from .model import Model, find_model_folders, load_model
 from .progress import Progress, silent, stepped
 from .records import read_json, require_writable, written_whole
@@ -77,9 +78,9 @@ class ModelInfo:
         )
 
 
-def list_models(workspace: Path | str | Workspace | None = None) -> list[ModelEntry]:
+def list_models(workspace: WorkspaceReference = None) -> list[ModelEntry]:
     """Every trained configuration in the workspace's results."""
-    place = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+    place = workspace_of(workspace)
     folders = find_model_folders(place.results) if place.results.is_dir() else []
     return [_entry(folder) for folder in folders]
 
@@ -172,10 +173,10 @@ def _require_place(model: Model, target: Path, is_file: bool) -> None:
     require_writable(target.parent)
 
 
-def import_model(archive: Path | str, workspace: Path | str | Workspace | None = None) -> list[ModelEntry]:
+def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> list[ModelEntry]:
     """Unpack a model zip into the workspace's results; raises ModelError when it is no model or is already there."""
     archive = Path(archive)
-    place = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+    place = workspace_of(workspace)
     names = _dataset_folders(archive)
     taken = [name for name in names if (place.results / name).exists()]
     if taken:

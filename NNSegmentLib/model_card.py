@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .colors import colored, load_label_colors, with_colors
@@ -60,7 +60,7 @@ def _card_of_zip(path: Path) -> ModelCard:
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); it is damaged or no zip, get it again.") from error
     channels, labels, ending = parse_dataset_json(values, path)
-    return replace(ModelCard(channels, colored(labels), ending), label_set=_painted_by_text(labels, known))
+    return ModelCard(channels, _painted_by_text(labels, known), ending)
 
 
 def _text(archive: zipfile.ZipFile, name: str, path: Path) -> str:

@@ -7,6 +7,7 @@ import re
 from enum import StrEnum
 
 from .errors import SettingsError
+from .run import TrainingSettings
 from .terminal import parse_duration
 
 
@@ -22,7 +23,6 @@ class TrainingLength(StrEnum):
 
 QUICK_S, HOUR_S = 300, 3600
 MORNING = datetime.time(7)
-FULL_EPOCHS = 1000
 _EPOCHS = re.compile(r"\s*(\d+)\s*epochs?\s*", re.IGNORECASE)
 
 
@@ -35,7 +35,7 @@ def length_words(
     Raises SettingsError when `text` is neither a time nor a number of epochs.
     """
     if length is TrainingLength.FULL:
-        return ("--epochs", str(FULL_EPOCHS))
+        return ("--epochs", str(TrainingSettings.epochs))
     if length is TrainingLength.OTHER:
         return _other_words(text, runs)
     if length is TrainingLength.TONIGHT:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ERROR, WARNING, INFO = "error", "warning", "info"
+SEVERITIES = (ERROR, WARNING, INFO)
+"""The worst first."""
 LABEL_GRID = "label grid"
 LABEL_DIRECTION = "label direction"
 LABEL_VALUES = "label values"

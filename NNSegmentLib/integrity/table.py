@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import TaskError
-from .findings import ERROR, INFO, Finding
+from .findings import ERROR, INFO, SEVERITIES, Finding
 
-_ORDER = ("error", "warning", "info")
 _SHOWN_PER_CHECK = 10
 
 
@@ -17,7 +16,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
         return "Nothing wrong was found."
     groups: dict[tuple[bool, int, str], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.mended, _ORDER.index(finding.severity), finding.check), []).append(finding)
+        groups.setdefault((finding.mended, SEVERITIES.index(finding.severity), finding.check), []).append(finding)
     blocks = [_block(group) for _, group in sorted(groups.items())]
     return "\n".join([*blocks, _closing(findings)])
 
@@ -44,7 +43,7 @@ def _block(group: Sequence[Finding]) -> str:
 
 def _closing(findings: Sequence[Finding]) -> str:
     left = [f for f in findings if not f.mended]
-    counts = [sum(f.severity == severity for f in left) for severity in _ORDER]
+    counts = [sum(f.severity == severity for f in left) for severity in SEVERITIES]
     words = [f"{n} {word}{'s' * (n != 1)}" for n, word in zip(counts, ("error", "warning", "remark"), strict=True)]
     if len(left) < len(findings):
         words.append(f"{len(findings) - len(left)} mended")

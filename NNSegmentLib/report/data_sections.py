@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..fingerprint import CaseFacts, Fingerprint
+from ..integrity.findings import SEVERITIES, Finding
 from ..labels import Label
 from ..planning.plan import Configuration, Plan
 from .charts import axes_figure, intensity_figure
@@ -29,9 +29,6 @@ from .markup import (
     text,
 )
 from .plots import inline_svg
-
-if TYPE_CHECKING:
-    from ..integrity import Finding
 
 
 def task_section(contents: Contents) -> Markup:
@@ -61,10 +58,9 @@ def findings_section(task_name: str, findings: Sequence[Finding] | None) -> Mark
         return section("findings", "Integrity", lead, line)
     if not findings:
         return section("findings", "Integrity", lead, paragraph("Every case was checked, and nothing was found."))
-    order = ("error", "warning", "info")
     rows = [
         (element("span", f.severity, f.severity), f.case, f.check, f.expected, f.found, f.advice)
-        for f in sorted(findings, key=lambda f: (order.index(f.severity), f.case))
+        for f in sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.case))
     ]
     return section(
         "findings",

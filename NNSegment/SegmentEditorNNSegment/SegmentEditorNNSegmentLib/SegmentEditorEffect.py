@@ -214,13 +214,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def _open_workspace(self):
         """The panel's workspace; while a model works here, the one that it was started in stays open."""
-        from NNSegmentUI.head import WORKSPACE_KEY
-
-        from NNSegmentLib.folders import DEFAULT_WORKSPACE
+        from NNSegmentUI.context import saved_workspace
 
         if self.job is None:
-            last = slicer.app.userSettings().value(WORKSPACE_KEY)
-            self.context.open_workspace(last or DEFAULT_WORKSPACE)
+            self.context.open_workspace(saved_workspace())
             self.cards.clear()
             self._fill_models()
 
