@@ -27,13 +27,12 @@ from .launch import JOB_VARIABLE, command, default_python, environment_for
 from .locks import require_free
 from .processes import ProcessIdentity, end_tree, start_detached
 from .records import from_json, read_json, to_json, write_json
-from .run import Event, Failed, Finished, Stopped, parse_event
+from .run import Event, Failed, Finished, Stopped, last_event, parse_event
 
 SILENT_S = 60.0
 """A job on another machine whose heartbeat is older than this is lost."""
 _STARTING_S = 15.0
 _POLL_S = 0.25
-_TAIL_BYTES = 65536
 _AGAIN = {"train": "--resume", "predict": "--keep-existing"}
 
 
@@ -213,18 +212,6 @@ class EventReader:
             return []
         self._offset += len(whole) + len(end)
         return [event for line in whole.splitlines() if (event := parse_event(line.decode("utf-8", "replace")))]
-
-
-def last_event(path: Path) -> Event | None:
-    """The newest event of a file, from its last bytes."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(max(size - _TAIL_BYTES, 0))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return None
-    return parse_event(lines[-1].decode("utf-8", "replace")) if lines else None
 
 
 def start(

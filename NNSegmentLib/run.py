@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
 SCHEDULES = ("poly", "cosine", "constant")
 AUGMENTATIONS = ("default", "light", "none", "batchgenerators")
+_TAIL_BYTES = 131072
+"""Of an events file that are read to know how a run is now; the files of long trainings are large."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,28 @@ def read_events(path: Path) -> Iterator[Event]:
         event = parse_event(line)
         if event:
             yield event
+
+
+def recent_events(path: Path) -> list[Event]:
+    """The events in the last part of a file, which may be of any length; none when it is absent."""
+    return [event for line in _last_lines(path) if (event := parse_event(line))]
+
+
+def last_event(path: Path) -> Event | None:
+    """The newest event of a file; None when there is none, or it is half-written."""
+    lines = _last_lines(path)
+    return parse_event(lines[-1]) if lines else None
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(size - _TAIL_BYTES, 0))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return lines[1:] if size > _TAIL_BYTES else lines
 
 
 def parse_event(line: str) -> Event | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,13 +12,12 @@ from .folders import FoldFolder, TaskFolders
 from .folds import load_folds, make_folds
 from .locks import holder
 from .planning.plan import Plan
-from .run import EpochFinished, Event, Failed, parse_event
+from .run import EpochFinished, Failed, recent_events
 from .scores import load_scores
 from .task import Task
 
 ALL_CASES = "all"
 """The fold that trains on every case and has no validation."""
-_TAIL_BYTES = 131072
 
 
 class RunState(StrEnum):
@@ -104,16 +102,3 @@ def validation_dice(summary: Path) -> float | None:
 def _dice_of(summary: Path, changed: int) -> float:
     """`changed` makes a rewritten file be read again; a panel asks once a second."""
     return load_scores(summary).dice
-
-
-def recent_events(path: Path) -> list[Event]:
-    """The events in the last part of a file, which may be of any length."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(max(size - _TAIL_BYTES, 0))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return []
-    lines = lines[1:] if size > _TAIL_BYTES else lines
-    return [event for line in lines if (event := parse_event(line.decode("utf-8", "replace")))]

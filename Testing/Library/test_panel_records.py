@@ -18,8 +18,8 @@ from NNSegmentLib.job_progress import JobProgress
 from NNSegmentLib.labels import Label
 from NNSegmentLib.locks import only_one_in
 from NNSegmentLib.model_card import read_card
-from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event
-from NNSegmentLib.run_states import RunState, recent_events, run_status
+from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, recent_events
+from NNSegmentLib.run_states import RunState, run_status
 from NNSegmentLib.task import load_task
 from NNSegmentLib.training_length import TrainingLength, length_words
 
