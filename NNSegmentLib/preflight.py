@@ -16,7 +16,8 @@ from .geometry import Geometry
 from .image import read_geometry
 from .memory import SHARE, Need, total_gb
 from .model import Model
-from .planning.plan import RESIDUAL, Configuration, NetworkSpec
+from .planning.parameters import count_parameters
+from .planning.plan import Configuration, NetworkSpec
 from .planning.topology import feature_map_values
 from .run import TrainingSettings
 from .task import Case
@@ -152,7 +153,7 @@ def _case_sizes(model: Model, geometry: Geometry, device: str, probabilities: bo
 def _predicting_bytes(c: Configuration, channels: int, outputs: int, device: str) -> float:
     """Weights, and feature maps of the tiles that are looked at together."""
     values = feature_map_values(c.network, c.patch_size, outputs) * tiles_together(c.patch_size, device)
-    return 4 * n_parameters(c.network, channels, outputs) + (2 if device == "cuda" else 4) * values
+    return 4 * count_parameters(c.network, channels, outputs) + (2 if device == "cuda" else 4) * values
 
 
 def tiles_together(patch_size: Sequence[int], device: str) -> int:
@@ -206,25 +207,10 @@ def voxels_on_grid(geometry: Geometry, configuration: Configuration, transpose: 
     return math.prod(max(n * s / t, p) for n, s, t, p in zip(shape, spacing, target, patch, strict=True))
 
 
-def n_parameters(spec: NetworkSpec, n_channels: int, n_outputs: int) -> int:
-    """Weights of a U-Net, without the few of its norms, biases and shortcuts."""
-    total, before = 0, n_channels
-    for features, kernel, blocks in zip(spec.features, spec.kernel_sizes, spec.blocks, strict=True):
-        convs = 2 * blocks if spec.kind == RESIDUAL else blocks
-        total += math.prod(kernel) * features * (before + (convs - 1) * features)
-        before = features
-    for level, convs in enumerate(reversed(spec.decoder_convs)):
-        features = spec.features[level]
-        total += math.prod(spec.strides[level + 1]) * spec.features[level + 1] * features
-        total += math.prod(spec.decoder_kernels[level]) * features * features * (convs + 1)
-        total += features * n_outputs
-    return total
-
-
 def _weights_gb(spec: NetworkSpec, n_channels: int, n_outputs: int, settings: TrainingSettings) -> float:
     """Weights, gradients, what the optimiser remembers, averaged weights."""
     copies = 3 + (settings.optimizer == "adamw") + (settings.weight_averaging > 0)
-    return 4 * n_parameters(spec, n_channels, n_outputs) * copies / 1e9
+    return 4 * count_parameters(spec, n_channels, n_outputs) * copies / 1e9
 
 
 def _all_cases_gb(c: Configuration, settings: TrainingSettings, n_channels: int, n_cases: int) -> float:

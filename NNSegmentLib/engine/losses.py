@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..labels import LabelSet
+from ..planning.architecture import supervision_weights
 from .ranks import ALONE, Ranks
 
 Outputs = torch.Tensor | Sequence[torch.Tensor]
@@ -54,12 +55,6 @@ class DeepSupervisionLoss:
             if weight
         )
         return sum(terms)
-
-
-def supervision_weights(n: int) -> tuple[float, ...]:
-    """1, 1/2, 1/4, … with the last one 0, scaled to the sum 1; a single output counts fully."""
-    raw = [0.5**i for i in range(n - 1)] + [0.0] if n > 1 else [1.0]
-    return tuple(weight / sum(raw) for weight in raw)
 
 
 def nearest(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

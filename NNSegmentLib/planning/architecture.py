@@ -49,6 +49,15 @@ class NetworkSpec:
         return len(self.features)
 
 
+def supervision_weights(n: int) -> tuple[float, ...]:
+    """Share of each of `n` decoder outputs in the loss, full resolution first: halved per stage, none for the coarsest.
+
+    A single output counts fully.
+    """
+    raw = [0.5**i for i in range(n - 1)] + [0.0] if n > 1 else [1.0]
+    return tuple(weight / sum(raw) for weight in raw)
+
+
 def network_from_json(values: Mapping, dimensions: int) -> NetworkSpec:
     """The network of a configuration of a plans file, 2.0 to 2.8; raises PlanError, or what missing keys raise."""
     if "architecture" not in values:

@@ -9,10 +9,11 @@ import numpy as np
 from ..fingerprint import CaseFacts, Fingerprint
 from ..integrity.findings import SEVERITIES, Finding
 from ..labels import Label
+from ..planning.parameters import count_parameters
 from ..planning.plan import Configuration, Plan
 from .charts import axes_figure, intensity_figure
 from .contents import Contents
-from .diagram import configuration_figure, count_parameters
+from .diagram import configuration_figure
 from .markup import (
     Markup,
     absent,

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..labels import LabelSet
-from ..planning.plan import RESIDUAL, Configuration, NetworkSpec
+from ..planning.architecture import RESIDUAL, NetworkSpec, supervision_weights
+from ..planning.parameters import count_parameters
+from ..planning.plan import Configuration
 from .plots import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -122,58 +124,6 @@ def stage_spacing_mm(spec: NetworkSpec, spacing_mm: tuple[float, ...], stage: in
     return tuple(s * math.prod(row[a] for row in spec.strides[: stage + 1]) for a, s in enumerate(spacing_mm))
 
 
-def output_weights(spec: NetworkSpec) -> tuple[float, ...]:
-    """Share of each decoder output in the loss, full resolution first: halved per stage, none for the coarsest."""
-    n = spec.n_stages - 1
-    weights = [2.0**-i for i in range(n)]
-    if n > 1:
-        weights[-1] = 0.0
-    return tuple(w / sum(weights) for w in weights)
-
-
-def count_parameters(spec: NetworkSpec, in_channels: int, out_channels: int) -> int:
-    """Trainable numbers of the network, every tensor counted once."""
-    encoder = _residual_encoder if spec.kind == RESIDUAL else _plain_encoder
-    total = encoder(spec, in_channels)
-    for stage, convolutions in enumerate(reversed(spec.decoder_convs)):
-        features, kernel = spec.features[stage], spec.kernel_sizes[stage]
-        total += _convolution(spec, spec.features[stage + 1], features, spec.strides[stage + 1], norm=False)
-        total += _convolution(spec, 2 * features, features, kernel)
-        total += (convolutions - 1) * _convolution(spec, features, features, kernel)
-        total += (features + 1) * out_channels
-    return total
-
-
-def _plain_encoder(spec: NetworkSpec, in_channels: int) -> int:
-    total = 0
-    for features, kernel, convolutions in zip(spec.features, spec.kernel_sizes, spec.blocks, strict=True):
-        total += _convolution(spec, in_channels, features, kernel)
-        total += (convolutions - 1) * _convolution(spec, features, features, kernel)
-        in_channels = features
-    return total
-
-
-def _residual_encoder(spec: NetworkSpec, in_channels: int) -> int:
-    total = _convolution(spec, in_channels, spec.features[0], spec.kernel_sizes[0])
-    before = spec.features[0]
-    for features, kernel, blocks in zip(spec.features, spec.kernel_sizes, spec.blocks, strict=True):
-        total += _convolution(spec, before, features, kernel)
-        total += (2 * blocks - 1) * _convolution(spec, features, features, kernel)
-        if before != features:
-            total += before * features + _norm(spec, features)
-        before = features
-    return total
-
-
-def _convolution(spec: NetworkSpec, n_in: int, n_out: int, kernel: tuple[int, ...], norm: bool = True) -> int:
-    bias = n_out if spec.conv_bias else 0
-    return n_in * n_out * math.prod(kernel) + bias + (_norm(spec, n_out) if norm else 0)
-
-
-def _norm(spec: NetworkSpec, features: int) -> int:
-    return 2 * features if spec.norm_affine else 0
-
-
 def _draw_heading(axes: Axes, layout: _Layout, spec: NetworkSpec, n_in: int, n_out: int, title: str) -> None:
     kind = "residual-encoder U-Net" if spec.kind == RESIDUAL else "plain U-Net"
     parameters = f"{count_parameters(spec, n_in, n_out):,}".replace(",", "\u202f")
@@ -209,7 +159,7 @@ def _draw_encoder(axes: Axes, layout: _Layout, spec: NetworkSpec, stage: int, si
 
 
 def _draw_decoder(axes: Axes, layout: _Layout, spec: NetworkSpec, stage: int, size: str) -> None:
-    work = f"{_counted(spec.decoder_convs[-1 - stage], 'convolution')} {_times(spec.kernel_sizes[stage])}"
+    work = f"{_counted(spec.decoder_convs[-1 - stage], 'convolution')} {_times(spec.decoder_kernels[stage])}"
     x, y = layout.decoder(stage), layout.row(stage)
     _block(axes, x, y, GREEN, spec, stage, work, size)
     bottom = stage == spec.n_stages - 2
@@ -229,7 +179,7 @@ def _draw_output(
     axes: Axes, layout: _Layout, spec: NetworkSpec, stage: int, out_channels: int, shape: tuple[int, ...]
 ) -> None:
     x, y = layout.column, layout.row(stage)
-    weight = output_weights(spec)[stage]
+    weight = supervision_weights(spec.n_stages - 1)[stage]
     final = stage == 0
     _arrow(axes, (layout.decoder(stage) + _WIDTH, y + _HEIGHT / 2), (x, y + _HEIGHT / 2), dashed=not final)
     _box(axes, x, y + 7, _COLUMN, _HEIGHT - 14, PURPLE, 0.16 if final else 0.07)

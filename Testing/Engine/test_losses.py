@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from NNSegmentLib.engine.losses import make_loss, nearest, sums_by_comparison, sums_by_index, supervision_weights
+from NNSegmentLib.engine.losses import make_loss, nearest, sums_by_comparison, sums_by_index
 from NNSegmentLib.labels import Label, LabelSet
+from NNSegmentLib.planning.architecture import supervision_weights
 
 PLAIN = LabelSet((Label("background", (0,)), Label("a", (1,)), Label("b", (2,))))
 GAPS = LabelSet((Label("background", (0,)), Label("a", (3,)), Label("b", (7,))))
@@ -129,6 +130,7 @@ def test_one_annotated_voxel_alone_makes_the_cross_entropy():
 
 
 def test_deep_supervision_halves_the_weight_per_stage_and_drops_the_last():
+    assert supervision_weights(3) == (2 / 3, 1 / 3, 0.0)
     assert supervision_weights(5) == pytest.approx((8 / 15, 4 / 15, 2 / 15, 1 / 15, 0))
     assert supervision_weights(2) == (1.0, 0.0)
     assert supervision_weights(1) == (1.0,)

@@ -9,13 +9,12 @@ import pytest
 
 from NNSegmentLib.errors import SettingsError
 from NNSegmentLib.labels import Label, LabelSet
+from NNSegmentLib.planning.parameters import count_parameters
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, Configuration, NetworkSpec, load_plan
 from NNSegmentLib.report.diagram import (
     configuration_figure,
-    count_parameters,
     draw_network,
     network_figure,
-    output_weights,
     stage_shapes,
     stage_spacing_mm,
 )
@@ -66,11 +65,6 @@ def test_parameters_of_a_small_residual_network_equal_a_count_by_hand():
 def test_every_stage_is_as_large_as_its_strides_leave_it():
     assert stage_shapes(ANISOTROPIC, (10, 32, 30)) == ((10, 32, 30), (10, 16, 15), (5, 8, 8))
     assert stage_spacing_mm(ANISOTROPIC, (5.0, 1.5, 1.0), 2) == (10.0, 6.0, 4.0)
-
-
-def test_output_weights_halve_and_leave_the_coarsest_out():
-    assert output_weights(plain((8, 8, 8, 8))) == (2 / 3, 1 / 3, 0.0)
-    assert output_weights(plain((8, 8))) == (1.0,)
 
 
 def test_the_diagram_names_features_kernels_strides_sizes_and_outputs():
