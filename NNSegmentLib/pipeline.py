@@ -398,12 +398,7 @@ def diagram(
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     chosen = plan_of(folders, plans, preset).configuration(configuration)
-    channels = len(task.channels) + (len(task.labels.foreground_values) if chosen.previous_stage else 0)
-    draw_network(
-        chosen.network, chosen.patch_size, chosen.spacing_mm, channels, task.labels.n_outputs, Path(path),
-        title=f"{folders.name} {configuration}",
-    )  # fmt: skip
-    return Path(path)
+    return draw_network(chosen, task.labels, len(task.channels), Path(path), title=f"{folders.name} {configuration}")
 
 
 def _finish(model: Model) -> Callable[[Prediction], Prediction]:

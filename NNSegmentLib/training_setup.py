@@ -88,9 +88,9 @@ def _announce_training(
     if gpus == 1:
         release_memory(device)  # what the fold before this one kept is free
     short = half_precision(device, settings.mixed_precision) is not None
-    cascade = len(task.labels.foreground_values) if configuration.previous_stage else 0
+    inputs = configuration.n_inputs(len(task.channels), len(task.labels.foreground_values))
     need = training_need(
-        configuration, settings, n_channels=len(task.channels) + cascade, n_outputs=task.labels.n_outputs,
+        configuration, settings, n_channels=inputs, n_outputs=task.labels.n_outputs,
         n_cases=len({*fold.train, *fold.validation}), device=device.type, short_numbers=short, gpu_memory_gb=total,
         ranks=gpus,
     )  # fmt: skip

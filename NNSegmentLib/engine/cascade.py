@@ -21,11 +21,6 @@ def with_previous_labels(image: np.ndarray, labels: np.ndarray, label_set: Label
     return stacked
 
 
-def n_inputs(part: TrainedConfiguration, n_channels: int, label_set: LabelSet) -> int:
-    """Input channels of a configuration's network: the image's, and in a cascade one per foreground value."""
-    return n_channels + (len(label_set.foreground_values) if part.configuration.previous_stage else 0)
-
-
 def require_previous(part: TrainedConfiguration) -> TrainedConfiguration:
     """The earlier stage of a cascade; raises ModelError when its model folder is not beside this one."""
     if part.previous is None:

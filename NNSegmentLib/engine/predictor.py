@@ -26,7 +26,7 @@ from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..progress import Progress, silent
 from ..task import Case
-from .cascade import n_inputs, require_previous, require_same_shape, with_previous_labels
+from .cascade import require_previous, require_same_shape, with_previous_labels
 from .checkpoints import load_checkpoint, load_weights, require_fitting
 from .devices import choose_device, keep_freed_memory, release_memory
 from .network import UNet
@@ -303,7 +303,7 @@ def _bare_network(
         raise ModelError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
     if min(patch) < 1 or math.prod(patch) > _MAX_PATCH_VOXELS or len(patch) != spec.dimensions:
         raise ModelError(f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch} voxels.")
-    inputs = n_inputs(part, n_channels, label_set)
+    inputs = configuration.n_inputs(n_channels, len(label_set.foreground_values))
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about empty layers, which do not fit the weights anyway

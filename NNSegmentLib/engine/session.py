@@ -64,8 +64,7 @@ class TrainingRequest:
 
     @property
     def in_channels(self) -> int:
-        extra = len(self.label_set.foreground_values) if self.wanted.previous_stage else 0
-        return self.n_channels + extra
+        return self.wanted.n_inputs(self.n_channels, len(self.label_set.foreground_values))
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:

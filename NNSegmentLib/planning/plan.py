@@ -63,6 +63,10 @@ class Configuration:
     def is_2d(self) -> bool:
         return len(self.patch_size) == 2
 
+    def n_inputs(self, n_channels: int, n_foreground: int) -> int:
+        """Input channels of the network: the image's, and in a cascade one per foreground value."""
+        return n_channels + (n_foreground if self.previous_stage else 0)
+
     def target_spacing_mm(self, case_spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """Spacing (z, y, x) to resample a case of transposed spacing to; 2d keeps the slice distance."""
         return (case_spacing_mm[0], *self.spacing_mm) if self.is_2d else tuple(self.spacing_mm)

@@ -52,34 +52,23 @@ class _Layout:
         return (self.n - 1 - stage) * _PITCH + 20
 
 
-def draw_network(
-    spec: NetworkSpec,
-    patch_size: tuple[int, ...],
-    spacing_mm: tuple[float, ...],
-    in_channels: int,
-    out_channels: int,
-    path: Path,
-    title: str = "",
-) -> Path:
-    """Write the topology as .svg, .png or .pdf by the file's ending.
+def draw_network(configuration: Configuration, labels: LabelSet, n_channels: int, path: Path, title: str = "") -> Path:
+    """Write the topology of a plan's configuration as .svg, .png or .pdf by the file's ending.
 
-    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network.
     Raises SettingsError for another ending and StorageError when the file cannot be written.
     """
-    figure = network_figure(spec, patch_size, spacing_mm, in_channels, out_channels, title)
-    return save_figure(figure, path, dpi=130)
+    return save_figure(configuration_figure(configuration, labels, n_channels, title), path, dpi=130)
 
 
-def configuration_figure(configuration: Configuration, labels: LabelSet, n_channels: int) -> Figure:
+def configuration_figure(configuration: Configuration, labels: LabelSet, n_channels: int, title: str = "") -> Figure:
     """The network of a plan's configuration; a cascade's second stage also takes the first one's labels as input."""
-    previous = len(labels.foreground_values) if configuration.previous_stage else 0
     return network_figure(
         configuration.network,
         configuration.patch_size,
         configuration.spacing_mm,
-        n_channels + previous,
+        configuration.n_inputs(n_channels, len(labels.foreground_values)),
         labels.n_outputs,
-        configuration.name,
+        title or configuration.name,
     )
 
 
@@ -91,7 +80,10 @@ def network_figure(
     out_channels: int,
     title: str = "",
 ) -> Figure:
-    """The topology as a figure: features, convolutions, strides and feature-map sizes of every stage."""
+    """The topology as a figure: features, convolutions, strides and feature-map sizes of every stage.
+
+    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network.
+    """
     layout = _Layout(spec.n_stages)
     width, height = layout.size
     figure = new_figure(width / 72, height / 72)

@@ -39,6 +39,21 @@ ANISOTROPIC = NetworkSpec(
 LABELS = LabelSet((Label("background", (0,)), Label("front", (1,)), Label("back", (2,))))
 
 
+CASCADE = Configuration(
+    "3d_cascade_fullres",
+    "",
+    2,
+    (16, 16, 16),
+    (16, 16, 16),
+    (1.0, 1.0, 1.0),
+    ("ZScoreNormalization",),
+    (False,),
+    plain((8, 16)),
+    False,
+    previous_stage="3d_lowres",
+)
+
+
 def words(figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts if text.get_text()]
 
@@ -96,27 +111,13 @@ def test_no_text_leaves_the_picture_or_its_block(features):
 
 
 def test_a_cascades_second_stage_also_takes_the_first_ones_labels():
-    configuration = Configuration(
-        "3d_cascade_fullres",
-        "",
-        2,
-        (16, 16, 16),
-        (16, 16, 16),
-        (1.0, 1.0, 1.0),
-        ("ZScoreNormalization",),
-        (False,),
-        plain((8, 16)),
-        False,
-        previous_stage="3d_lowres",
-    )
-
-    assert "input: 3 channels · 16×16×16" in words(configuration_figure(configuration, LABELS, 1))
+    assert "input: 3 channels · 16×16×16" in words(configuration_figure(CASCADE, LABELS, 1))
 
 
 def test_svg_png_and_pdf_are_written_by_the_files_ending(tmp_path):
     starts = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
     for ending, start in starts.items():
-        path = draw_network(plain((8, 16)), (16, 16, 16), (1, 1, 1), 1, 2, tmp_path / f"net.{ending}")
+        path = draw_network(CASCADE, LABELS, 1, tmp_path / f"net.{ending}")
         assert path.read_bytes().startswith(start)
     ElementTree.parse(tmp_path / "net.svg")
     assert "8 features" in (tmp_path / "net.svg").read_text()
@@ -124,7 +125,7 @@ def test_svg_png_and_pdf_are_written_by_the_files_ending(tmp_path):
 
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(SettingsError, match=re.escape("found net.bmp")):
-        draw_network(plain((8, 16)), (16, 16, 16), (1, 1, 1), 1, 2, tmp_path / "net.bmp")
+        draw_network(CASCADE, LABELS, 1, tmp_path / "net.bmp")
 
 
 @pytest.mark.parametrize(
