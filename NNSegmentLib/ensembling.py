@@ -113,7 +113,8 @@ def write_ensemble(
         geometry = _geometry(case, reader)
         if mean.shape[1:] != geometry.shape:
             raise ImageError(
-                f"{case.probabilities[0]} has {mean.shape[1:]} voxels (z, y, x), {case.labels} {geometry.shape}."
+                f"{case.probabilities[0]} has {mean.shape[1:]} voxels (z, y, x), {case.labels} {geometry.shape}; "
+                "predict the case again with all models."
             )
         path = Path(output) / (case.case_id + file_ending(case.labels))
         write_labels(path, label_set.decide(mean, probabilities=True), geometry)

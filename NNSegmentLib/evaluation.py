@@ -147,7 +147,9 @@ def label_files(folder: Path, ending: str | None = None) -> tuple[Path, ...]:
     by_ending = {e: [p for p in names if p.name.endswith(e)] for e in ([ending] if ending else FILE_ENDINGS)}
     found = max(by_ending.values(), key=len)
     if not found:
-        raise ImageError(f"{folder} should hold label maps ({ending or 'NIfTI, NRRD, MHA, …'}), found none.")
+        raise ImageError(
+            f"{folder} should hold label maps ({ending or 'NIfTI, NRRD, MHA, …'}), found none; choose another folder."
+        )
     return tuple(found)
 
 

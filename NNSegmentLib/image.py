@@ -85,7 +85,7 @@ def read_labels(path: Path, reader: str = "") -> LabelMap:
     """Read a label map (Z, Y, X); raises ImageError when values are not whole numbers or there are several channels."""
     array, geometry = read_array(Path(path), reader)
     if len(array) != 1:
-        raise ImageError(f"{path} should hold one label map, found {len(array)} channels.")
+        raise ImageError(f"{path} should hold one label map, found {len(array)} channels; save it as a single one.")
     return LabelMap(whole_numbers(array[0], path), geometry)
 
 

@@ -26,7 +26,7 @@ from .folders import FoldFolder, JobFolder
 from .launch import JOB_VARIABLE, command, default_python, environment_for
 from .locks import require_free
 from .processes import ProcessIdentity, end_tree, start_detached
-from .records import from_json, read_json, to_json, write_json
+from .records import cannot_write, from_json, read_json, to_json, write_json
 from .run import Event, Failed, Finished, Stopped, last_event, parse_event
 
 SILENT_S = 60.0
@@ -130,7 +130,7 @@ class Job:
         try:
             self.folder.stop.touch()
         except OSError as error:
-            raise StorageError(f"Cannot write {self.folder.stop} ({error.strerror}).") from error
+            raise StorageError(cannot_write(self.folder.stop, error)) from error
 
     def kill(self) -> None:
         """End the processes of the job at once; raises RunError when they are on another machine."""

@@ -45,7 +45,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         names = [label.name for label in self.labels]
         if len(set(names)) != len(names):
-            raise TaskError(f"Label names must differ, found {', '.join(names)}.")
+            raise TaskError(f"Label names must differ, found {', '.join(names)}; rename one of them.")
         if not any(label.name == BACKGROUND and label.values == (0,) for label in self.labels):
             raise TaskError('The labels must contain "background": 0; add it to dataset.json.')
         if any(value < 0 for label in self.labels for value in label.values):

@@ -50,7 +50,9 @@ def labels_from_rows(tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[st
     labels = found.labels if chosen is None else [by_name[_plain(name)] for name in dict.fromkeys(chosen)]
     found = _numbered(labels)
     if not found.foreground:
-        raise TaskError("A task needs at least one segment besides the background, found none.")
+        raise TaskError(
+            "A task needs at least one segment besides the background, found none; draw one in the Segment Editor."
+        )
     return found
 
 

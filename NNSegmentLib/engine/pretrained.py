@@ -38,7 +38,7 @@ def find_checkpoint(source: Path) -> Path:
         for path in (source / name, *sorted(source.glob(f"fold_*/{name}"))):
             if path.is_file():
                 return path
-    raise ModelError(f"Expected a checkpoint or a model folder with one at {source}, found none.")
+    raise ModelError(f"Expected a checkpoint or a model folder with one at {source}, found none; correct the path.")
 
 
 def _require_same_shape(name: str, parameter: torch.Tensor, stored: torch.Tensor | None, path: Path) -> None:

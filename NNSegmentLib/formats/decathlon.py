@@ -40,7 +40,9 @@ def training_cases(folder: Path, values: Mapping) -> list[SourceCase]:
         SourceCase(stem(path), (path,), folder / "labelsTr" / path.name) for path in image_files(folder / "imagesTr")
     ]
     if not found:
-        raise TaskError(f"{folder / 'imagesTr'} should hold the training images, found none.")
+        raise TaskError(
+            f"{folder / 'imagesTr'} should hold the training images, found none; unpack the data set again."
+        )
     return found
 
 

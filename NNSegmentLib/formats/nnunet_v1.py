@@ -34,7 +34,9 @@ def read(folder: Path, values: Mapping) -> Source:
     images = find_images(folder / "imagesTr", ending)
     lacking = [case.id for case in listed if case.id not in images]
     if lacking:
-        raise TaskError(f"{folder / 'imagesTr'} lacks the images of {lacking[0]} ({len(lacking)} cases lack theirs).")
+        raise TaskError(
+            f"{folder / 'imagesTr'} lacks the images of {lacking[0]} ({len(lacking)} cases lack theirs); copy them there."
+        )
     return Source(
         folder=folder,
         format="nnU-Net v1",

@@ -160,7 +160,9 @@ def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> lis
     exact = {label_stem(path): path for path in labels}
     tolerant = {_key(label_stem(path), _LABEL_WORD): path for path in labels}
     if len(tolerant) < len(labels):
-        raise TaskError(f"Some label files in {labels[0].parent} have the same name but for their ending or suffix.")
+        raise TaskError(
+            f"Some label files in {labels[0].parent} have the same name but for their ending or suffix; keep one of each."
+        )
     matches = [_match(path, exact, tolerant) for path in images]
     used = {match.labels for match in matches if match}
     _require_partners(
@@ -208,7 +210,7 @@ def _grouped(folder: Path, matches: Sequence[_Match]) -> list[SourceCase]:
         if sorted(match.channel for match in files) != expected:
             raise TaskError(
                 f"Case {case_id} in {folder} should have the channels {_numbers(expected)} like the others, found "
-                f"{_numbers(sorted(match.channel for match in files))}."
+                f"{_numbers(sorted(match.channel for match in files))}; add the missing files or take the case away."
             )
     return [
         SourceCase(
@@ -261,7 +263,9 @@ def _label_set(folder: Path, values: frozenset[int]) -> tuple[LabelSet, tuple[Va
     known = {label.values[0]: label for label in _known_labels(folder)}
     found = sorted(values - {0})
     if not found:
-        raise TaskError(f"The labels in {folder} should mark something, found only the value 0.")
+        raise TaskError(
+            f"The labels in {folder} should mark something, found only the value 0; choose the folder of the segmentations."
+        )
     labels = [Label(BACKGROUND, (0,))]
     for new, old in enumerate(found, start=1):
         label = known.get(old, Label("foreground" if len(found) == 1 else f"label {old}", (old,)))
@@ -279,7 +283,9 @@ def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tupl
     if len(counts) > 1:
         most = max(counts, key=[f.channels for f in facts].count)
         odd = [case.id for case, f in zip(cases, facts, strict=True) if f.channels != most]
-        raise TaskError(f"All cases should have {most} channels like most, but {some(odd)} have another number.")
+        raise TaskError(
+            f"All cases should have {most} channels like most, but {some(odd)} have another number; complete or remove them."
+        )
     n_channels = counts.pop()
     is_color = len(cases[0].images) == 1 and facts[0].is_plane
     if n_channels in _COLOR_NAMES and (is_color or n_channels == 1):

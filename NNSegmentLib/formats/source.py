@@ -101,7 +101,9 @@ class Source:
     def __post_init__(self) -> None:
         training = [case.id for case in self.cases if case.group == "Tr"]
         if not training:
-            raise TaskError(f"{self.folder} should hold at least one training case with image and labels, found none.")
+            raise TaskError(
+                f"{self.folder} should hold at least one training case with image and labels, found none; add one."
+            )
         twice = sorted({case_id for case_id in training if training.count(case_id) > 1})
         if twice:
             raise TaskError(f"{self.folder} names {some(twice)} more than once; every case needs its own name.")
@@ -113,7 +115,9 @@ class Source:
     def with_channel_names(self, names: tuple[str, ...]) -> Source:
         """The same with other channel names; raises TaskError when their number differs."""
         if len(names) != len(self.channel_names):
-            raise TaskError(f"The cases have {len(self.channel_names)} channels, but {len(names)} names were given.")
+            raise TaskError(
+                f"The cases have {len(self.channel_names)} channels, but {len(names)} names were given; give one for each."
+            )
         return replace(self, channel_names=names)
 
 
