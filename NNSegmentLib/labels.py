@@ -13,6 +13,8 @@ Region = tuple[int, ...]
 """The label values that make up one target; a plain label is a region of one value."""
 IGNORE = "ignore"
 BACKGROUND = "background"
+LARGEST_VALUE = 65535
+"""Label maps are written with 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class LabelSet:
             raise TaskError('The labels must contain "background": 0; add it to dataset.json.')
         if any(value < 0 for label in self.labels for value in label.values):
             raise TaskError("Label values must be 0 or larger whole numbers; renumber them in dataset.json.")
+        painted = [*self.regions_class_order, *(value for label in self.labels for value in label.values)]
+        if max(painted) > LARGEST_VALUE:
+            raise TaskError(
+                f"Label values must be at most {LARGEST_VALUE}, found {max(painted)}; renumber them in dataset.json."
+            )
         ignore = self.ignore_value
         if ignore is not None and ignore != max(self.values, default=0) + 1:
             raise TaskError(
@@ -149,6 +156,12 @@ def parse_region_key(key: str) -> Region:
     return tuple(int(part) for part in key.strip("()").split(",") if part.strip())
 
 
+def _painting_order(values: object) -> tuple[int, ...]:
+    if isinstance(values, (list, tuple)) and all(type(v) is int and v >= 0 for v in values):
+        return tuple(values)
+    raise TaskError(f"regions_class_order in dataset.json should be a list of whole numbers, found {values!r:.60}.")
+
+
 def _region(name: str, value: object) -> Region:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
@@ -156,12 +169,6 @@ def _region(name: str, value: object) -> Region:
     if name == IGNORE and len(values) > 1:
         raise TaskError(f"The ignore label should be one whole number, found {value!r}.")
     return tuple(int(v) for v in values)
-
-
-def _painting_order(values: object) -> tuple[int, ...]:
-    if not isinstance(values, (list, tuple)) or not all(type(v) is int for v in values):
-        raise TaskError(f"regions_class_order in dataset.json should be a list of whole numbers, found {values!r:.60}.")
-    return tuple(values)
 
 
 def number_type(highest: int) -> np.dtype:

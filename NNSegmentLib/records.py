@@ -79,6 +79,10 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
         raise error(
             f"{path} is not valid JSON (line {damaged.lineno}: {damaged.msg}); mend it or replace it by a copy."
         ) from damaged
+    except (RecursionError, ValueError) as absurd:  # brackets in brackets without end, numbers of thousands of digits
+        raise error(
+            f"{path} is nested too deeply or holds a number too long to be read; replace it by a copy."
+        ) from absurd
 
 
 def to_json(record: Any) -> Any:

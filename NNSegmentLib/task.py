@@ -105,8 +105,8 @@ def parse_dataset_json(values: Mapping, where: Path) -> tuple[tuple[str, ...], L
             f"dataset.json in {where} lacks {', '.join(missing)}; add them, or run 'nnsegment convert' on the folder."
         )
     channels = values["channel_names"]
-    if not isinstance(channels, Mapping) or not all(str(k).isdigit() for k in channels):
-        raise TaskError(f'channel_names in dataset.json should be like {{"0": "CT"}}, found {channels!r}.')
+    if not isinstance(channels, Mapping) or not all(str(k).isdecimal() and len(k) < 10 for k in channels):
+        raise TaskError(f'channel_names in dataset.json should be like {{"0": "CT"}}, found {channels!r:.60}.')
     names = tuple(str(channels[key]) for key in sorted(channels, key=int))
     return names, LabelSet.from_dataset_json(values), str(values["file_ending"])
 
