@@ -211,6 +211,8 @@ def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str,
         raise ModelError(
             f"{where} selects {', '.join(unsafe) or 'nothing'}, which is not in {dataset}; run 'nnsegment best' again."
         )
+    if len(set(names)) < len(names):
+        raise ModelError(f"{where} selects the same model more than once; run 'nnsegment best' again.")
     parts = tuple(_trained(dataset / name, None, folds, checkpoint) for name in names)
     found = _postprocessing_file(dataset, file) if postprocess else None
     return _model(dataset / names[0], parts, found)
