@@ -31,6 +31,15 @@ FLAT_ENDINGS = (*PLANE_ENDINGS, *TIFF_ENDINGS)
 """Files that do not say where their voxels are in the patient."""
 PLANE_SPACING = 999.0
 """The out-of-plane voxel size nnU-Net gives to single planes, in multiples of the in-plane size."""
+READERS = {
+    "NaturalImage2DIO": (".png", ".bmp", ".tif"),
+    "SimpleITKIO": (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"),
+    "Tiff3DIO": (".tif", ".tiff"),
+    "NibabelIO": (".nii", ".nii.gz"),
+    "NibabelIOWithReorient": (".nii", ".nii.gz"),
+    "SimpleITKIOWithReorient": (".nii.gz", ".nrrd", ".mha", ".gipl"),
+}
+"""nnU-Net's readers with their endings; in its order, the first that fits is taken."""
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 
 

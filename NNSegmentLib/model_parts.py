@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ModelError
+from .image import READERS
 from .labels import LabelSet
+from .planning.architecture import require_sound_network
 from .planning.plan import Configuration, Plan
 
 
@@ -66,7 +68,7 @@ class Model:
 
 
 def require_sound(plan: Plan, chosen: Configuration, file: Path) -> None:
-    """Raises ModelError for values that no planner writes, before anything is computed with them."""
+    """Raises ModelError or PlanError for values that no planner writes, before anything is computed with them."""
     names, stage = [c.name for c in plan.configurations], chosen.previous_stage
     resamplings = (chosen.resampling_data, chosen.resampling_labels, chosen.resampling_probabilities)
     orders = [order for r in resamplings for order in (r.order, r.order_z)]
@@ -75,11 +77,14 @@ def require_sound(plan: Plan, chosen: Configuration, file: Path) -> None:
         ("spacing", chosen.spacing_mm, len(chosen.spacing_mm) == len(chosen.patch_size)),
         ("spacing", chosen.spacing_mm, all(1e-6 < s < 1e6 for s in chosen.spacing_mm)),
         ("the order of resampling", orders, all(type(order) is int and 0 <= order <= 5 for order in orders)),
+        ("normalization_schemes", chosen.normalization, all(isinstance(n, str) for n in chosen.normalization)),
+        ("image_reader_writer", plan.reader, plan.reader in READERS),
         ("previous_stage", stage, not stage or (stage in names and not plan.configuration(stage).previous_stage)),
     )
     for name, value, is_sound in checks:
         if not is_sound:
             raise ModelError(f"{file}: {name} of {chosen.name} cannot be {value!r}; copy the model again.")
+    require_sound_network(chosen.network, chosen.patch_size, f"The network described in {file}")
 
 
 def members_of(

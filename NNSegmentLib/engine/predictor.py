@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +32,6 @@ from .network import UNet
 from .sliding_window import predict_logits
 from .v1_weights import load_v1_weights
 
-_MAX_STAGES, _MAX_BLOCKS, _MAX_PATCH_VOXELS = 16, 64, 1 << 32
-"""Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 Message = Callable[[str], None]
 Weights = Mapping[str, torch.Tensor]
 
@@ -299,10 +296,6 @@ def _bare_network(
     """
     spec, patch = configuration.network, configuration.patch_size
     where = f"The network described in {part.plan_file}"
-    if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
-        raise ModelError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
-    if min(patch) < 1 or math.prod(patch) > _MAX_PATCH_VOXELS or len(patch) != spec.dimensions:
-        raise ModelError(f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch} voxels.")
     inputs = configuration.n_inputs(n_channels, len(label_set.foreground_values))
     try:
         with torch.device("meta"), warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ SLOPE = 0.01
 _ARCHITECTURES = "dynamic_network_architectures.architectures.unet."
 _OPERATIONS = ("conv_op", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs")
 _SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "conv_bias", "n_conv_per_stage_decoder")
+_MAX_STAGES, _MAX_BLOCKS, _MAX_PATCH_VOXELS = 16, 64, 1 << 32
+"""Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 _KNOWN_KEYS = {*_OPERATIONS, *_SIZES, "n_conv_per_stage", "n_blocks_per_stage", "deep_supervision"}
 
 
@@ -67,6 +70,8 @@ def network_from_json(values: Mapping, dimensions: int) -> NetworkSpec:
     kwargs = architecture["arch_kwargs"]
     _require_known_parts(kind, kwargs, dimensions)
     n = kwargs["n_stages"]
+    if type(n) is not int or not 1 <= n <= _MAX_STAGES:
+        raise PlanError(f"The plan asks for a network of {str(n)[:20]} stages; supported are 1 to {_MAX_STAGES}.")
     norm = kwargs.get("norm_op_kwargs") or {}
     return NetworkSpec(
         kind=kind,
@@ -79,6 +84,27 @@ def network_from_json(values: Mapping, dimensions: int) -> NetworkSpec:
         norm_eps=float(norm.get("eps", 1e-5)),
         norm_affine=bool(norm.get("affine", True)),
     )
+
+
+def require_sound_network(spec: NetworkSpec, patch_size: tuple[int, ...], where: str) -> None:
+    """Raises PlanError for numbers that no network could be built with, before anything is computed with them."""
+    if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
+        raise PlanError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
+    lengths = [len(spec.kernel_sizes), len(spec.strides), len(spec.blocks), 1 + len(spec.decoder_convs)]
+    if set(lengths) != {spec.n_stages}:
+        raise PlanError(
+            f"{where} has {spec.n_stages} stages of features, but {lengths[0]} of kernels, {lengths[1]} of strides, "
+            f"{lengths[2]} of blocks and {lengths[3] - 1} to go up again; it is damaged, copy it again."
+        )
+    numbers = [*spec.features, *spec.blocks, *spec.decoder_convs]
+    numbers += [n for axes in (*spec.kernel_sizes, *spec.strides, *spec.decoder_kernel_sizes) for n in axes]
+    if min(numbers) < 1:
+        raise PlanError(f"{where} has sizes below 1; it is damaged, copy it again.")
+    n_axes = {len(axes) for axes in (*spec.kernel_sizes, *spec.strides, patch_size)}
+    if n_axes not in ({2}, {3}) or min(patch_size) < 1 or math.prod(patch_size) > _MAX_PATCH_VOXELS:
+        raise PlanError(
+            f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch_size} voxels."
+        )
 
 
 def _network_from_old_keys(values: Mapping, dimensions: int) -> NetworkSpec:

@@ -166,10 +166,10 @@ def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
             intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
             original_median_spacing_mm=tuple(values.get("original_median_spacing_after_transp", ())),
             original_median_shape=_ints(values.get("original_median_shape_after_transp", ())),
-            reader=values["image_reader_writer"],
+            reader=str(values["image_reader_writer"]),
             planner=values.get("experiment_planner_used", ""),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as wrong:
         raise PlanError(f"{where} is no nnU-Net v2 plans file: {type(wrong).__name__} {wrong}.") from wrong
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import PlanError
 from ..fingerprint import Fingerprint
+from ..image import READERS
 from ..task import Task
 from . import reasons as why
 from .fit import Fit, fit_patch_and_batch
@@ -28,16 +29,6 @@ _SCHEMES = {
     "rgb_to_0_1": "RGBTo01Normalization",
 }
 _ZSCORE = "ZScoreNormalization"
-
-_READERS = {
-    "NaturalImage2DIO": (".png", ".bmp", ".tif"),
-    "SimpleITKIO": (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"),
-    "Tiff3DIO": (".tif", ".tiff"),
-    "NibabelIO": (".nii", ".nii.gz"),
-    "NibabelIOWithReorient": (".nii", ".nii.gz"),
-    "SimpleITKIOWithReorient": (".nii.gz", ".nrrd", ".mha", ".gipl"),
-}
-"""In nnU-Net's order, the first that fits is taken."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +116,11 @@ def normalization_scheme(channel_name: str) -> str:
 
 def choose_reader(task: Task, fingerprint: Fingerprint) -> str:
     """The reader nnU-Net would choose: the one dataset.json names, else the first that fits ending and dimension."""
-    if task.reader in _READERS:
+    if task.reader in READERS:
         return task.reader
     ending = task.file_ending.lower()
     is_plane = fingerprint.shapes_after_crop[0][0] == 1
-    for reader, endings in _READERS.items():
+    for reader, endings in READERS.items():
         if ending in endings and (reader != "NaturalImage2DIO" or is_plane or ending != ".tif"):
             return reader
     raise PlanError(f"No reader is known for files ending in {task.file_ending}; convert the images to .nii.gz.")

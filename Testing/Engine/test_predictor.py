@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from NNSegmentLib import pipeline
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.ensembling import load_probabilities
-from NNSegmentLib.errors import ImageError, InputError, ModelError, RunError, SettingsError
+from NNSegmentLib.errors import ImageError, InputError, ModelError, NNSegmentError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
 from NNSegmentLib.model import load_model
@@ -358,16 +359,21 @@ def in_network(key, value):
 WRONG_PLANS = [
     lambda plan: plan.update(transpose_forward=[0, 0, 1]),
     lambda plan: plan.update(configurations=[]),
+    *((lambda plan, r=r: plan.update(image_reader_writer=r)) for r in ("MyReader", ["SimpleITKIO"], None)),
+    in_configuration("batch_size", float("inf")),
+    in_configuration("normalization_schemes", [["ZScoreNormalization"]]),
     *(in_configuration("spacing", s) for s in ([0, 0, 0], [-1, 1, 1], [float("nan")] * 3, [1, 1], [1e9] * 3)),
     *(in_configuration("patch_size", p) for p in ([10**6] * 3, [0] * 3, [16, 16], [-16] * 3, [15] * 3)),
     *(in_configuration("previous_stage", p) for p in ("3d_fullres", "../../etc")),
     *(in_configuration("resampling_fn_probabilities_kwargs", {"order": o}) for o in (99, "x")),
     in_configuration("resampling_fn_data", "os.system"),
     in_configuration("inherits_from", "3d_fullres"),
-    *(in_network("features_per_stage", f) for f in (10**9, [0, 0], [-4, 8])),
-    *(in_network("kernel_sizes", k) for k in (0, [[3, 3]] * 2, [[10**6] * 3] * 2)),
+    *(in_network("n_stages", n) for n in (10**12, -1, 2.5, True)),
+    *(in_network("features_per_stage", f) for f in (10**9, [0, 0], [-4, 8], [4])),
+    *(in_network("kernel_sizes", k) for k in (0, [[3, 3]] * 2, [[3, 3, 3]], {}, [[10**6] * 3] * 2)),
     *(in_network("strides", s) for s in (0, [[2, 2, 2]], [[3, 3, 3], [2, 2, 2]])),
     *(in_network("n_conv_per_stage", n) for n in (10**9, 0)),
+    in_network("n_conv_per_stage_decoder", [1] * 9),
 ]
 
 
@@ -380,6 +386,20 @@ def test_plans_with_impossible_values_are_refused_in_one_sentence(tmp_path, spoi
 
     with pytest.raises(InputError) as refused:
         Predictor(load_model(folder)).predict(image())
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spoil", WRONG_PLANS)
+def test_impossible_plans_are_refused_before_memory_is_estimated_with_them(tmp_path, spoil):
+    folder = write_model(tmp_path)
+    plan = json.loads((folder / "plans.json").read_text())
+    spoil(plan)
+    (folder / "plans.json").write_text(json.dumps(plan))
+    write_case(tmp_path / "in", "a_0000.nii.gz")
+
+    with pytest.raises(NNSegmentError) as refused:
+        pipeline.predict([tmp_path / "in"], tmp_path / "out", model=folder, device="cpu")
 
     assert "\n" not in str(refused.value)
 

@@ -164,6 +164,14 @@ def test_a_selection_of_models_that_are_not_there_is_refused(dataset, name):
         load_model(dataset)
 
 
+def test_a_selection_that_repeats_a_model_is_refused(dataset):
+    write_model(dataset, "2d")
+    selection(dataset, ["2d"] * 1000)
+
+    with pytest.raises(ModelError, match="the same model more than once"):
+        load_model(dataset)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"folds": 3, "best_model_or_ensemble": {}}', '"text"'])
 def test_a_damaged_selection_is_refused_in_one_sentence(dataset, content):
     write_model(dataset, "2d")
@@ -174,7 +182,21 @@ def test_a_damaged_selection_is_refused_in_one_sentence(dataset, content):
 
 
 @pytest.mark.parametrize("file", ["plans.json", "dataset.json"])
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"labels": {"background": 0}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"labels": {"background": 0}}',
+        "[" * 10**5,
+        '{"a":' * 10**5,
+        "[" + "9" * 10**4 + "]",
+    ],
+    ids=range(9),
+)
 def test_damaged_descriptions_are_refused_in_one_sentence(dataset, file, content):
     folder = write_model(dataset, "2d")
     (folder / file).write_text(content)
