@@ -105,6 +105,11 @@ def spline_orders(resampling: Resampling) -> tuple[int, int]:
     )
 
 
+def keeps_precision(resampling: Resampling) -> bool:
+    """Whether nnU-Net rounds the result to the number type of what it resamples; its torch function gives float32."""
+    return resampling.function == _SPLINE
+
+
 def _largest_axis(spacing_mm: Sequence[float]) -> int | None:
     largest = [axis for axis in range(3) if spacing_mm[axis] == max(spacing_mm)]
     return largest[0] if len(largest) == 1 else None

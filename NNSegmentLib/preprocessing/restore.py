@@ -19,8 +19,10 @@ from ..planning.plan import Configuration, Resampling
 from ..progress import in_parallel
 from . import operators
 from .prepared import Placement
-from .resample import prepared_shape, resample_labels, resample_to, separate_axis, spline_orders
+from .resample import keeps_precision, prepared_shape, resample_labels, resample_to, separate_axis, spline_orders
 
+_SPLIT = np.float32(2**13 + 1)
+"""Multiplied by this and taken off again, a float32 loses the 13 of its 24 digits that a float16 lacks."""
 _SLAB_VOXELS = 1 << 18
 """Voxels of the target that are worked on at once: a few arrays of this size stay in the processor's cache."""
 
@@ -103,7 +105,16 @@ class _Grid:
         return [slice(start, min(start + step, depth)) for start in range(0, depth, step)]
 
     def scores(self, logits: np.ndarray, slab: slice) -> Iterator[np.ndarray]:
-        """The resampled outputs of a slab, class by class: new float32 arrays (Z, Y, X)."""
+        """The resampled outputs of a slab, class by class: new float32 arrays (Z, Y, X).
+
+        Those of half precision are rounded to it again, as in nnU-Net: then two are equal in one voxel of a few
+        thousand, and the first wins.
+        """
+        resampled = self._resampled(logits, slab)
+        is_rounded = logits.dtype == np.float16 and self.shape != self.target and keeps_precision(self.resampling)
+        return map(_rounded_to_half, resampled) if is_rounded else resampled
+
+    def _resampled(self, logits: np.ndarray, slab: slice) -> Iterator[np.ndarray]:
         if self._overshoots:
             return (self._whole(output) for output in logits)
         rows = operators.rows(self.shape[0], self.target[0], self.orders[0], slab.start, slab.stop)
@@ -129,6 +140,14 @@ def _resized(output: np.ndarray, axes: list[int], parts: list[tuple[operators.Bl
     scores = output.astype(np.float32)
     for axis in axes:
         scores = operators.apply(scores, axis, parts[axis])
+    return scores
+
+
+def _rounded_to_half(scores: np.ndarray) -> np.ndarray:
+    """The float32 array, in place, with the eleven binary digits of float16: three operations, ten times faster than casts."""
+    shifted = scores * _SPLIT
+    scores -= shifted
+    scores += shifted
     return scores
 
 

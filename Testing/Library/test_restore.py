@@ -130,9 +130,13 @@ def random_logits(n: int, where: Placement, dtype=np.float32) -> np.ndarray:
 
 
 def resampled(logits, where, c) -> np.ndarray:
-    """All classes at the target size at once, by the function that is compared with skimage elsewhere."""
+    """All classes at the target size at once, by the function that is compared with skimage elsewhere.
+
+    As in nnU-Net the result has the number type of what was resampled.
+    """
     spacings = where.spacing_mm, where.original_spacing_mm
-    return resample_to(logits.astype(np.float32), where.crop_shape, *spacings, c.resampling_probabilities)
+    whole = resample_to(logits.astype(np.float32), where.crop_shape, *spacings, c.resampling_probabilities)
+    return whole.astype(logits.dtype).astype(np.float32)
 
 
 def pasted(values, where, outside=0) -> np.ndarray:
@@ -265,3 +269,19 @@ def test_a_previous_stage_of_another_size_is_refused():
     where = replace(placement((1, 1, 1), (1, 1, 1), (4, 5, 6)), geometry=Geometry((4, 5, 6)))
     with pytest.raises(ImageError, match="previous stage"):
         prepare_previous(np.zeros((4, 5, 5), np.uint8), where, configuration())
+
+
+@pytest.mark.parametrize("resampling", [Resampling(order=1), Resampling(order=3)], ids=["linear", "cubic"])
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_outputs_that_differ_by_less_than_their_precision_are_ties_and_the_first_wins(resampling, kind):
+    where = placement((1.3, 1.1, 0.9), (1.0, 1.0, 1.0), (13, 11, 9))
+    common = np.random.default_rng(5).normal(size=prepared_shape(where))
+    nearly = common + np.random.default_rng(6).normal(scale=1e-3, size=common.shape)
+    logits = np.stack([common - 9, common, nearly]).astype(kind)
+
+    labels = labels_from_logits(logits, where, configuration((1.3, 1.1, 0.9), resampling), LABELS)
+
+    grids = (1.3, 1.1, 0.9), (1.0, 1.0, 1.0)
+    stored = resample_to(logits.astype(np.float32), labels.shape, *grids, resampling).astype(kind)  # as in nnU-Net
+    assert ((stored[1] == stored[2]).any()) == (kind is np.float16)
+    assert (labels == stored.argmax(axis=0)).mean() > 0.999
