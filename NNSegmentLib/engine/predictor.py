@@ -161,6 +161,11 @@ class Predictor:
         labels = ready.previous or self._earlier(part).predict(ready.image, progress=progress)
         array = labels.array if isinstance(labels, LabelMap) else labels.labels
         on_grid = prepare_previous(array, case.placement, part.configuration)
+        if any(part.configuration.use_mask_for_norm) and not part.configuration.is_version_1:
+            case = prepare_image(
+                *(ready.image, None, part.source.plan, part.configuration.name, self.model.label_set),
+                previous=array,
+            )
         return with_previous_labels(case.image, on_grid, self.model.label_set)
 
     def _earlier(self, part: LoadedPart) -> Predictor:

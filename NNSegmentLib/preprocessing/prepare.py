@@ -40,8 +40,12 @@ def prepare_image(
     configuration: str,
     label_set: LabelSet,
     case_id: str = "",
+    previous: np.ndarray | None = None,
 ) -> PreparedCase:
-    """Prepare one image (C, Z, Y, X) and, if given, its labels on the same grid; errors as in `prepare_case`."""
+    """Prepare one image (C, Z, Y, X) and, if given, its labels on the same grid; errors as in `prepare_case`.
+
+    `previous` is a cascade's earlier label map (Z, Y, X): voxels it names count inside the non-zero mask.
+    """
     chosen = plan.configuration(configuration)
     _require_finite(image, case_id)
     if labels is not None:
@@ -54,7 +58,8 @@ def prepare_image(
     if chosen.is_version_1:
         array = resampled_then_normalized(inside, placement, chosen, plan.intensities)
     else:
-        mask = _mask(inside, marked, chosen)
+        found = None if previous is None else cropped(previous.transpose(axes), _box(placement))
+        mask = _mask(inside, marked if found is None else _marked(found, inside), chosen)
         array = normalize(inside, chosen.normalization, chosen.use_mask_for_norm, plan.intensities, mask)
         array = _resampled(resample_to, array, placement, chosen.resampling_data)
     if marked is None:

@@ -160,6 +160,32 @@ def test_a_cascade_equals_its_two_stages_by_hand(cascade):
     assert (other.labels != by_hand.labels).any()
 
 
+def test_what_the_first_stage_found_counts_in_a_cascades_masked_normalisation(tmp_path, monkeypatch):
+    low = configuration("3d_lowres", next_stage="3d_cascade_fullres")
+    full = configuration("3d_cascade_fullres", previous_stage="3d_lowres")
+    full = replace(full, use_mask_for_norm=(True,))
+    write_model(tmp_path, "3d_lowres", (low, full))
+    predictor = Predictor(load_model(write_model(tmp_path, "3d_cascade_fullres", (low, full)), "3d_cascade_fullres"))
+    grid = replace(GRID, spacing_mm=(1.0, 1.0, 1.0))
+    picture = image(grid=grid)
+    picture.array[0, :3] = 0
+    picture.array[0, 0, 0, 0] = 5  # the crop keeps the corner
+    found = np.zeros(grid.shape, np.uint8)
+    found[1] = 2
+    seen = []
+
+    def record(networks, given, *_, **__):
+        seen.append(given.numpy())
+        return torch.zeros((3, *given.shape[1:]))
+
+    monkeypatch.setattr("NNSegmentLib.engine.predictor.predict_logits", record)
+    predictor.predict(picture, previous=LabelMap(found, grid))
+
+    counted = (picture.array[0] != 0) | (found != 0)
+    inside = picture.array[0][counted]
+    np.testing.assert_allclose(seen[0][0][counted], (inside - inside.mean()) / inside.std(), atol=1e-5)
+
+
 def test_a_cascade_without_its_first_stage_says_so(cascade):
     (cascade / "nnUNetTrainer__nnUNetPlans__3d_lowres").rename(cascade / "elsewhere")
     (cascade / "elsewhere" / "plans.json").unlink()
