@@ -197,7 +197,6 @@ def _train(args, terminal):
         folder = folders.model(plan.name, args.configuration).fold(fold)
         stored = load_settings(folder.settings) if args.resume and folder.settings.is_file() else None
         settings = settings_from_arguments(args, plan, stored)
-        terminal.say(f"Training {plan.name} {args.configuration} fold {fold} in {folder.folder}")
         terminal.watch(folder.events)
         run = pipeline.train(
             args.task, args.configuration, fold, args.workspace, settings=settings, plans=plan.name,

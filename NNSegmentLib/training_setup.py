@@ -9,7 +9,7 @@ from .errors import SettingsError, TaskError, some
 from .folders import LABELS_CSV, ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
-from .memory import Say, announce, unsaid
+from .memory import Need, Say, announce, unsaid
 from .planning.plan import Configuration, Plan, save_plan
 from .preflight import training_need
 from .preparation import keep_references, prepare_all
@@ -54,10 +54,15 @@ def training_request(
     settings = settings or default_settings(chosen)
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
-    cases = choose_fold(folds_of(folders, task), name, [case.id for case in task.cases])
+    folds = folds_of(folders, task)
+    cases = choose_fold(folds, name, [case.id for case in task.cases])
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
+    if say and name != "all" and name >= len(folds):
+        say(_beyond_the_list(name, cases, len(folds)))
     if say and not (resume and Run(run_folder, configuration, name).finished):
-        _announce_training(task, wanted, settings, cases, gpus, say)
+        need, free = _training_need(task, wanted, settings, cases, gpus)
+        say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
+        announce(need, say, free)
     _make_ready(task, folders, chosen, configuration, workers, progress, say or unsaid)
     return TrainingRequest(
         folder=run_folder,
@@ -77,9 +82,17 @@ def training_request(
     )
 
 
-def _announce_training(
-    task: Task, configuration: Configuration, settings: TrainingSettings, fold: Fold, gpus: int, say: Say
-) -> None:
+def _beyond_the_list(name: int, fold: Fold, listed: int) -> str:
+    return (
+        f"Fold {name} is not among the folds 0 to {listed - 1} of this task: its {len(fold.train)} training and "
+        f"{len(fold.validation)} validation cases are drawn at random."
+    )
+
+
+def _training_need(
+    task: Task, configuration: Configuration, settings: TrainingSettings, fold: Fold, gpus: int
+) -> tuple[Need, float | None]:
+    """The memory that training needs, and the GB that are free on its GPU if it has one."""
     from .engine.devices import choose_device, gpu_memory_gb, half_precision, release_memory
 
     device = choose_device(settings.device)
@@ -94,7 +107,7 @@ def _announce_training(
         n_cases=len({*fold.train, *fold.validation}), device=device.type, short_numbers=short, gpu_memory_gb=total,
         ranks=gpus,
     )  # fmt: skip
-    announce(need, say, free)
+    return need, free
 
 
 def _make_ready(

@@ -34,6 +34,24 @@ def test_without_settings_a_run_gets_those_that_fit_its_plan(workspace):
     assert request.settings.time_s is None
 
 
+def test_a_fold_beyond_the_list_says_that_it_is_drawn_at_random(workspace):
+    heard: list[str] = []
+
+    training_request(7, "2d", 1, workspace, say=heard.append)
+    listed = list(heard)
+    training_request(7, "2d", 4, workspace, say=heard.append)
+
+    assert not any("at random" in sentence for sentence in listed)
+    assert any(s.startswith("Fold 4 is not among the folds 0 to 1") and "at random" in s for s in heard)
+
+
+@pytest.mark.parametrize("wrong", [("3d_lowres", "0"), ("2d", "x"), ("2d", "0", "--device", "tpu")])
+def test_training_is_not_announced_before_what_was_asked_is_known_to_be_right(workspace, wrong, capsys):
+    assert main(["train", "7", *wrong, "--workspace", str(workspace)]) == 2
+
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_mended_findings_are_no_errors_any_more(tmp_path, capsys):
     task = nns.convert(make_sample_task(tmp_path / "source", n_cases=2, n_test=0), tmp_path, id=8, name="Moved")
     labels = nns.read_labels(task.cases[0].labels)
