@@ -35,20 +35,24 @@ class Comparison:
 def choose_folds(
     folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName] | None, ending: str | None = None
 ) -> Comparison:
-    """The folds to compare models on: those asked for, else all numbered folds that every model has finished.
+    """The folds to compare models on: those asked for, else all listed folds that every model has finished.
 
     Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
     asked for is missing or incomplete, or nothing is left to compare.
     """
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
-    wanted = _existing_folds(models) if folds is None else [_fold_name(fold) for fold in folds]
+    wanted, beyond = (
+        _existing_folds(models, len(splits)) if folds is None else ([_fold_name(fold) for fold in folds], [])
+    )
     problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
     usable = [m for m in models if len(problems[m]) < len(wanted)] if folds is None else models
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
     found = [problem for of_model in problems.values() for problem in of_model.values()]
     if not usable or not chosen or (found and folds is not None):
         raise RunError(found[0] if found else f"No fold of {folders.name} is validated yet; run 'nnsegment train'.")
-    counted = f"Compared on fold {', '.join(map(str, chosen))}" + (f" of {len(splits)}." if splits else ".")
+    of_all = f" of {len(splits)}" if set(chosen) <= set(range(len(splits))) else ""
+    counted = f"Compared on fold {', '.join(map(str, chosen))}{of_all}."
+    found += [f"Fold {fold} is not in splits_final.json; its cases validate in other folds too." for fold in beyond]
     return Comparison(tuple(usable), tuple(chosen), (counted, *(f"Left out: {problem}" for problem in found)))
 
 
@@ -112,9 +116,12 @@ def cards(model: ModelFolders) -> list[Path]:
     return [model.folder / name for name in CARDS if (model.folder / name).is_file()]
 
 
-def _existing_folds(models: Sequence[ModelFolders]) -> list[int]:
-    found = {p.parent.name[5:] for m in models for p in m.folder.glob("fold_*/validation") if p.is_dir()}
-    return sorted(int(name) for name in found if name.isdigit())
+def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[int], list[int]]:
+    """The validated folds of those listed, and the random ones beyond, which count only where there are no others."""
+    names = {p.parent.name[5:] for m in models for p in m.folder.glob("fold_*/validation") if p.is_dir()}
+    found = sorted(int(name) for name in names if name.isdigit())
+    within = [fold for fold in found if fold < listed]
+    return (within, [fold for fold in found if fold >= listed]) if within else (found, [])
 
 
 def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending) -> str:

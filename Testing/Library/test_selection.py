@@ -259,6 +259,23 @@ def test_missing_folds_and_models_are_named(world, tmp_path):
         empty.best([MODELS[0]])
 
 
+def test_a_random_fold_beyond_the_list_is_left_out_with_a_note(world):
+    world.predict(world.folders.model(*MODELS[0]).fold(7).validation, "a", guess("a", 0.9, 3))
+
+    selection = world.best()
+
+    assert selection.folds == (0, 1) and len(selection.candidates) == 3
+    assert any("Fold 7 is not in splits_final.json" in note for note in selection.notes)
+
+
+def test_a_random_fold_counts_when_there_is_no_other(tmp_path):
+    world = World(tmp_path)
+    world.validated("2d", 0.3, seed=1, folds=())
+    world.predict(world.folders.model(*MODELS[0]).fold(7).validation, "a", guess("a", 0.3, 3))
+
+    assert world.best([MODELS[0]]).folds == (7,)
+
+
 def test_a_case_in_two_folds_is_refused(world):
     world.predict(world.folders.model(*MODELS[0]).fold(1).validation, "a", guess("a", 0.1, 3))
 
