@@ -40,15 +40,17 @@ def train_fold(request: TrainingRequest, progress: Progress = silent, ranks: Ran
 
     Several `ranks` each call this; the first one writes, and whoever started them removes STOP before and records a
     failure.
+    What is refused before the first step is no part of the run: its folder, and an earlier run in it, stay as they are.
     A time budget covers the training; the validation of full cases comes after it. Raises RunError when the loss is
     no number any more, OutOfMemoryError, ModelError for weights that do not fit, and StorageError.
     """
     run = Run(request.folder, request.configuration, request.fold_name)
     if request.resume and run.finished:
         return run
+    with memory_errors(_ADVICE):
+        session = resume_or_start(request, run, ranks)
     try:
         with memory_errors(_ADVICE):
-            session = resume_or_start(request, run, ranks)
             Training(session, run, progress).to_the_end()
     except NNSegmentError as error:
         if ranks.alone:

@@ -414,13 +414,22 @@ def test_pretrained_weights_are_taken_but_for_the_output_layers(request_of):
 
 def test_a_run_is_kept_when_the_pretrained_weights_of_the_next_cannot_be_used(request_of, tmp_path):
     run = train_fold(request_of())
-    weights = run.folder.checkpoint_final.read_bytes()
+    weights, events = run.folder.checkpoint_final.read_bytes(), run.folder.events.read_bytes()
 
     with pytest.raises(ModelError, match="found none"):
         train_fold(request_of(pretrained=tmp_path / "nowhere.pth"))
 
     assert run.folder.checkpoint_final.read_bytes() == weights
-    assert any(isinstance(event, EpochFinished) for event in run.events())
+    assert run.folder.events.read_bytes() == events  # else the good run would be told as failed
+
+
+def test_a_training_that_is_refused_leaves_nothing(request_of, tmp_path):
+    request = request_of(pretrained=tmp_path / "nowhere.pth")
+
+    with pytest.raises(ModelError, match="found none"):
+        train_fold(request)
+
+    assert not request.folder.folder.exists()
 
 
 def test_pretrained_weights_of_another_plan_are_refused(request_of):
