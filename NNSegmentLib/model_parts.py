@@ -102,9 +102,10 @@ def members_of(
     for fold in wanted:
         file = next((present[fold] / n for n in names if fold in present and (present[fold] / n).is_file()), None)
         if file is None:
+            trained = [f for f, path in present.items() if any((path / name).is_file() for name in names)]
             raise ModelError(
                 f"{folder.name} has no {' or '.join(names)} for fold {fold}; "
-                f"it has the folds {', '.join(present) or 'none'}; train the fold or choose others."
+                f"it has the folds {', '.join(trained) or 'none'}; train the fold or choose others."
             )
         members.append(Member(configuration, int(fold) if fold.isdigit() else fold, file))
     if not members:

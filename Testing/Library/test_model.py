@@ -96,8 +96,9 @@ def test_the_fold_trained_on_everything_is_used_when_it_is_alone_or_asked_for(da
 
 def test_a_missing_fold_is_named_with_those_there(dataset):
     folder = write_model(dataset, "2d")
+    (folder / "fold_3").mkdir()  # nothing was trained there
 
-    with pytest.raises(ModelError, match="for fold 4; it has the folds 0"):
+    with pytest.raises(ModelError, match="for fold 4; it has the folds 0;"):
         load_model(folder, folds=[4])
 
 
