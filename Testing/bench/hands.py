@@ -30,6 +30,7 @@ def set_text(widget, text: str) -> None:
         choose(widget, text)
         return
     widget.selectAll()
+    QtTest.QTest.keyClick(widget, QtCore.Qt.Key_Delete)
     QtTest.QTest.keyClicks(widget, text)
     QtTest.QTest.keyClick(widget, QtCore.Qt.Key_Return)
 

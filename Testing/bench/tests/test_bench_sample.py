@@ -49,6 +49,14 @@ def test_clicking_apply_makes_a_real_segment(panel):
     assert panel["segmentsTable"].segmentCount == 1
 
 
+def test_typing_nothing_leaves_an_empty_line(panel):
+    panel.set_text("name", "bone")
+
+    panel.set_text("name", "")
+
+    assert panel["name"].text == ""
+
+
 def test_widgets_and_the_parameter_node_follow_each_other(panel):
     parameters = panel.widget.parameters
 
