@@ -28,6 +28,7 @@ from .segment_names import SegmentRow, labels_from_rows, match_segments, renamed
 BINARY, FRACTIONAL, SURFACE = "Binary labelmap", "Fractional labelmap", "Closed surface"
 PREDICTION_ATTRIBUTE = "NNSegment.Prediction"
 """Marks segmentations that show a prediction, so that they are not taken for training labels."""
+_HIGHEST_LABEL = np.iinfo(np.uint16).max
 _log = logging.getLogger(__name__)
 _histories: dict[str, slicer.vtkSegmentationHistory] = {}
 """Id of a segmentation node → its segments before each prediction shown in it."""
@@ -82,12 +83,14 @@ def show_prediction(
 
     A new node is made unless one is given, whose segments of the same names are replaced and others kept; its previous
     segments come back with `undo_prediction`. Every label becomes a segment with the name, colour and terminology of
-    training, empty ones too. Raises ImageError when the prediction does not lie on the volume, and when the given node
-    is under a non-linear transform.
+    training, empty ones too. Raises ImageError when the prediction does not lie on the volume, and what
+    `require_exact` raises for the given node.
     """
     shape = tuple(reversed(volume_node.GetImageData().GetDimensions()))
     candidates = [_world_matrix(volume_node), _local_matrix(volume_node)]
     labels = labels_on_voxels(prediction, candidates, shape, volume_node.GetName())
+    if segmentation_node is not None:
+        require_exact(segmentation_node)
     node = segmentation_node or _new_segmentation(volume_node, name or f"{volume_node.GetName()} prediction")
     matrix = _matrix_in(node, volume_node)
     _save_state(node)
@@ -100,6 +103,24 @@ def show_prediction(
         node.CreateClosedSurfaceRepresentation()
     node.EndModify(modified)
     return node
+
+
+def require_exact(segmentation_node) -> None:
+    """Raises ImageError when voxels cannot stay as they are in a segmentation; one without segments takes any."""
+    segmentation, name = segmentation_node.GetSegmentation(), segmentation_node.GetName()
+    if not segmentation.GetNumberOfSegments():
+        return
+    if not _is_linear(segmentation_node):
+        raise ImageError(
+            f"The segmentation {name} is under a non-linear transform, where voxels cannot stay as they are; show the "
+            "prediction in a new segmentation."
+        )
+    if segmentation.GetSourceRepresentationName() != BINARY:
+        raise ImageError(
+            f"The segmentation {name} keeps its segments as {segmentation.GetSourceRepresentationName()}, where voxels "
+            f"cannot stay as they are; show the prediction in a new segmentation, or make {BINARY} the source "
+            "representation in the module Segmentations."
+        )
 
 
 def undo_prediction(segmentation_node) -> bool:
@@ -143,7 +164,7 @@ def _images(node, reference, transform) -> Iterator[tuple]:
     """(oriented image, (value, segment id) of the segments in it, threshold or None) for each layer of a node."""
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         values = [(row.value, row.id) for row in segment_table(node)]
-        yield _oriented(_array(node.GetImageData())[0], _local_matrix(node)), values, None
+        yield _oriented(_label_voxels(node), _local_matrix(node)), values, None
         return
     segmentation = _voxel_segmentation(node, reference, transform)
     if segmentation.GetSourceRepresentationName() == FRACTIONAL:
@@ -242,8 +263,8 @@ def _label_rows(node) -> tuple[SegmentRow, ...]:
     """The labels that occur in a label map volume, with the names and colours of its colour table."""
     display = node.GetDisplayNode()
     table = display.GetColorNode() if display else None
-    rows = []
-    for value in sorted(_values_in(node.GetImageData()) - {0}):
+    rows, foreground = [], np.bincount(_label_voxels(node).ravel())[1:]
+    for value in (np.flatnonzero(foreground) + 1).tolist():
         known = table is not None and value < table.GetNumberOfColors()
         rgba, text = [0.0] * 4, table.GetTerminologyAsString(value) if known else ""
         name = (table.GetColor(value, rgba) and table.GetColorName(value)) if known else ""
@@ -251,6 +272,24 @@ def _label_rows(node) -> tuple[SegmentRow, ...]:
         terminology = text if text.strip("~^") else ""
         rows.append(SegmentRow(str(value), name or f"label {value}", color, terminology, False, value))
     return tuple(rows)
+
+
+def _label_voxels(node) -> np.ndarray:
+    """The voxels (Z, Y, X) of a label map volume as integers; raises ImageError for what no label can have."""
+    image = node.GetImageData()
+    if image is None or not image.GetNumberOfPoints():
+        return np.zeros((0, 0, 0), np.uint8)
+    array, (low, high) = _array(image)[0], image.GetScalarRange()
+    is_label = 0 <= low <= high <= _HIGHEST_LABEL
+    if is_label and np.can_cast(array.dtype, np.int64):
+        return array
+    whole = array.astype(np.uint16) if is_label else None
+    if whole is None or (whole != array).any():
+        raise ImageError(
+            f"The values of the label map {node.GetName()} should be whole numbers from 0 to {_HIGHEST_LABEL}, found "
+            f"{low:g} to {high:g}; correct them in Slicer first."
+        )
+    return whole
 
 
 def _put_segments(segmentation, group: Sequence[Label], labels: np.ndarray, matrix: np.ndarray) -> None:
@@ -296,15 +335,11 @@ def _matrix_in(node, volume_node) -> np.ndarray:
     A segmentation without segments is put under the volume's transform and gets its grid.
     """
     if not node.GetSegmentation().GetNumberOfSegments():
+        node.GetSegmentation().SetSourceRepresentationName(BINARY)
         node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID() if _is_linear(volume_node) else None)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     if node.GetTransformNodeID() == volume_node.GetTransformNodeID() and _is_linear(node):
         return _local_matrix(volume_node)
-    if not _is_linear(node):
-        raise ImageError(
-            f"The segmentation {node.GetName()} is under a non-linear transform, where voxels cannot stay as they are; "
-            "show the prediction in a new segmentation."
-        )
     return np.linalg.inv(_parent_matrix(node)) @ _world_matrix(volume_node)
 
 

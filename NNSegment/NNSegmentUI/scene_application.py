@@ -11,12 +11,15 @@ from slicer.i18n import tr as _
 def write_volumes(folder, groups: Sequence[Sequence], card, *, segmentation=None, roi=None, probabilities=False):
     """Write each group of volumes (one per channel) as a case; returns the `Application`.
 
-    Raises ImageError when a volume cannot be used or the region lies elsewhere, StorageError.
+    Raises ImageError when a volume cannot be used, the region lies elsewhere, or the segmentation cannot hold an
+    answer as it is; StorageError.
     """
     from NNSegmentLib.application import Application, AppliedCase, cropped
     from NNSegmentLib.case_files import case_name
-    from NNSegmentLib.scene import read_case
+    from NNSegmentLib.scene import read_case, require_exact
 
+    if segmentation is not None:
+        require_exact(segmentation)  # now, not after minutes of computing
     cases, ending = [], usable_ending(card.file_ending)
     for volumes in groups:
         case_id = case_name(volumes[0].GetName(), [case.id for case in cases])

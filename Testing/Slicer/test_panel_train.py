@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bench.harness import BenchError
 from finished_runs import GRID, NAME, begin, epoch, make_job, make_task, train
+from mrml_nodes import Builder
 
 from NNSegmentLib import pipeline
 from NNSegmentLib.image import read_geometry, read_image, write_labels
@@ -378,6 +379,19 @@ def test_apply_says_what_it_misses(panel, predicting):
     panel.choose("applyModelBox", "Folder or zip …")
     with pytest.raises(BenchError, match="Choose a model folder or zip."):
         panel.click("applyRunButton")
+
+
+def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(panel, predicting):
+    import slicer
+
+    surfaces = Builder(slicer.mrmlScene).surface("Bones", (6, 6, 6), 4)
+    panel.choose("applyVolume0", load_volume())
+    panel.choose("applyOutputSelector", surfaces)
+
+    panel.click("applyRunButton")
+
+    assert panel["statusLabel"].text.startswith("The segmentation Bones keeps its segments as Closed surface")
+    assert predicting.words == ()
 
 
 def test_apply_makes_a_segmentation_with_the_models_names_and_colours(panel, predicting):

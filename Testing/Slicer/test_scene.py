@@ -18,7 +18,7 @@ from NNSegmentLib.task import load_task
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-from mrml_nodes import TERMINOLOGY, Builder  # noqa: E402
+from mrml_nodes import TERMINOLOGY, Builder, vtk_array  # noqa: E402
 
 from NNSegmentLib import scene as bridge  # noqa: E402
 from NNSegmentLib.scene_tasks import (  # noqa: E402
@@ -233,6 +233,31 @@ def test_showing_a_prediction_can_be_taken_back_step_by_step(build):
     assert np.array_equal(segment_points(target, "tumor"), first)
     assert [row.name for row in bridge.segment_table(target)] == ["tumor", "other"]
     assert not bridge.undo_prediction(target)
+
+
+@pytest.mark.parametrize("kind", ["Closed surface", "Fractional labelmap"])
+def test_a_prediction_is_refused_where_its_voxels_would_be_converted(build, any_geometry, kind):
+    volume = build.volume(image_of(any_geometry), any_geometry.ijk_to_ras)
+    target = build.surface("ball", (4, 4, 4), 3, kind=kind)
+    prediction = Prediction(as_label_map(two_boxes(any_geometry)).astype(np.uint8), any_geometry, LABELS)
+
+    with pytest.raises(ImageError, match=f"The segmentation ball keeps its segments as {kind}, where voxels cannot"):
+        bridge.show_prediction(prediction, volume, target)
+
+    assert [row.name for row in bridge.segment_table(target)] == ["ball"]
+
+
+def test_an_empty_segmentation_of_surfaces_takes_a_prediction_voxel_by_voxel(scene, build, any_geometry):
+    volume = build.volume(image_of(any_geometry), any_geometry.ijk_to_ras)
+    target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Empty")
+    target.SetSourceRepresentationToClosedSurface()
+    masks = two_boxes(any_geometry)
+
+    bridge.show_prediction(Prediction(as_label_map(masks).astype(np.uint8), any_geometry, LABELS), volume, target)
+
+    assert target.GetSegmentation().GetSourceRepresentationName() == "Binary labelmap"
+    for value, name in enumerate(masks, 1):
+        assert np.array_equal(segment_points(target, name), world_points(as_label_map(masks), value, any_geometry))
 
 
 def test_a_prediction_is_shown_in_3d_on_request(build):
@@ -546,6 +571,31 @@ def test_a_segment_beside_the_volume_is_told(build, tmp_path, caplog):
 
     assert "The segment organ lies outside CT." in caplog.text
     assert not labels.array.any()
+
+
+def test_a_label_map_of_decimal_numbers_serves_when_they_are_whole(build, tmp_path, any_geometry):
+    volume = build.volume(image_of(any_geometry), any_geometry.ijk_to_ras)
+    label_map = build.label_map(np.zeros(any_geometry.shape), any_geometry.ijk_to_ras, "Case-label")
+    values = 2.0 * two_boxes(any_geometry)["organ"]
+    label_map.GetImageData().GetPointData().SetScalars(vtk_array(values))
+
+    case = export_case(tmp_path, "one", volume, label_map)
+
+    assert np.array_equal(read_labels(case.labels).array, values > 0)
+
+
+@pytest.mark.parametrize(("value", "found"), [(-1, "-1 to 0"), (0.5, "0 to 0.5"), (70000, "0 to 70000")])
+def test_a_label_map_with_values_that_no_label_has_is_refused(build, tmp_path, any_geometry, value, found):
+    volume = build.volume(image_of(any_geometry), any_geometry.ijk_to_ras)
+    label_map = build.label_map(np.zeros(any_geometry.shape), any_geometry.ijk_to_ras, "Case-label")
+    values = np.zeros(any_geometry.shape, type(value))
+    values[0, 0, 0] = value
+    label_map.GetImageData().GetPointData().SetScalars(vtk_array(values))
+
+    with pytest.raises(
+        ImageError, match=f"label map Case-label should be whole numbers from 0 to 65535, found {found};"
+    ):
+        export_case(tmp_path, "one", volume, label_map)
 
 
 def test_a_label_map_volume_serves_as_a_segmentation(scene, build, tmp_path):
