@@ -13,6 +13,8 @@ from .widgets import fit_height, set_enabled
 
 VOLUME_TYPES = ["vtkMRMLScalarVolumeNode"]
 NOT_VOLUMES = ["vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode"]
+MOST_NOTES = 3
+"""Sentences about written cases that are shown at once."""
 
 
 class SceneCases(VTKObservationMixin):
@@ -96,6 +98,7 @@ class SceneCases(VTKObservationMixin):
         """Write the pairs to disk, as a new task or into the open one."""
         from NNSegmentLib.errors import NNSegmentError
 
+        had = {case.id for case in self._context.task.cases} if self._context.task else set()
         self._ui.Task.enabled = False
         try:
             task = self._add_to_task() if self._context.task else self._create_task()
@@ -108,7 +111,20 @@ class SceneCases(VTKObservationMixin):
         self.pairs.clear()
         self._ui.nameEdit.text = ""
         self._context.open_task(task.name)
-        self._context.say(_("{count} cases are in {task} now.").format(count=count, task=task.name), SUCCESS)
+        self._tell_written(task, count, had)
+
+    def _tell_written(self, task, count: int, had: set[str]) -> None:
+        """How many cases were written, and what had to be done to them."""
+        from NNSegmentLib.cases import load_origin
+
+        text = _("{count} cases are in {task} now.").format(count=count, task=task.name)
+        notes = [note for case in load_origin(task.folder).cases if case.id not in had for note in case.fixes]
+        text = " ".join([text, *notes[:MOST_NOTES]])
+        if len(notes) > MOST_NOTES:
+            text += _(" And {count} more like these; {file} has them all.").format(
+                count=len(notes) - MOST_NOTES, file=task.folder / "cases.json"
+            )
+        self._context.say(text, WARNING if notes else SUCCESS)
 
     def _create_task(self):
         from NNSegmentLib.scene_tasks import create_task_from_nodes
@@ -244,6 +260,7 @@ class SceneCases(VTKObservationMixin):
     def _segment_item(self, choice, ticked: bool):
         text = _("{name}   in {count} of {all}").format(name=choice.name, count=choice.count, all=len(self.pairs))
         item = qt.QListWidgetItem(text)
+        item.setToolTip(text)
         item.setData(qt.Qt.UserRole, choice.name)
         if choice.color is not None:
             pixmap = qt.QPixmap(12, 12)

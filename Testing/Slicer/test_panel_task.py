@@ -62,6 +62,12 @@ def load_case(number: int, name: str = "", channels: tuple[str, ...] = ("",)):
     return volumes[0], build.segmentation(found, MATRIX, f"{name} segmentation", volume=volumes[0])
 
 
+def slicer_scene():
+    import slicer
+
+    return slicer.mrmlScene
+
+
 def make_task(panel, n_cases: int = 3):
     """Three loaded pairs written as a task by clicking."""
     for number in range(n_cases):
@@ -131,6 +137,22 @@ def test_all_pairs_of_the_scene_become_a_task(panel, root):
     assert np.array_equal(written, np.where(found["mass"], 2, found["organ"]))
     assert panel["taskCombo"].currentText == "Dataset501_Phantom"
     assert column(panel, "casesTable", 1) == ["not checked yet"] * 3
+
+
+def test_what_had_to_be_done_to_a_case_is_told_in_the_panel(panel):
+    build, (_volume, segmentation) = Builder(slicer_scene()), load_case(0)
+    far = build.linear(np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+    segmentation.SetAndObserveTransformNodeID(far.GetID())
+    load_case(1)
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Phantom")
+
+    panel.click("createTaskButton")
+
+    assert panel["statusLabel"].text == (
+        "2 cases are in Dataset501_Phantom now. The segment organ lies outside patient0. "
+        "The segment mass lies outside patient0."
+    )
 
 
 def test_a_segment_without_a_tick_is_not_learned(panel):
