@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .widgets import fit_height
+from .widgets import fit_height, keep_room_for_name
 
 OK, WARNING, ERROR, UNKNOWN = "ok", "warning", "error", "unknown"
 MOST_LETTERS = 70
@@ -79,8 +79,8 @@ class CaseTable:
     def __init__(self, table, fix: Callable[[], None]) -> None:
         self._table, self._fix = table, fix
         table.verticalHeader().hide()
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)  # the reasons wrap instead
         header = table.horizontalHeader()
-        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
 
@@ -90,10 +90,11 @@ class CaseTable:
         table.setRowCount(0)
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
-            table.setItem(number, 0, _cell(row.id or _("whole task"), row))
+            table.setItem(number, 0, _name_cell(row))
             table.setItem(number, 1, _state_cell(row))
             if row.fixable:
                 table.setCellWidget(number, 2, self._fix_button(number))
+        keep_room_for_name(table)
         fit_height(table, 7)
 
     def set_fixing(self, reason: str) -> None:
@@ -120,6 +121,12 @@ def _shortened(text: str) -> str:
 
 def _fix_tip() -> str:
     return _("Mend this, and whatever else can be mended without asking you. The original files are kept.")
+
+
+def _name_cell(row: CaseRow):
+    item = qt.QTableWidgetItem(row.id or _("whole task"))
+    item.setToolTip("\n".join(text for text in (row.id, row.advice) if text))
+    return item
 
 
 def _cell(text: str, row: CaseRow):

@@ -268,7 +268,8 @@ class SceneCases(VTKObservationMixin):
             item.setIcon(qt.QIcon(pixmap))
         if self._context.task is not None:
             item.setFlags(qt.Qt.ItemIsEnabled if choice.is_known else qt.Qt.NoItemFlags)
-            item.setToolTip("" if choice.is_known else _("The task has no label of this name; it is left out."))
+            if not choice.is_known:
+                item.setToolTip(_("The task has no label of this name; it is left out."))
             ticked = choice.is_known
         item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
         return item

@@ -7,6 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 
 AUTOMATIC = ""
+MOST_COLUMNS = 4
+"""A table with more columns scrolls."""
+NAME_LETTERS, TITLE_LETTERS = 22, 12
+"""What is shown of a name in the first column, and of a column's title."""
 
 
 def load_section(path: str, parent_button):
@@ -74,32 +78,44 @@ def show_text(label, text: str) -> None:
 
 
 def fill_table(table, header, rows, bold_row: int = -1) -> None:
-    """Put rows of texts into a table, sized to its content; the first column takes the space that is left."""
+    """Put rows of texts into a table, sized to its content; the first column takes the space that is left.
+
+    With many columns the first one keeps room for a name, and the table scrolls where the panel is too narrow.
+    """
     table.clear()
     table.rowCount, table.columnCount = len(rows), len(header)
-    table.setHorizontalHeaderLabels(list(header))
+    for c, title in enumerate(header):
+        table.setHorizontalHeaderItem(c, _title(title, shorten=c > 0))
     for r, row in enumerate(rows):
         for c, text in enumerate(row):
             table.setItem(r, c, _item(text, centred=c > 0, bold=r == bold_row))
     table.verticalHeader().hide()
-    table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)  # the first column gives way instead
+    is_wide = len(header) > MOST_COLUMNS
+    head = table.horizontalHeader()
     for column in range(len(header)):
-        mode = qt.QHeaderView.Stretch if column == 0 else qt.QHeaderView.ResizeToContents
-        table.horizontalHeader().setSectionResizeMode(column, mode)
-    fit_height(table)
+        mode = qt.QHeaderView.Stretch if column == 0 and not is_wide else qt.QHeaderView.ResizeToContents
+        head.setSectionResizeMode(column, mode)
+    head.setStretchLastSection(is_wide)
+    if is_wide:
+        keep_room_for_name(table)
+    table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAsNeeded if is_wide else qt.Qt.ScrollBarAlwaysOff)
+    fit_height(table, with_scroll_bar=is_wide)
 
 
-def fit_height(table, most_rows: int = 8) -> None:
-    """As high as its rows, up to a number of them."""
+def keep_room_for_name(table) -> None:
+    """The first column gets what its names need, up to a number of letters; longer ones end in dots."""
+    table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Interactive)
+    most = NAME_LETTERS * table.fontMetrics().averageCharWidth()
+    table.setColumnWidth(0, min(max(table.sizeHintForColumn(0), most // 2), most))
+
+
+def fit_height(table, most_rows: int = 8, with_scroll_bar: bool = False) -> None:
+    """As high as its rows, up to a number of them, with room for a scroll bar below where there may be one."""
     table.resizeRowsToContents()
     rows = min(table.rowCount, most_rows)
     content = table.horizontalHeader().height + sum(table.rowHeight(row) for row in range(rows))
-    table.setFixedHeight(content + 2 * table.frameWidth + _scroll_bar(table))
-
-
-def _scroll_bar(table) -> int:
-    bar = table.horizontalScrollBar()
-    return bar.height if bar.visible else 0
+    bar = table.style().pixelMetric(qt.QStyle.PM_ScrollBarExtent) if with_scroll_bar else 0
+    table.setFixedHeight(content + 2 * table.frameWidth + bar)
 
 
 def copy_to_clipboard(text: str) -> None:
@@ -110,6 +126,14 @@ def copy_to_clipboard(text: str) -> None:
 def open_file(path) -> None:
     """Show a file with the program that the system has for it."""
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
+
+
+def _title(text: str, shorten: bool):
+    """A column's title; the tooltip has the whole of a long one."""
+    is_short = not shorten or len(text) <= TITLE_LETTERS
+    item = qt.QTableWidgetItem(text if is_short else text[: TITLE_LETTERS - 1].rstrip() + "…")
+    item.setToolTip(text)
+    return item
 
 
 def _item(text: str, centred: bool, bold: bool):

@@ -155,6 +155,17 @@ def test_what_had_to_be_done_to_a_case_is_told_in_the_panel(panel):
     )
 
 
+def test_a_long_case_name_leaves_room_for_its_state(panel):
+    load_case(0, "Patientin_mit_einem_langen_Namen_MRT_Becken_T2_axial_2024-03-01")
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Phantom")
+    panel.click("createTaskButton")
+    table = panel["casesTable"]
+
+    assert table.columnWidth(0) < table.width / 2
+    assert table.item(0, 0).toolTip().startswith("Patientin_mit_einem_langen_Namen_MRT_Becken_T2_axial_2024-03-01")
+
+
 def test_a_segment_without_a_tick_is_not_learned(panel):
     from PySide6 import QtCore
 

@@ -281,6 +281,20 @@ def test_cases_are_sorted_by_dice_the_worst_first(panel, root, folders):
     assert dice == sorted(dice)
 
 
+def test_a_table_of_many_labels_scrolls_and_keeps_room_for_the_case(panel, root):
+    from NNSegmentUI.widgets import fill_table
+
+    table, labels = panel["scoresTable"], [f"right adrenal gland {n}" for n in range(8)]
+    open_task(panel, root, "resultsButton")
+    table.setVisible(True)
+    fill_table(table, ("Case", "Dice", *labels), [("case_0001", "0.9", *["0.5"] * 8)])
+    panel.wait_until(lambda: table.horizontalScrollBar().maximum > 0, 5, "a bar to scroll with")
+
+    assert table.columnWidth(0) >= table.fontMetrics().horizontalAdvance("case_0001")
+    assert table.horizontalHeaderItem(9).text() == "right adren…"
+    assert table.horizontalHeaderItem(9).toolTip() == "right adrenal gland 7"
+
+
 def test_a_click_on_a_case_shows_image_reference_and_prediction(panel, root, folders):
     import slicer
 
