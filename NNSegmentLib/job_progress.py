@@ -45,8 +45,13 @@ class JobProgress:
         began = self._began if same else event
         steps, passed = event.done - began.done, event.time - began.time
         left = passed / steps * (event.total - event.done) if steps > 0 else None
-        text = f"{event.what}: {event.done} / {event.total}"
+        text = self._epoch_now(event) if kind == "epoch" else f"{event.what}: {event.done} / {event.total}"
         return JobProgress(_share(event.done, event.total), text, left, kind, began, event.done)
+
+    def _epoch_now(self, event: Progressed) -> str:
+        """The result of the epoch before as long as one is at work; its steps may be counted in seconds."""
+        number = int(event.what.replace(",", " ").split()[1])
+        return self.text if self.text.startswith(f"Epoch {number - 1} / ") else f"Epoch {number}"
 
     @property
     def time_left(self) -> str:

@@ -87,6 +87,17 @@ def test_epochs_and_messages_are_told():
     assert progress.with_events([Message("Resumed.", 1.0)]).text == "Resumed."
 
 
+def test_an_epoch_at_work_keeps_what_the_one_before_came_to():
+    """Its steps may be seconds, and its Dice the moving average: neither belongs beside the epoch's own."""
+    begun = JobProgress().with_events([Progressed(3, 300, "epoch 1", 1.0)])
+    done = begun.with_events([epoch(4), Progressed(150, 300, "epoch 5, loss 0.412, Dice 0.200", 9.0)])
+    next_fold = done.with_events([Progressed(1, 300, "epoch 1", 20.0)])
+
+    assert [progress.text for progress in (begun, done, next_fold)] == [
+        "Epoch 1", "Epoch 4 / 8 · Dice 0.300", "Epoch 1",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("now", "runs", "expected"),
     [((22, 0), 1, "9h"), ((6, 30), 1, "30m"), ((7, 0), 1, "24h"), ((22, 0), 5, "1h48m"), ((6, 59), 4, "15s")],
