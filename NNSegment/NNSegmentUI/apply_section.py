@@ -102,6 +102,7 @@ class ApplySection:
 
     def _add_selector(self, number: int) -> None:
         label, selector = qt.QLabel(), slicer.qMRMLNodeComboBox()
+        label.setMinimumWidth(self.ui.applyOutputLabel.minimumWidth)  # the fields stand below each other
         selector.setObjectName(f"applyVolume{number}")
         selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         selector.showChildNodeTypes = False
