@@ -235,8 +235,13 @@ class TrainSection:
         choose_value(self.ui.trainFoldBox, str(folds[column]))
 
     def _on_events(self, job, events) -> None:
+        from NNSegmentLib.run import Message
+
         if job.request.arguments[0] not in ("train", "validate"):
             return
+        for event in events:
+            if isinstance(event, Message):
+                self._context.say(event.text)  # on what it runs, above all: nobody chose the processor
         plan = self._context.plan()
         self._statuses = self._read_statuses(plan)
         self._fill_grid(plan)

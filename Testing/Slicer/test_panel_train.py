@@ -14,7 +14,7 @@ from mrml_nodes import Builder
 
 from NNSegmentLib import pipeline
 from NNSegmentLib.image import read_geometry, read_image, write_labels
-from NNSegmentLib.run import Failed, Finished, Progressed, append_event
+from NNSegmentLib.run import Failed, Finished, Message, Progressed, append_event
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 
@@ -173,6 +173,14 @@ def test_a_click_on_the_grid_chooses_the_run_and_shows_its_epoch(panel, root, fo
 
     assert panel["trainFoldBox"].currentText == "Fold 2"
     assert panel["trainEpochLabel"].text == "3d_fullres, fold 2: Epoch 4 / 10 · Dice 0.400 · left 0.40, right 0.20"
+
+
+def test_the_panel_says_on_what_a_training_runs(panel, root):
+    open_task(panel, root, "trainButton")
+    said = Message("Training on cpu with 2 cores for 1000 epochs.", time.time())
+    make_job(root, ("train", NAME, "3d_fullres", "0"), events=[said, epoch(1)])
+
+    panel.wait_until(lambda: panel["statusLabel"].text == said.text, 10, "the sentence of the training")
 
 
 def test_the_curves_grow_with_the_run_in_a_plot_of_slicer(panel, root, folders):
