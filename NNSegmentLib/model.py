@@ -27,6 +27,8 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest
 """In the order of preference."""
 BEST_AVAILABLE = ""
 _CHECKPOINT_ENDINGS = (".pth", ".model", ".model.pkl")
+_CARDS = ("dataset.json", "plans.json")
+"""Files that lie in a model's folder; whoever picks one means the model, where a dialog offers no folders."""
 _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
 _VARIANTS = (
@@ -55,6 +57,8 @@ def load_model(
         path = _unpacked_for_this_process(path)
     if path.is_file() and path.name.endswith(_CHECKPOINT_ENDINGS):
         path, checkpoint = path.parent, path.name.removesuffix(".pkl")
+    if path.is_file() and path.name in _CARDS:
+        path = path.parent
     if not path.is_dir():
         raise ModelError(f"Expected a model folder, zip or checkpoint at {path}, found nothing of that kind.")
     if _is_fold(path):

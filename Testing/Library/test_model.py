@@ -215,6 +215,13 @@ def test_folders_without_a_model_say_what_was_expected(tmp_path):
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "plans.json"])
+def test_a_file_of_the_folder_stands_for_the_model(dataset, name):
+    folder = write_model(dataset, "2d")
+
+    assert load_model(folder / name).folder == folder
+
+
 def test_a_renamed_folder_needs_the_configuration(dataset):
     folder = write_model(dataset, "2d").rename(dataset / "my model")
 
