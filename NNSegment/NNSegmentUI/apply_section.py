@@ -13,6 +13,7 @@ from .job_view import JobView
 from .scene_application import show_results, write_volumes
 from .widgets import (
     chosen,
+    connect_path,
     copy_to_clipboard,
     device_words,
     fill_box,
@@ -47,10 +48,10 @@ class ApplySection:
     def _connect(self) -> None:
         ui, context = self.ui, self._context
         ui.applyModelBox.connect("currentIndexChanged(int)", self._on_model)
-        ui.applyModelPath.connect("currentPathChanged(QString)", self._on_path)
+        connect_path(ui.applyModelPath, self._on_path)
         ui.applyInputBox.connect("currentIndexChanged(int)", self._refresh_controls)
         for path in (ui.applyInputFolder, ui.applyOutputFolder):
-            path.connect("currentPathChanged(QString)", self._refresh_controls)
+            connect_path(path, self._refresh_controls)
         ui.applyFoldsEdit.connect("textChanged(QString)", self._refresh_controls)
         ui.applyDeviceBox.connect("currentIndexChanged(int)", self._refresh_controls)
         ui.applyMirroringBox.connect("toggled(bool)", self._refresh_controls)

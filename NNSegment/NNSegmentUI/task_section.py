@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from .case_table import CaseTable, case_rows
 from .context import ERROR, SUCCESS, WARNING, PanelContext
 from .scene_cases import SceneCases
-from .widgets import load_section, set_enabled
+from .widgets import connect_path, load_section, set_enabled
 
 
 class TaskSection:
@@ -29,7 +29,7 @@ class TaskSection:
         context.jobs_changed.connect(self._refresh_buttons)
         context.job_ended.connect(self._on_job_ended)
         for edit in (self._ui.importEdit, self._ui.importLabelsEdit):
-            edit.connect("currentPathChanged(QString)", self._refresh_buttons)
+            connect_path(edit, self._refresh_buttons)
         self._ui.checkButton.connect("clicked()", self.check)
         self._ui.fixAllButton.connect("clicked()", self.fix)
         self._ui.importFolderButton.connect("clicked()", self.import_folder)

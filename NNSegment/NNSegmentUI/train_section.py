@@ -10,6 +10,7 @@ from .job_view import JobView
 from .widgets import (
     choose_value,
     chosen,
+    connect_path,
     copy_to_clipboard,
     device_words,
     fill_box,
@@ -47,8 +48,8 @@ class TrainSection:
         for box in (self.ui.trainLengthBox, self.ui.trainDeviceBox):
             box.connect("currentIndexChanged(int)", self._refresh_controls)
         self.ui.trainLengthEdit.connect("textChanged(QString)", self._refresh_controls)
-        self.ui.trainSettingsPath.connect("currentPathChanged(QString)", self._refresh_controls)
-        self.ui.trainPretrainedPath.connect("currentPathChanged(QString)", self._refresh_controls)
+        for path in (self.ui.trainSettingsPath, self.ui.trainPretrainedPath):
+            connect_path(path, self._refresh_controls)
         self.ui.trainProbabilitiesBox.connect("toggled(bool)", self._refresh_controls)
         self.ui.runsTable.connect("cellClicked(int,int)", self._on_cell)
         self.ui.trainStartButton.connect("clicked()", self.start)

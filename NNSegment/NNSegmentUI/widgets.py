@@ -42,6 +42,12 @@ def device_words(box) -> tuple[str, ...]:
     return ("--device", value) if value else ()
 
 
+def connect_path(edit, receiver) -> None:
+    """Call when a path changes, or is emptied: of that a ctkPathLineEdit tells by another signal."""
+    for signal in ("currentPathChanged(QString)", "validInputChanged(bool)"):
+        edit.connect(signal, receiver)
+
+
 def fill_box(box, entries, keep: bool = True) -> None:
     """Put (value, text) entries into a combo box; the chosen value stays chosen when it is still there."""
     before = box.itemData(box.currentIndex) if keep and box.count else None

@@ -164,6 +164,18 @@ def test_settings_and_weights_to_start_from_are_passed_on(panel, root, monkeypat
     assert asked[0][-3:] == ("--settings", str(root / "settings.json"), "--save-probabilities")
 
 
+def test_emptied_settings_leave_the_command_line(panel, root):
+    (root / "settings.json").write_text("{}")
+    open_task(panel, root, "trainButton")
+    panel["trainAdvancedBox"].collapsed = False
+    panel.choose("trainSettingsPath", root / "settings.json")
+    assert "--settings" in panel["trainCommandEdit"].text
+
+    panel.choose("trainSettingsPath", "")
+
+    assert "--settings" not in panel["trainCommandEdit"].text
+
+
 def test_a_click_on_the_grid_chooses_the_run_and_shows_its_epoch(panel, root, folders):
     begin(folders, "3d_fullres", 2, epochs=4)
     open_task(panel, root, "trainButton")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from pathlib import Path
+from fnmatch import fnmatch
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -223,6 +224,7 @@ class ctkPathLineEdit:
     defaults = {"filters": Dirs | Files, "showBrowseButton": True, "showHistoryButton": True}
 
     def _build(self):
+        self._bench.accepted = False
         combo = self._bench.combo = QtWidgets.QComboBox()
         combo.setEditable(True)
         combo.setInsertPolicy(QtWidgets.QComboBox.NoInsert)
@@ -235,14 +237,19 @@ class ctkPathLineEdit:
         self._bench.browse.clicked.connect(lambda: self.browse())
 
     def _accepts(self, path):
-        place = Path(path)
-        return bool(path) and ((self.filters & 1 and place.is_dir()) or (self.filters & 2 and place.is_file()))
+        """As CTK does: any text that ends as the name filters want, whether there is such a file or not."""
+        endings = [ending for text in self.nameFilters or () for ending in re.findall(r"\*[^\s;)]*", text)]
+        return bool(path) and (not endings or any(fnmatch(path, ending) for ending in endings))
 
     def _on_currentPath(self, path):
+        """CTK tells of no path that it does not accept, so not of one that is emptied."""
         if self._bench.combo.currentText != path:
             self._bench.combo.setEditText(path)
-        self.currentPathChanged.emit(path)
-        self.validInputChanged.emit(bool(self._accepts(path)))
+        before, self._bench.accepted = self._bench.accepted, self._accepts(path)
+        if self._bench.accepted:
+            self.currentPathChanged.emit(path)
+        if self._bench.accepted != before:
+            self.validInputChanged.emit(self._bench.accepted)
 
     def _on_showBrowseButton(self, visible):
         self._bench.browse.setVisible(visible)

@@ -99,3 +99,17 @@ def test_a_section_opens_by_a_click_on_its_head(panel):
     panel.click("cpuBox")
 
     assert panel["cpuBox"].checked
+
+
+def test_a_path_that_is_emptied_is_told_by_the_other_signal(bench):
+    import ctk
+
+    edit, told = ctk.ctkPathLineEdit(), []
+    edit.nameFilters = ["Settings (*.json)"]
+    edit.connect("currentPathChanged(QString)", told.append)
+    edit.connect("validInputChanged(bool)", told.append)
+
+    for path in ("settings", "settings.json", "other.json", ""):
+        edit.currentPath = path
+
+    assert told == ["settings.json", True, "other.json", False]
