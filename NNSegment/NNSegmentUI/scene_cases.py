@@ -93,6 +93,16 @@ class SceneCases(VTKObservationMixin):
         elif len(new) < len(complete):
             text = _("Left out because the task has them already: {count}.")
             self._context.say(text.format(count=len(complete) - len(new)))
+        elif self._listed_twice():
+            text = _(
+                "More than one segmentation belongs to {names}; leave out all but one, or put them together first."
+            )
+            self._context.say(text.format(names=", ".join(self._listed_twice())), WARNING)
+
+    def _listed_twice(self) -> list[str]:
+        """Volumes of more than one pair: an image must not be learned and tested on at once."""
+        volumes = [pair.volumes[0] for pair in self.pairs]
+        return sorted({volume.GetName() for volume in volumes if volumes.count(volume) > 1})
 
     def write(self) -> None:
         """Write the pairs to disk, as a new task or into the open one."""

@@ -166,6 +166,17 @@ def test_a_long_case_name_leaves_room_for_its_state(panel):
     assert table.item(0, 0).toolTip().startswith("Patientin_mit_einem_langen_Namen_MRT_Becken_T2_axial_2024-03-01")
 
 
+def test_a_volume_with_two_segmentations_is_pointed_out(panel):
+    volume, _segmentation = load_case(0)
+    Builder(slicer_scene()).segmentation(masks(1), MATRIX, "second reader", volume=volume)
+    load_case(1)
+
+    panel.click("addAllPairsButton")
+
+    assert len(column(panel, "pairsTable", 0)) == 3
+    assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient0; leave out all but one")
+
+
 def test_a_segment_without_a_tick_is_not_learned(panel):
     from PySide6 import QtCore
 
