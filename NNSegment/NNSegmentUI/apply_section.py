@@ -36,6 +36,8 @@ class ApplySection:
         self._job_view = JobView(self.ui.applyJobFrame, context, "apply")
         self._choices, self._card, self._why = (), None, ""
         self._selectors: list[tuple] = []
+        self._shown: tuple[str, ...] = ()
+        """Ids of the segmentations that the last prediction went into."""
         fill_devices(self.ui.applyDeviceBox)
         self._fill_inputs()
         self._connect()
@@ -58,6 +60,7 @@ class ApplySection:
         ui.applyProbabilitiesBox.connect("toggled(bool)", self._refresh_controls)
         ui.applyRunButton.connect("clicked()", self._on_run)
         ui.applyCopyButton.connect("clicked()", self._copy)
+        ui.applyUndoButton.connect("clicked()", self._undo)
         for signal in (context.workspace_changed, context.task_changed, context.results_changed):
             signal.connect(self.refresh)
         context.jobs_changed.connect(self._attach)
@@ -166,7 +169,8 @@ class ApplySection:
         ui.applyChannelsRow.setVisible(kind == ONE and self._card is not None)
         ui.applySingleRow.setVisible(kind == ONE)
         ui.applyFolderRow.setVisible(kind == FOLDER)
-        ui.applyShow3DButton.setVisible(kind != FOLDER)
+        for button in (ui.applyShow3DButton, ui.applyUndoButton):
+            button.setVisible(kind != FOLDER)
         running, why = self._job_view.is_running, self._why_not()
         ui.applyRunButton.text = _("Cancel") if running else _("Apply")
         tip = _("Stop the prediction.") if running else _("Segment with this model.")
@@ -177,6 +181,8 @@ class ApplySection:
             "" if ui.applyShow3DButton.segmentationNode() else _("Nothing is predicted yet."),
             _("Show the segments in 3D."),
         )
+        undo_tip = _("Take the segments of the last prediction away; what they replaced comes back.")
+        set_enabled(ui.applyUndoButton, "" if self._shown else _("Nothing is predicted yet."), undo_tip)
         if not running:
             self._show_command("" if why else self._preview())
 
@@ -271,7 +277,21 @@ class ApplySection:
             return
         if nodes:
             self.ui.applyShow3DButton.setSegmentationNode(nodes[-1])
+            self._shown = tuple(node.GetID() for node in nodes)
         show_text(self.ui.applyStatusLabel, _result_text(nodes, lost, folder))
+
+    def _undo(self) -> None:
+        """Bring back the segments from before the last prediction; segmentations that were made for it go."""
+        from NNSegmentLib.scene import PREDICTION_ATTRIBUTE, undo_prediction
+
+        shown, self._shown = self._shown, ()
+        self.ui.applyShow3DButton.setSegmentationNode(None)
+        for node in filter(None, map(slicer.mrmlScene.GetNodeByID, shown)):
+            is_ours = undo_prediction(node) and node.GetAttribute(PREDICTION_ATTRIBUTE)
+            if is_ours and not node.GetSegmentation().GetNumberOfSegments():
+                slicer.mrmlScene.RemoveNode(node)
+        show_text(self.ui.applyStatusLabel, "")
+        self._refresh_controls()
 
 
 def loaded_volumes() -> list:

@@ -379,6 +379,16 @@ def load_volume(name: str = "patient", transform=None):
     return volume
 
 
+def matrix_of(volume):
+    """The 4×4 index → RAS matrix of a volume node."""
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
 class Predicting:
     """Stands for the child process: writes box labels for every image it is given, then the job is over."""
 
@@ -426,6 +436,28 @@ def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(pa
 
     assert panel["statusLabel"].text.startswith("The segmentation Bones keeps its segments as Closed surface")
     assert predicting.words == ()
+
+
+def test_undo_takes_a_new_segmentation_away_and_brings_replaced_segments_back(panel, predicting):
+    import slicer
+
+    volume = load_volume()
+    drawn = np.zeros(GRID.shape, bool)
+    drawn[2:5, 4:9, 4:9] = True
+    mine = Builder(slicer.mrmlScene).segmentation({"left": drawn}, matrix_of(volume), "Mine", volume=volume)
+    panel.choose("applyVolume0", volume)
+    for place in (None, mine):
+        panel.choose("applyOutputSelector", place)
+        panel.click("applyRunButton")
+        panel.widget.context.poll()
+        panel.click("applyUndoButton")
+
+    assert [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")] == ["Mine"]
+    ids = mine.GetSegmentation().GetSegmentIDs()
+    assert len(ids) == 1
+    assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(mine, ids[0], volume) > 0, drawn)
+    with pytest.raises(BenchError, match="Nothing is predicted yet."):
+        panel.click("applyUndoButton")
 
 
 def test_apply_makes_a_segmentation_with_the_models_names_and_colours(panel, predicting):
