@@ -31,6 +31,8 @@ _CARDS = ("dataset.json", "plans.json")
 """Files that lie in a model's folder; whoever picks one means the model, where a dialog offers no folders."""
 _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
+_MOST_NAMES = 5
+"""Data sets that a message names."""
 _VARIANTS = (
     r"_?\d+epochs?|_?NoMirroring|_?onlyMirror01|_1500ep|_?DASegOrd0|_?DA5|ord0|Segord0|_?NoDA|_?noDummy2DDA|CELoss"
     r"|DiceLoss|DiceCELoss_noSmooth|Topk10Loss|LS01|DiceTopK10Loss|_?CosAnneal|_?warmup|NoDeepSupervision"
@@ -163,7 +165,8 @@ def _model_folders(path: Path, depth: int) -> Iterator[Path]:
 def _only_dataset(path: Path, found: Sequence[Path]) -> Path:
     datasets = sorted({folder.parent for folder in found})
     if len(datasets) > 1:
-        names = ", ".join(folder.name for folder in datasets)
+        names = ", ".join(folder.name for folder in datasets[:_MOST_NAMES])
+        names += f" and {len(datasets) - _MOST_NAMES} more" if len(datasets) > _MOST_NAMES else ""
         raise ModelError(f"{path} holds models of several data sets ({names}); pick the folder of one of them.")
     return datasets[0]
 

@@ -222,6 +222,14 @@ def test_a_file_of_the_folder_stands_for_the_model(dataset, name):
     assert load_model(folder / name).folder == folder
 
 
+def test_a_folder_of_many_data_sets_names_a_few(tmp_path):
+    for n in range(8):
+        write_model(tmp_path / f"Dataset{n:03d}_A", "2d")
+
+    with pytest.raises(ModelError, match=r"\(Dataset000_A, .*, Dataset004_A and 3 more\); pick the folder of one"):
+        load_model(tmp_path)
+
+
 def test_a_renamed_folder_needs_the_configuration(dataset):
     folder = write_model(dataset, "2d").rename(dataset / "my model")
 
