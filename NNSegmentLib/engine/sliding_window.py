@@ -218,10 +218,14 @@ def _average(work: _Work, collect_on: torch.device, kind: torch.dtype) -> torch.
 def _answers(
     work: _Work, network: torch.nn.Module, image: torch.Tensor, weights: torch.Tensor
 ) -> Iterator[tuple[list[Tile], torch.Tensor]]:
-    """All tiles, some at a time, with their weighted outputs (B, n_outputs, *patch) where the weights are."""
+    """All tiles, some at a time, with their weighted outputs (B, n_outputs, *patch) where the weights are.
+
+    1, 2, 4, 8, … at a time: cuDNN tunes its convolutions anew for every number of tiles that it has not seen.
+    """
     left = work.tiles
     while left:
-        tiles = left[: work.at_once.n]
+        most = min(work.at_once.n, len(left))
+        tiles = left[: 1 << (most.bit_length() - 1)]
         outputs = _answer(work, network, image, weights, tiles)
         if outputs is None:
             _take_fewer(work, len(tiles))

@@ -203,6 +203,17 @@ def test_without_memory_for_all_tiles_fewer_are_looked_at_together(room, sizes):
     assert steps[-1] == (9, 9)
 
 
+def test_volumes_of_any_size_are_looked_at_in_few_numbers_of_tiles():
+    seen = set()
+    for n in range(1, 24):
+        network = Cramped(100)
+        predict_logits(network, torch.zeros(1, 8 * n, 8, 8), (8, 8, 8), step=1.0, tiles_at_once=12)
+        assert sum(network.seen) == n
+        seen.update(network.seen)
+
+    assert seen == {1, 2, 4, 8}
+
+
 def test_one_tile_that_does_not_fit_is_an_error_that_says_what_to_do():
     with pytest.raises(OutOfMemoryError, match="graphics memory does not suffice; close other programs"):
         predict_logits(Cramped(0), torch.zeros(1, 40, 8, 8), (8, 8, 8), tiles_at_once=8)
