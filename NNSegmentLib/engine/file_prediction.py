@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ImageError, NNSegmentError, RunError
-from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_labels
+from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_image, read_labels
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
@@ -177,14 +177,18 @@ def _cases_in(folder: Path, model: Model) -> list[Case]:
         found = find_images(folder, ending)
         if found:
             return [Case(case_id, files) for case_id, files in found.items()]
-    if len(model.channels) == 1:
-        for ending in endings:
-            files = [p for p in sorted(folder.iterdir()) if p.name.endswith(ending) and not p.name.startswith(".")]
-            if files:
-                return [Case(_case_id(path), (path,)) for path in files]
+    for ending in endings:
+        files = [p for p in sorted(folder.iterdir()) if p.name.endswith(ending) and not p.name.startswith(".")]
+        if files and _is_whole_case(files[0], model):
+            return [Case(_case_id(path), (path,)) for path in files]
     raise ImageError(
         f"{folder} should hold images like CASE_0000{model.file_ending} (one file per channel), found none."
     )
+
+
+def _is_whole_case(path: Path, model: Model) -> bool:
+    """Whether a file without a channel's number has all channels, as that of a single one, colour and 4-D files do."""
+    return len(model.channels) == 1 or len(read_image(path, model.plan.reader).array) == len(model.channels)
 
 
 def _require_channel_files(case: Case, model: Model) -> None:

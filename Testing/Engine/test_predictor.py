@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from NNSegmentLib import pipeline
@@ -242,6 +243,31 @@ def test_a_single_image_becomes_a_single_file_of_its_type(tmp_path):
 
     expected = read_labels(tmp_path / "out.nrrd").array
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nrrd").array, expected)
+
+
+def test_a_folder_of_colour_pictures_is_predicted_as_a_single_one_is(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    (tmp_path / "in").mkdir()
+    for name in ("one.bmp", "two.v2.bmp"):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (20, 24, 3), np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "in" / name))
+
+    predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+    predict_files(Predictor(model), find_cases([tmp_path / "in" / "one.bmp"], model), FileRequest(tmp_path / "1.bmp"))
+
+    assert (tmp_path / "out" / "two.v2.bmp").is_file()
+    found, expected = (read_labels(path).array for path in (tmp_path / "out" / "one.bmp", tmp_path / "1.bmp"))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_grey_pictures_do_not_pass_for_colour_ones(tmp_path):
+    two = configuration("3d_fullres", channels=2)
+    model = load_model(write_model(tmp_path / "model", configurations=(two,), channels=2))
+    write_case(tmp_path / "in", "T1.nii.gz")
+
+    with pytest.raises(ImageError, match="one file per channel"):
+        find_cases([tmp_path / "in"], model)
 
 
 def test_a_single_image_is_reported_tile_by_tile(tmp_path):
