@@ -119,6 +119,8 @@ class SetupRow:
         self._ui, self._context = ui, context
         self._requirements = resource_path("requirements.txt")
         self._installation: Installation | None = None
+        self._extension_said = ("", SUCCESS)
+        """What came of fetching the PyTorch extension, and how bad it is."""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -166,10 +168,16 @@ class SetupRow:
         self._report()
 
     def _report(self) -> None:
+        packages, torch = missing_packages(self._requirements), torch_is_missing()
         if self._installation.error:
             advice = _('If it is about the graphics card, tick "Without GPU support" and install again.')
             text = self._installation.error
-            self._context.say(f"{text} {advice}" if torch_is_missing() else text, ERROR)
+            self._context.say(f"{text} {advice}" if torch else text, ERROR)
+        elif torch and not packages and not has_torch_extension():
+            self._context.say(*self._extension_said)
+        elif packages or torch:
+            text = _("Still missing: {what}; Slicer's Python console tells what went wrong.")
+            self._context.say(text.format(what=self._names(packages, torch)), ERROR)
         else:
             self._context.say(_("Everything that was missing is installed."), SUCCESS)
 
@@ -181,12 +189,10 @@ class SetupRow:
             self._ui.installButton.toolTip = _("The installation is running.")
 
     def _install_extension(self) -> None:
-        if install_torch_extension():
-            self._context.say(_("The PyTorch extension is installed; restart Slicer and press Install again."), SUCCESS)
-        else:
-            self._context.say(
-                _("The PyTorch extension could not be installed; install it in the Extensions Manager."), ERROR
-            )
+        comes = _("The PyTorch extension is installed; restart Slicer and press Install again."), SUCCESS
+        fails = _("The PyTorch extension could not be installed; install it in the Extensions Manager."), ERROR
+        self._extension_said = comes if install_torch_extension() else fails
+        self._context.say(*self._extension_said)
 
     def _sentence(self, packages: Sequence[str], torch: bool) -> str:
         if torch and not has_torch_extension():

@@ -459,6 +459,31 @@ def test_the_torch_extension_is_fetched_when_it_is_missing(panel, monkeypatch, w
     assert told in panel["statusLabel"].text
 
 
+def test_what_is_still_to_do_is_told_after_the_other_packages_came(panel, monkeypatch, without_packages):
+    import slicer
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(slicer.util, "pip_install", lambda what: without_packages.update(tqdm=what), raising=False)
+    monkeypatch.setattr(dependencies, "install_torch_extension", lambda: True)
+    panel.widget.head._setup.refresh()
+
+    panel.click("installButton")
+    panel.wait_until(lambda: "tqdm" in without_packages and not panel["setupProgress"].visible, 30)
+
+    assert "restart Slicer" in panel["statusLabel"].text
+
+
+def test_an_installation_that_leaves_something_out_is_told(panel, monkeypatch, without_packages):
+    import slicer
+
+    torch_extension(monkeypatch, without_packages, "")
+    monkeypatch.setattr(slicer.util, "pip_install", lambda what: None, raising=False)
+    panel.widget.head._setup.refresh()
+
+    panel.click("installButton")
+    panel.wait_until(lambda: "Still missing: tqdm;" in panel["statusLabel"].text, 30)
+
+
 # Console
 
 
