@@ -164,6 +164,8 @@ class qMRMLNodeComboBox:
         self._bench.named = [(n, n.AddObserver(modified, lambda caller, _: self._renamed(caller))) for n in nodes]
 
     def _renamed(self, node):
+        if not shiboken6.isValid(self._bench.combo):  # a deleted widget of Slicer observes nothing any more
+            return
         place = self._bench.combo.findData(node.GetID())
         if place >= 0 and self._bench.combo.itemText(place) != node.GetName():
             self._bench.combo.setItemText(place, node.GetName())
