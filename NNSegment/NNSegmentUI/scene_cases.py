@@ -172,8 +172,11 @@ class SceneCases(VTKObservationMixin):
             table.horizontalHeader().setSectionResizeMode(column, mode)
 
     def _make_selectors(self, *_unused) -> None:
-        """One volume selector per channel; those that stay keep their choice."""
+        """One volume selector per channel; those that stay keep their choice, as all do while nothing is written."""
         form, channels = self._ui.sceneForm, self.channels
+        if not channels and self._selectors:
+            self._refresh_buttons()
+            return
         while len(self._selectors) > len(channels):
             form.removeRow(len(self._selectors))
             self._selectors.pop()
@@ -294,7 +297,7 @@ class SceneCases(VTKObservationMixin):
         set_enabled(ui.createTaskButton, self._why_not_write(), _("Write the images and label maps to the workspace."))
 
     def _why_no_pair(self) -> str:
-        if not self._selectors:
+        if not self.channels:
             return _("Name a channel first.")
         if not all(selector.currentNode() for selector in self._selectors):
             return _("Choose a volume first.")

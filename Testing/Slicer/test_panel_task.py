@@ -204,6 +204,18 @@ def test_choosing_a_volume_chooses_its_segmentation_and_a_second_one_is_added_to
     assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient5"]
 
 
+def test_a_channel_that_is_written_anew_keeps_its_volume(panel):
+    volume, _segmentation = load_case(0)
+    panel.choose("volumeSelector0", volume)
+
+    panel.set_text("channelsEdit", "")
+    with pytest.raises(BenchError, match="Name a channel first."):
+        panel.click("addPairButton")
+    panel.set_text("channelsEdit", "T2")
+
+    assert panel["volumeSelector0"].currentNode() is volume
+
+
 def test_cases_that_the_task_has_are_not_added_again(panel):
     make_task(panel, 2)
     panel.click("sceneButton")
