@@ -160,7 +160,7 @@ class Predictor:
             return torch.from_numpy(np.ascontiguousarray(case.image))
         labels = ready.previous or self._earlier(part).predict(ready.image, progress=progress)
         array = labels.array if isinstance(labels, LabelMap) else labels.labels
-        on_grid = prepare_previous(array, case.placement, part.configuration)
+        on_grid = prepare_previous(array, case.placement, part.configuration, ready.image)
         if any(part.configuration.use_mask_for_norm) and not part.configuration.is_version_1:
             case = prepare_image(
                 *(ready.image, None, part.source.plan, part.configuration.name, self.model.label_set),

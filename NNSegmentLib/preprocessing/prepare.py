@@ -68,9 +68,12 @@ def prepare_image(
     return PreparedCase(case_id, array, marked, placement, locate(marked, label_set))
 
 
-def prepare_previous(labels: np.ndarray, placement: Placement, configuration: Configuration) -> np.ndarray:
+def prepare_previous(
+    labels: np.ndarray, placement: Placement, configuration: Configuration, image: Image
+) -> np.ndarray:
     """The previous stage's segmentation (Z, Y, X) on the input's grid, brought to the grid of the prepared image.
 
+    Background outside the image's non-zero mask is `OUTSIDE`, as in nnU-Net, which lets the votes of both apart.
     Raises ImageError when it has another size than the input.
     """
     if labels.shape != placement.geometry.shape:
@@ -80,8 +83,10 @@ def prepare_previous(labels: np.ndarray, placement: Placement, configuration: Co
         )
     if configuration.is_version_1:
         return resized_previous(labels, placement)
-    inside = cropped(labels.transpose(placement.transpose_forward), _box(placement))
-    return np.ascontiguousarray(_resampled(resample_labels, inside, placement, configuration.resampling_labels))
+    axes = placement.transpose_forward
+    seen = cropped(image.array.transpose(0, *(1 + axis for axis in axes)), _box(placement))
+    marked = _marked(cropped(labels.transpose(axes), _box(placement)), seen)
+    return np.ascontiguousarray(_resampled(resample_labels, marked, placement, configuration.resampling_labels))
 
 
 def _placement(image: Image, box: Box, axes: tuple[int, int, int], configuration: Configuration) -> Placement:

@@ -259,7 +259,7 @@ def test_the_previous_stage_lands_on_the_prepared_grid(any_geometry):
         image, LabelMap(mask.astype(np.uint8), any_geometry), plan(spacing, axes), "3d_fullres", LABELS
     )
 
-    previous = prepare_previous(mask.astype(np.uint8), prepared.placement, configuration(spacing))
+    previous = prepare_previous(mask.astype(np.uint8), prepared.placement, configuration(spacing), image)
 
     assert previous.shape == prepared.image.shape[1:]
     assert dice(previous == 1, prepared.labels == 1) > 0.99
@@ -268,7 +268,21 @@ def test_the_previous_stage_lands_on_the_prepared_grid(any_geometry):
 def test_a_previous_stage_of_another_size_is_refused():
     where = replace(placement((1, 1, 1), (1, 1, 1), (4, 5, 6)), geometry=Geometry((4, 5, 6)))
     with pytest.raises(ImageError, match="previous stage"):
-        prepare_previous(np.zeros((4, 5, 5), np.uint8), where, configuration())
+        prepare_previous(
+            np.zeros((4, 5, 5), np.uint8), where, configuration(), Image(np.ones((1, 4, 5, 6)), where.geometry)
+        )
+
+
+def test_a_previous_stage_is_resampled_as_labels_are():
+    random, spacing = np.random.default_rng(3), (1.3, 1.4, 1.2)
+    geometry = Geometry((15, 16, 17))
+    image = Image((random.random((1, 15, 16, 17)) > 0.5).astype(np.float32), geometry)
+    labels = random.integers(0, 3, geometry.shape).astype(np.uint8)
+    prepared = prepare_image(image, LabelMap(labels, geometry), plan(spacing), "3d_fullres", LABELS)
+
+    previous = prepare_previous(labels, prepared.placement, configuration(spacing), image)
+
+    np.testing.assert_array_equal(previous, prepared.labels)
 
 
 @pytest.mark.parametrize("resampling", [Resampling(order=1), Resampling(order=3)], ids=["linear", "cubic"])
