@@ -127,7 +127,7 @@ def require_fitting(
     names = network.state_dict(keep_vars=True)
     unknown = sorted(set(weights) - set(names))
     if unknown:
-        raise ModelError(f"{where} holds the layer {unknown[0]}, which the plan's network does not have.")
+        raise ModelError(f"{where} holds the layer {unknown[0][:80]}, which the plan's network does not have.")
     given: dict[int, tuple[str, torch.Tensor]] = {}
     for name, weight in weights.items():
         if weight.shape != names[name].shape:
