@@ -14,7 +14,8 @@ from .folders import DATASET_NAME, LABELS_CSV
 from .labels import LabelSet
 from .records import read_json, write_json
 
-REQUIRED_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
+REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
+"""Of models and data sets alike; those to train on also need `numTraining`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def load_task(folder: Path | str) -> Task:
             _listed_cases(folder, values["dataset"]) if "dataset" in values else _found_cases(folder, file_ending)
         ),
         file_ending=file_ending,
-        declared_training_cases=_whole(values["numTraining"], folder),
+        declared_training_cases=_whole(values.get("numTraining"), folder),
         reader=_reader(values),
         description=str(values.get("description", "")),
     )

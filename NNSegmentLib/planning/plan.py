@@ -19,6 +19,8 @@ CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _RESAMPLING = "resample_data_or_seg_to_shape"
 _NAMED_WITHIN = 2000
 """Bytes from the beginning of a plans file that tell its name."""
+_SMALLEST_BATCH = 2
+"""Of plans that were stripped to what prediction needs."""
 
 
 @dataclass(frozen=True)
@@ -227,10 +229,10 @@ def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, .
 def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:
     return Configuration(
         name=name,
-        data_identifier=values["data_identifier"],
-        batch_size=int(values["batch_size"]),
+        data_identifier=values.get("data_identifier", ""),
+        batch_size=int(values.get("batch_size", _SMALLEST_BATCH)),
         patch_size=_ints(values["patch_size"]),
-        median_shape=tuple(values["median_image_size_in_voxels"]),
+        median_shape=tuple(values.get("median_image_size_in_voxels", values["patch_size"])),
         spacing_mm=tuple(float(s) for s in values["spacing"]),
         normalization=tuple(values["normalization_schemes"]),
         use_mask_for_norm=tuple(bool(m) for m in values["use_mask_for_norm"]),

@@ -81,6 +81,11 @@ def without_optional_keys(values: dict) -> None:
         del kwargs[key]
 
 
+def stripped_to_what_prediction_needs(values: dict) -> None:
+    for key in ("data_identifier", "batch_size", "median_image_size_in_voxels", "batch_dice"):
+        del values["configurations"]["3d_fullres"][key]
+
+
 def inherited(values: dict) -> None:
     values["configurations"]["mine"] = values["configurations"].pop("3d_fullres")
     values["configurations"]["3d_fullres"] = {"inherits_from": "mine", "batch_size": 4}
@@ -88,7 +93,9 @@ def inherited(values: dict) -> None:
 
 @pytest.mark.parametrize("network", [None, RESIDUAL], ids=["plain", "residual"])
 @pytest.mark.parametrize(
-    "change", [old_flat_keys, moved_class, without_optional_keys, inherited], ids=lambda c: c.__name__
+    "change",
+    [old_flat_keys, moved_class, without_optional_keys, stripped_to_what_prediction_needs, inherited],
+    ids=lambda c: c.__name__,
 )
 def test_plans_of_all_ages_describe_the_same_model(tmp_path, network, change):
     made = configuration("3d_fullres") if network is None else with_network(network)
@@ -102,6 +109,16 @@ def with_network(network: NetworkSpec):
     from dataclasses import replace
 
     return replace(configuration("3d_fullres"), network=network)
+
+
+def test_a_model_need_not_tell_how_many_cases_it_was_trained_on(tmp_path):
+    folder = write_model(tmp_path)
+    expected = predicted(folder)
+    values = json.loads((folder / "dataset.json").read_text())
+    del values["numTraining"]
+    (folder / "dataset.json").write_text(json.dumps(values))
+
+    np.testing.assert_array_equal(predicted(folder), expected)
 
 
 def test_single_numbers_stand_for_every_stage(tmp_path):
