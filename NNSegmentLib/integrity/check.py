@@ -39,6 +39,7 @@ def findings_of(task: Task, reports: Sequence[CaseReport]) -> list[Finding]:
     return [
         *_description_findings(task, renumbering),
         *_duplicate_ids(task),
+        *_labels_alone(task),
         *_ignored_files(task),
         *_absent_labels(task.labels, found, renumbering),
         *_identical_images(reports),
@@ -141,8 +142,29 @@ def _repeated_keys(path: Path) -> list[str]:
     return repeated
 
 
+def _labels_alone(task: Task) -> Iterator[Finding]:
+    for name, path in _label_files_alone(task).items():
+        yield Finding(
+            ERROR,
+            name,
+            "channel files",
+            f"{some([f'{name}_{n:04d}{task.file_ending}' for n in range(len(task.channels))])} in imagesTr",
+            f"only the labels {path.name}",
+            "add the image, or remove the labels",
+        )
+
+
+def _label_files_alone(task: Task) -> dict[str, Path]:
+    """The label files of cases that have no image at all, by case name."""
+    if "dataset" in task.dataset_json:
+        return {}
+    imaged, ending = {case.id for case in task.cases}, task.file_ending
+    files = [path for path in sorted((task.folder / "labelsTr").glob(f"*{ending}")) if _counts(path, task)]
+    return {name: path for path in files if (name := path.name.removesuffix(ending)) not in imaged}
+
+
 def _ignored_files(task: Task) -> Iterator[Finding]:
-    known = {path for case in task.cases for path in (*case.images, case.labels)}
+    known = {path for case in task.cases for path in (*case.images, case.labels)} | {*_label_files_alone(task).values()}
     folders = [task.folder / name for name in ("imagesTr", "labelsTr")]
     for folder in folders if "dataset" not in task.dataset_json else ():
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -153,7 +175,7 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
                 "",
                 "unused files",
                 f"only files of the cases in {folder.name}",
-                f"{len(surplus)} others ({some(surplus)})",
+                f"also {some(surplus)}",
                 f"name images like CASE_0000{task.file_ending} and labels like CASE{task.file_ending}, or remove them",
             )
 

@@ -53,6 +53,17 @@ def test_a_missing_channel_file_is_named(folder):
     assert "case1_0001.nii.gz" in finding.found
 
 
+def test_a_case_with_labels_and_no_image_is_named(folder):
+    for path in folder.glob("imagesTr/case1_*"):
+        path.unlink()
+    edit_json(folder / "dataset.json", numTraining=len(load_task(folder).cases))
+
+    finding = only_finding(folder)
+
+    assert (finding.severity, finding.case, finding.found) == ("error", "case1", "only the labels case1.nii.gz")
+    assert "case1_0000.nii.gz, case1_0001.nii.gz" in finding.expected
+
+
 def test_several_channels_in_one_file_are_counted(tmp_path):
     folder = nnunet_v2(tmp_path / "Dataset003_Blocks", n_channels=1)
     write_volume(folder / "imagesTr" / "case1_0000.nii.gz", four_d(1, 2))
@@ -235,7 +246,7 @@ def test_case_names_that_occur_twice_are_errors(tmp_path):
 def test_a_wrong_number_of_cases_and_unused_files_are_found(folder):
     edit_json(folder / "dataset.json", numTraining=5)
     (folder / "imagesTr" / "case9.nii.gz").write_bytes(b"")
-    (folder / "labelsTr" / "case9.nii.gz").write_bytes(b"")
+    (folder / "labelsTr" / "case9_old.txt").write_bytes(b"")
 
     findings = check_task(load_task(folder))
 
