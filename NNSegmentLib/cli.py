@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .arguments import build_parser
-from .errors import NNSegmentError
+from .errors import NNSegmentError, counted
 from .launch import JOB_VARIABLE
 from .terminal import STOPPED, Outcome, Terminal
 
@@ -137,7 +137,7 @@ def _fingerprint(args, terminal):
     )
     return (
         found,
-        f"Fingerprint of {len(found.spacings_mm)} cases: {pipeline.folders_of(args.task, args.workspace).fingerprint}",
+        f"Fingerprint of {counted(len(found.spacings_mm), 'case')}: {pipeline.folders_of(args.task, args.workspace).fingerprint}",
     )
 
 
@@ -262,7 +262,7 @@ def _predict(args, terminal):
         save_probabilities=args.save_probabilities, overwrite=not args.keep_existing, device=args.device,
         progress=terminal, say=terminal.say,
     )  # fmt: skip
-    return {"cases": done, "output": args.output}, f"Predicted {_cases(len(done))} into {args.output}"
+    return {"cases": done, "output": args.output}, f"Predicted {counted(len(done), 'case')} into {args.output}"
 
 
 def _evaluate(args, terminal):
@@ -285,7 +285,7 @@ def _ensemble(args, terminal):
     done = pipeline.ensemble(
         args.inputs, args.output, save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal
     )
-    return {"cases": done, "output": args.output}, f"Averaged {_cases(len(done))} into {args.output}"
+    return {"cases": done, "output": args.output}, f"Averaged {counted(len(done), 'case')} into {args.output}"
 
 
 def _postprocess(args, terminal):
@@ -295,10 +295,6 @@ def _postprocess(args, terminal):
         args.input, args.output, rules=args.rules, references=args.references, workers=args.workers, progress=terminal
     )
     return steps, steps.describe()
-
-
-def _cases(n: int) -> str:
-    return f"{n} case{'s' * (n != 1)}"
 
 
 def _report(args, terminal):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .cases import load_origin
-from .errors import SettingsError
+from .errors import SettingsError, counted
 from .formats.export_v1 import ExportedTask, export_v1
 from .lookup import TaskReference, WorkspaceReference, open_task, workspace_of
 from .progress import Progress, silent
@@ -38,7 +38,7 @@ def describe_conversion(task: Task) -> tuple[dict, str]:
     """The result of a conversion as JSON values and as text, with what had to be done to the cases."""
     notes = [f"{case.id}: {fix}" for case in load_origin(task.folder).cases for fix in case.fixes]
     lines = [
-        f"{task.name}: {len(task.cases)} cases, channels {', '.join(c.name for c in task.channels)}, "
+        f"{task.name}: {counted(len(task.cases), 'case')}, channels {', '.join(c.name for c in task.channels)}, "
         f"labels {', '.join(label.name for label in task.labels.foreground)}.",
         *notes[:_SHOWN],
         *([f"… and {len(notes) - _SHOWN} more sentences like these in cases.json."] if len(notes) > _SHOWN else ()),
@@ -49,5 +49,9 @@ def describe_conversion(task: Task) -> tuple[dict, str]:
 
 def describe_export(exported: ExportedTask) -> tuple[ExportedTask, str]:
     """The result of an export, and the same as text."""
-    lines = [f"{exported.folder.name}: {exported.cases} cases.", *exported.notes, f"It is in {exported.folder}."]
+    lines = [
+        f"{exported.folder.name}: {counted(exported.cases, 'case')}.",
+        *exported.notes,
+        f"It is in {exported.folder}.",
+    ]
     return exported, "\n".join(lines)

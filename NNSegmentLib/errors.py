@@ -76,3 +76,8 @@ def some(names: Sequence[object], most: int = 5) -> str:
     """A list for a sentence, cut off after a few names: 'a, b and 7 more'."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(n: int, name: str, ending: str = "s") -> str:
+    """'1 case', '3 cases'; `ending` makes the plural."""
+    return f"{n} {name}{ending * (n != 1)}"

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..errors import ImageError, ModelError, SettingsError
+from ..errors import ImageError, ModelError, SettingsError, counted
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
 from ..memory import affordable_workers, available_gb
@@ -201,7 +201,7 @@ def require_channels(image: Image, channels: Sequence[str]) -> None:
     """Raises ImageError when the number of channels differs from the model's."""
     if len(image.array) != len(channels):
         raise ImageError(
-            f"The model expects {len(channels)} channel{'s' * (len(channels) != 1)} ({', '.join(channels)}, "
+            f"The model expects {counted(len(channels), 'channel')} ({', '.join(channels)}, "
             f"in this order), found {len(image.array)}; give one file per channel."
         )
 

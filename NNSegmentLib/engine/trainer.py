@@ -85,6 +85,8 @@ def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
         _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
     else:
         _put_earlier_run_aside(run)
+        if session.request.resume:
+            _tell(run, "Nothing is stored to resume from, so this run starts at its beginning.")
     save_settings(session.settings, run.folder.settings)
     _tell(run, _introduction(session))
 

@@ -247,6 +247,6 @@ def _require_space(source: Source, building: Path) -> None:
     needed, free = sum(path.stat().st_size for path in files), shutil.disk_usage(building).free
     if needed > free:
         raise StorageError(
-            f"Copying {source.folder} needs {needed / 1e9:.1f} GB, but {building.parent} has {free / 1e9:.1f} GB free; "
+            f"Copying {source.folder} needs {needed / 1e6:,.0f} MB, but {building.parent} has {free / 1e6:,.0f} MB free; "
             "choose another workspace, or use the data in place."
         )

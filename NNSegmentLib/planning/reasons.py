@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import counted
 from .fit import Fit
 from .grid import COARSE, GIVEN, Grid
 from .lowres import ENOUGH_CONTEXT, WORTHWHILE, Lowres
@@ -86,9 +87,13 @@ def patch_reason(fit: Fit, median_shape: Sequence[float], preset: Preset) -> str
 
 def batch_reason(fit: Fit, preset: Preset) -> str:
     """Why a batch has this many patches."""
-    memory = f"{_room(preset)} holds {fit.batch_by_memory} patches"
+    memory = f"{_room(preset)} holds {counted(fit.batch_by_memory, 'patch', 'es')}"
     data = f"{preset.data_share:.0%} of the data set's voxels"
-    by_data = f"{data} make {fit.batch_by_data} patches" if fit.batch_by_data else f"a patch is more than {data}"
+    by_data = (
+        f"{data} make {counted(fit.batch_by_data, 'patch', 'es')}"
+        if fit.batch_by_data
+        else f"a patch is more than {data}"
+    )
     if fit.batch_size == MIN_BATCH >= min(fit.batch_by_memory, fit.batch_by_data):
         return f"{MIN_BATCH} is the smallest batch that is used ({memory}, {by_data})."
     if fit.batch_size == fit.batch_by_memory:

@@ -266,6 +266,7 @@ def test_resuming_a_fold_without_a_checkpoint_starts_from_the_pretrained_weights
     expected, found = (load_checkpoint(p).network_weights for p in (source, run.folder.checkpoint_final))
     first = "encoder.stages.0.0.convs.0.conv.weight"
     assert torch.allclose(found[first], expected[first], atol=1e-6)
+    assert any("Nothing is stored to resume from" in e.text for e in run.events() if isinstance(e, Message))
 
 
 def test_cases_that_are_trained_on_and_validated_on_are_loaded_once(request_of, monkeypatch):
