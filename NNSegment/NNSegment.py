@@ -124,12 +124,8 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _make_sections(self):
         for button, file, name in SECTIONS:
-            parent = getattr(self.ui, button)
-            if importlib.util.find_spec(f"NNSegmentUI.{file}") is None:
-                parent.hide()
-                continue
-            module = importlib.import_module(f"NNSegmentUI.{file}")
-            self.sections[file] = getattr(module, name)(parent, self.context, self.resourcePath)
+            section = getattr(importlib.import_module(f"NNSegmentUI.{file}"), name)
+            self.sections[file] = section(getattr(self.ui, button), self.context, self.resourcePath)
 
 
 class NNSegmentLogic(ScriptedLoadableModuleLogic):

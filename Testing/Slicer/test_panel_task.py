@@ -286,6 +286,14 @@ def test_a_label_map_on_another_grid_is_found_and_fixed_by_its_button(panel):
     assert np.allclose(read_labels(path).geometry.origin_mm, found.geometry.origin_mm)
 
 
+def test_a_section_whose_file_is_missing_is_an_error_and_is_not_hidden(panel, monkeypatch):
+    module = sys.modules[type(panel.widget).__module__]
+    monkeypatch.setattr(module, "SECTIONS", (("taskButton", "lost_section", "LostSection"),))
+
+    with pytest.raises(ModuleNotFoundError, match="lost_section"):
+        panel.widget._make_sections()
+
+
 def test_an_imported_folder_is_opened_as_a_task(panel, tmp_path):
     task = make_task(panel, 2)
     folder = tmp_path / "plain"
