@@ -45,7 +45,7 @@ def case_rows(case_ids: Sequence[str], findings: Sequence | None) -> list[CaseRo
 
 def _row(case_id: str, findings: Sequence, clean: CaseRow) -> CaseRow:
     """The worst of what was found decides; sentences about all of it."""
-    bad = [finding for finding in findings if finding.severity in (ERROR, WARNING) and not finding.mended]
+    bad = [finding for finding in findings if not finding.mended]
     if not bad:
         return CaseRow(case_id, clean.state, "; ".join(finding.found for finding in findings))
     state = ERROR if any(finding.severity == ERROR for finding in bad) else WARNING

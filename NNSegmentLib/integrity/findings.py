@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ERROR, WARNING, INFO = "error", "warning", "info"
-SEVERITIES = (ERROR, WARNING, INFO)
+ERROR, WARNING = "error", "warning"
+SEVERITIES = (ERROR, WARNING)
 """The worst first."""
 LABEL_GRID = "label grid"
 LABEL_DIRECTION = "label direction"
@@ -19,7 +19,7 @@ class Finding:
     """Something wrong with a case or with the task (`case` is then empty)."""
 
     severity: str
-    """'error' (training would fail or learn nonsense), 'warning' (look at it), 'info'."""
+    """'error' (training would fail or learn nonsense) or 'warning' (look at it)."""
     case: str
     check: str
     """What was looked at, in two or three words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import TaskError
-from .findings import ERROR, INFO, SEVERITIES, Finding
+from .findings import ERROR, SEVERITIES, Finding
 
 _SHOWN_PER_CHECK = 10
 
@@ -44,9 +44,9 @@ def _block(group: Sequence[Finding]) -> str:
 def _closing(findings: Sequence[Finding]) -> str:
     left = [f for f in findings if not f.mended]
     counts = [sum(f.severity == severity for f in left) for severity in SEVERITIES]
-    words = [f"{n} {word}{'s' * (n != 1)}" for n, word in zip(counts, ("error", "warning", "remark"), strict=True)]
+    words = [f"{n} {word}{'s' * (n != 1)}" for n, word in zip(counts, SEVERITIES, strict=True)]
     if len(left) < len(findings):
         words.append(f"{len(findings) - len(left)} mended")
-    fixable = sum(f.fixable for f in left if f.severity != INFO)
+    fixable = sum(f.fixable for f in left)
     hint = f"; {fixable} can be mended with 'nnsegment check --fix'" if fixable else ""
     return f"{', '.join(words)}{hint}."

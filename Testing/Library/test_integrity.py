@@ -14,6 +14,7 @@ from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import write_image, write_labels
 from NNSegmentLib.integrity import Finding, check_task
 from NNSegmentLib.integrity.examine import present_values
+from NNSegmentLib.integrity.table import findings_table
 from NNSegmentLib.task import load_task
 
 
@@ -284,6 +285,15 @@ def test_findings_can_be_written_as_json(tmp_path):
     assert set(json.loads(json.dumps(vars(finding)))) == {
         "severity", "case", "check", "expected", "found", "advice", "fixable", "mended"
     }  # fmt: skip
+
+
+def test_the_table_closes_with_the_number_of_errors_and_warnings():
+    bad = Finding("error", "a", "grid", "one", "two", "mend it", fixable=True)
+    odd = Finding("warning", "b", "values", "many", "few", "look at it")
+
+    assert findings_table([bad, odd, odd]).splitlines()[-1] == (
+        "1 error, 2 warnings; 1 can be mended with 'nnsegment check --fix'."
+    )
 
 
 @pytest.mark.parametrize("values", [(1, 2), (255, 7), (70000, 3), (-4, 9)])

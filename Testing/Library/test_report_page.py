@@ -238,7 +238,7 @@ def test_a_task_without_plan_and_models_says_what_to_run(tmp_path):
 
 def test_findings_are_listed_the_worst_first(folders, tmp_path):
     findings = [
-        Finding("info", "head_001", "constant", "varied", "constant", "look at it"),
+        Finding("warning", "head_001", "constant", "varied", "constant", "look at it"),
         Finding("error", "head_003", "grid", "same size", "<other>", "run check --fix"),
     ]
     text = Reader(write_report(folders, tmp_path / "r.html", findings=findings).read_text(encoding="utf-8")).text
