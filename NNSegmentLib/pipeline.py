@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .errors import RunError, SettingsError
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
-from .folders import LABELS_CSV, TaskFolders
-from .integrity import Finding, check_task, fix_task
+from .folders import LABELS_CSV
+from .integrity import Finding, check_task, fix_task, load_findings, save_findings
 from .labels import LabelSet
 from .locks import only_one_in
 from .lookup import (
@@ -38,7 +38,7 @@ from .prediction import Prediction
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
-from .records import copy_whole, from_json, read_json, write_json
+from .records import copy_whole
 from .run import Run, TrainingSettings
 from .scores import Scores
 from .selection import Selection
@@ -93,7 +93,7 @@ def check(
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     fixed = fix_task(task, workers=workers, progress=progress) if fix else []
     left = check_task(load_task(task.folder), workers=workers, progress=progress)
-    write_json(folders.findings, {"findings": left})
+    save_findings(left, folders.findings)
     return [replace(finding, mended=True) for finding in fixed] + left
 
 
@@ -381,7 +381,7 @@ def write_report(
 
     folders = folders_of(task, workspace)
     target = Path(path) if path else folders.results / "report.html"
-    return page.write_report(folders, target, progress, findings=_last_findings(folders))
+    return page.write_report(folders, target, progress, findings=load_findings(folders.findings))
 
 
 def diagram(
@@ -409,12 +409,6 @@ def _finish(model: Model) -> Callable[[Prediction], Prediction]:
         return lambda prediction: prediction
     rules = load_postprocessing(model.postprocessing)
     return lambda prediction: replace(prediction, labels=apply_postprocessing(prediction.labels, rules))
-
-
-def _last_findings(folders: TaskFolders) -> list[Finding] | None:
-    if not folders.findings.is_file():
-        return None
-    return [from_json(Finding, values) for values in read_json(folders.findings)["findings"]]
 
 
 def _keeping_custom_configurations(made: Plan, existing: Path) -> Plan:

@@ -55,14 +55,13 @@ class TaskSection:
 
     def findings(self):
         """What the last check found, or None when there was none since the task changed."""
-        from NNSegmentLib.integrity import Finding
-        from NNSegmentLib.records import from_json, read_json
+        from NNSegmentLib.integrity import load_findings
 
         path = self._context.folders.findings
         dataset = self._context.task.folder / "dataset.json"
         if not path.is_file() or path.stat().st_mtime < dataset.stat().st_mtime:
             return None
-        return [from_json(Finding, values) for values in read_json(path)["findings"]]
+        return load_findings(path)
 
     def check(self) -> None:
         """Examine all files of the task in a job."""

@@ -1,8 +1,13 @@
-"""One result of the integrity check."""
+"""One result of the integrity check, and the file that keeps the last check's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import TaskError
+from ..records import from_json, read_json, write_json
 
 ERROR, WARNING = "error", "warning"
 SEVERITIES = (ERROR, WARNING)
@@ -31,3 +36,19 @@ class Finding:
     """Whether `check --fix` can mend it."""
     mended: bool = False
     """Whether it was mended and is no more."""
+
+
+def save_findings(findings: Sequence[Finding], path: Path) -> None:
+    """Write what a check found; raises StorageError."""
+    write_json(path, {"findings": list(findings)})
+
+
+def load_findings(path: Path) -> list[Finding] | None:
+    """What the last check found, None when there was none; raises TaskError for another file of this name."""
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    found = values.get("findings") if isinstance(values, Mapping) else None
+    if not isinstance(found, list):
+        raise TaskError(f"{path} should hold a list of findings, found something else; check the task again.")
+    return [from_json(Finding, finding) for finding in found]

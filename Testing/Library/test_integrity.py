@@ -10,9 +10,10 @@ import pytest
 import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, edit_json, four_d, nnunet_v2, noise, write_volume
 
+from NNSegmentLib.errors import TaskError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import write_image, write_labels
-from NNSegmentLib.integrity import Finding, check_task
+from NNSegmentLib.integrity import Finding, check_task, load_findings, save_findings
 from NNSegmentLib.integrity.examine import present_values
 from NNSegmentLib.integrity.table import findings_table
 from NNSegmentLib.task import load_task
@@ -285,6 +286,23 @@ def test_findings_can_be_written_as_json(tmp_path):
     assert set(json.loads(json.dumps(vars(finding)))) == {
         "severity", "case", "check", "expected", "found", "advice", "fixable", "mended"
     }  # fmt: skip
+
+
+def test_what_a_check_found_is_read_again(tmp_path):
+    path = tmp_path / "integrity" / "findings.json"
+    found = [Finding("error", "a", "grid", "one", "two", "mend it", fixable=True)]
+
+    assert load_findings(path) is None
+    save_findings(found, path)
+    assert load_findings(path) == found
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"findings": 3}', '{"findings": ["bad"]}'])
+def test_a_file_that_holds_no_findings_is_refused_in_a_sentence(tmp_path, content):
+    (tmp_path / "findings.json").write_text(content)
+
+    with pytest.raises(TaskError, match="found"):
+        load_findings(tmp_path / "findings.json")
 
 
 def test_the_table_closes_with_the_number_of_errors_and_warnings():
