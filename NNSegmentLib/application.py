@@ -7,14 +7,14 @@ A folder per application, so that whoever finds the job later knows what to do w
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .errors import ImageError, InputError, StorageError
+from .errors import ImageError, InputError
+from .folders import new_dated_folder
 from .geometry import Geometry
 from .image import read_labels, write_image
 from .labels import Label, LabelSet
@@ -99,19 +99,7 @@ class ApplicationFolder:
 
 def new_application_folder(workspace_root: Path) -> ApplicationFolder:
     """An empty folder below `predictions` of a workspace; raises StorageError."""
-    base = time.strftime("%Y%m%d-%H%M%S")
-    for n in range(1, 1000):
-        folder = Path(workspace_root) / "predictions" / (base if n == 1 else f"{base}-{n}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise StorageError(
-                f"Cannot write {folder} ({error.strerror}); choose a workspace that you may write to."
-            ) from error
-        return ApplicationFolder(folder)
-    raise StorageError(f"{folder.parent} holds a thousand predictions of this second; expected fewer.")
+    return ApplicationFolder(new_dated_folder(Path(workspace_root) / "predictions"))
 
 
 def application_of(arguments: Sequence[str]) -> ApplicationFolder | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import TaskError
+from .errors import StorageError, TaskError
+from .records import cannot_write
 
 DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
 TRAINER = "nnUNetTrainer"
@@ -263,3 +266,22 @@ class JobFolder:
     def heartbeat(self) -> Path:
         """Touched every few seconds while the work goes on."""
         return self.folder / "heartbeat"
+
+
+def new_dated_folder(parent: Path, ending: str = "") -> Path:
+    """An empty folder named after this second, '20260131-101500' and `ending`, numbered where that is taken.
+
+    Raises StorageError.
+    """
+    name, parent = time.strftime("%Y%m%d-%H%M%S") + ending, Path(parent).absolute()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for n in itertools.count(1):
+            folder = parent / (name if n == 1 else f"{name}-{n}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise StorageError(cannot_write(parent, error)) from error

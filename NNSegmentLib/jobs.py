@@ -22,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from .errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
-from .folders import FoldFolder, JobFolder
+from .folders import FoldFolder, JobFolder, new_dated_folder
 from .launch import JOB_VARIABLE, command, default_python, environment_for
 from .locks import require_free
 from .processes import ProcessIdentity, end_tree, start_detached
@@ -235,7 +235,7 @@ def start(
     title = title or " ".join(arguments[: next((n for n, word in enumerate(arguments) if word[:1] == "-"), None)])
     python, cwd = Path(python or default_python()), Path(cwd or Path.cwd())
     request = JobRequest(arguments, title, time.time(), python, cwd, platform.node(), run_folders)
-    return _launch(Job(_new_folder(jobs_folder, arguments[0]), request), environment)
+    return _launch(Job(JobFolder(new_dated_folder(jobs_folder, f"-{arguments[0]}")), request), environment)
 
 
 def find_jobs(jobs_folder: Path) -> list[Job]:
@@ -288,19 +288,6 @@ def _launch(job: Job, environment: Mapping[str, str] | None) -> Job:
     job = replace(job, request=replace(asked, launcher=launcher))
     write_json(job.folder.request, to_json(job.request))
     return job
-
-
-def _new_folder(jobs_folder: Path, verb: str) -> JobFolder:
-    base = time.strftime("%Y%m%d-%H%M%S-") + verb
-    for name in (base, *(f"{base}-{n}" for n in range(2, 1000))):
-        try:
-            (Path(jobs_folder).absolute() / name).mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise StorageError(f"Cannot write {jobs_folder} ({error.strerror}); choose another workspace.") from error
-        return JobFolder(Path(jobs_folder).absolute() / name)
-    raise StorageError(f"{jobs_folder} holds a thousand jobs of this second; expected fewer.")
 
 
 def _parsed(arguments: Sequence[str]):

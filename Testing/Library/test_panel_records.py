@@ -11,8 +11,8 @@ from task_on_disk import nnunet_v2
 
 from NNSegmentLib.application import Application, AppliedCase, application_of, cropped, new_application_folder
 from NNSegmentLib.colors import save_label_colors
-from NNSegmentLib.errors import ImageError, ModelError, SettingsError
-from NNSegmentLib.folders import FoldFolder
+from NNSegmentLib.errors import ImageError, ModelError, SettingsError, StorageError
+from NNSegmentLib.folders import FoldFolder, new_dated_folder
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.job_progress import JobProgress
 from NNSegmentLib.labels import Label
@@ -176,3 +176,20 @@ def test_an_application_is_found_again_by_the_words_of_its_job(tmp_path):
     assert application_of(("predict", "-i", "x", "-o", str(tmp_path / "own"))) is None
     assert application_of(("train", "5", "2d", "0")) is None
     assert new_application_folder(tmp_path).folder != folder.folder
+
+
+def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "20260131-101500")
+
+    made = [new_dated_folder(tmp_path / "jobs", "-train").name for _ in range(3)]
+
+    assert made == ["20260131-101500-train", "20260131-101500-train-2", "20260131-101500-train-3"]
+
+
+def test_a_place_that_takes_no_folders_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "jobs").write_text("in the way")
+    (tmp_path / "predictions").symlink_to(tmp_path / "nowhere")
+
+    for make in (lambda: new_dated_folder(tmp_path / "jobs"), lambda: new_application_folder(tmp_path)):
+        with pytest.raises(StorageError, match="a file is where its folder should be"):
+            make()
