@@ -240,13 +240,16 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def parse_event(line: str) -> Event | None:
-    """One line of events.jsonl; None when it is half-written or of a kind that we do not know."""
+    """One line of events.jsonl; None when it is half-written, or of a kind or with a field that we do not know."""
     try:
         values = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    cls = _EVENTS.get(values.pop("event", ""))
-    return from_json(cls, values, SettingsError) if cls else None
+    cls = _EVENTS.get(str(values.pop("event", ""))) if isinstance(values, dict) else None
+    try:
+        return from_json(cls, values, SettingsError) if cls else None
+    except SettingsError:
+        return None
 
 
 def load_settings(path: Path) -> TrainingSettings:

@@ -18,7 +18,7 @@ from NNSegmentLib.job_progress import JobProgress
 from NNSegmentLib.labels import Label
 from NNSegmentLib.locks import only_one_in
 from NNSegmentLib.model_card import read_card
-from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, recent_events
+from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, read_events, recent_events
 from NNSegmentLib.run_states import RunState, run_status
 from NNSegmentLib.task import load_task
 from NNSegmentLib.training_length import TrainingLength, length_words
@@ -42,6 +42,26 @@ def test_a_run_is_none_stopped_running_failed_or_trained(tmp_path):
     append_event(run.events, epoch(8))
     run.checkpoint_final.touch()
     assert run_status(run, "2d", 0).state is RunState.TRAINED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", '{"event": "Mess', "3", "null", "[]", '"Message"', "{}", '{"event": ["Message"]}', "[" * 100_000),
+        '{"event": "Applauded", "time": 1.0}',
+        '{"event": "Message", "text": "hello", "time": 1.0, "loudness": 3}',
+        '{"event": "Message", "text": "hello"}',
+        '{"event": "Message", "text": 3, "time": 1.0}',
+    ],
+)
+def test_a_line_that_is_no_event_of_ours_is_skipped(tmp_path, line):
+    path = tmp_path / "events.jsonl"
+    append_event(path, Message("before", 1.0))
+    with path.open("a") as file:
+        file.write(line + "\n")
+    append_event(path, Message("after", 2.0))
+
+    assert list(read_events(path)) == recent_events(path) == [Message("before", 1.0), Message("after", 2.0)]
 
 
 def test_the_last_events_of_a_long_file_are_whole(tmp_path):
