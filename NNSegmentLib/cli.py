@@ -273,6 +273,7 @@ def _evaluate(args, terminal):
         args.references,
         args.labels,
         tolerance_mm=args.tolerance,
+        chill=args.chill,
         workers=args.workers,
         progress=terminal,
     )

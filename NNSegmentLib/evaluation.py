@@ -186,7 +186,7 @@ def _require_all(predictions: Sequence[Path], references: Sequence[Path]) -> Non
     if missing:
         raise InputError(
             f"Every reference should have a prediction, missing for {len(missing)} of {len(references)}: "
-            f"{some(missing)}; predict these cases or score only those that are there."
+            f"{some(missing)}; predict these cases, or leave them out with --chill."
         )
 
 
