@@ -31,8 +31,6 @@ class FileRequest:
 
     output: Path
     """A folder, or the file for a single case."""
-    file_ending: str = ""
-    """Empty for the ending of the case's own image."""
     save_probabilities: bool = False
     overwrite: bool = True
     previous: Path | None = None
@@ -44,7 +42,7 @@ class FileRequest:
         """The label map's file."""
         if is_image_name(self.output):
             return self.output
-        return self.output / (case.id + (self.file_ending or file_ending(case.images[0])))
+        return self.output / (case.id + file_ending(case.images[0]))
 
     def is_done(self, case: Case) -> bool:
         target = self.target(case)
