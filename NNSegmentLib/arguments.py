@@ -153,6 +153,10 @@ def _prediction(commands) -> None:
     predict.add_argument("--save-probabilities", action="store_true", help="write CASE.npz beside each label map")
     predict.add_argument("--keep-existing", action="store_true", help="skip cases whose output exists")
     predict.add_argument(
+        "--previous", "-prev_stage_predictions", type=Path, metavar="DIR",
+        help="for a cascade: label maps of its first stage (default: predict them)",
+    )  # fmt: skip
+    predict.add_argument(
         "--device", default="auto", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)"
     )
     _plan_choice(predict)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ImageError, NNSegmentError, RunError
-from ..image import FILE_ENDINGS, LabelMap, file_ending, read_geometry, read_image, read_labels
+from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
+from ..image import FILE_ENDINGS, file_ending, read_geometry, read_image, read_labels
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent
@@ -55,13 +55,15 @@ def predict_files(
 ) -> tuple[str, ...]:
     """Predict every case into files; returns the ids that were predicted now.
 
-    Raises ImageError before starting when files would overwrite each other, StorageError when the output cannot be
-    written. A case that fails does not keep the others from being predicted; afterwards RunError names those that
+    Raises ImageError before starting when files would overwrite each other or an earlier stage's label map is missing,
+    ModelError when the model takes none, StorageError when the output cannot be written. A case that fails does not keep the others from being predicted; afterwards RunError names those that
     failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
     wanted = [case for case in cases if request.overwrite or not request.is_done(case)]
+    if request.previous:
+        _require_previous(wanted, request.previous, predictor.model)
     failed: dict[str, NNSegmentError] = {}
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:
@@ -139,17 +141,31 @@ def _attempt(failed: dict[str, NNSegmentError], case: Case, work: Callable[..., 
 
 def _read(predictor: Predictor, case: Case, request: FileRequest) -> Ready:
     _require_channel_files(case, predictor.model)
-    previous = _previous(case, request, predictor.model) if request.previous else None
+    path = _previous_file(case, request.previous, predictor.model) if request.previous else None
+    previous = read_labels(path, predictor.model.plan.reader) if path else None
     with memory_errors(_ADVICE):
         return predictor.prepare(predictor.read(case), previous, case.id)
 
 
-def _previous(case: Case, request: FileRequest, model: Model) -> LabelMap:
-    for ending in dict.fromkeys((file_ending(case.images[0]), model.file_ending)):
-        path = request.previous / (case.id + ending)
-        if path.is_file():
-            return read_labels(path, model.plan.reader)
-    raise ImageError(f"Expected the earlier stage's label map of {case.id} in {request.previous}, found none.")
+def _require_previous(cases: Sequence[Case], folder: Path, model: Model) -> None:
+    """Raises ModelError when no part of the model is a cascade, ImageError naming cases without a label map."""
+    if not any(part.configuration.previous_stage for part in model.parts):
+        names = ", ".join(part.configuration.name for part in model.parts)
+        raise ModelError(
+            f"Label maps of an earlier stage are the input of a cascade, found the configuration {names}; "
+            "leave out --previous, or choose the cascade with -c."
+        )
+    missing = [case.id for case in cases if _previous_file(case, folder, model) is None]
+    if missing:
+        raise ImageError(
+            f"Every case needs a label map of the cascade's earlier stage in {folder}, missing for {len(missing)} of "
+            f"{len(cases)}: {some(missing)}; give the folder of those predictions, or leave out --previous."
+        )
+
+
+def _previous_file(case: Case, folder: Path, model: Model) -> Path | None:
+    names = [case.id + ending for ending in dict.fromkeys((file_ending(case.images[0]), model.file_ending))]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _run(predictor: Predictor, ready: Future[Ready], progress: Progress) -> tuple[Ready, Outputs]:

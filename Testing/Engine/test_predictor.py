@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from NNSegmentLib import pipeline
+from NNSegmentLib.cli import main
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
 from NNSegmentLib.engine.network import build_network
@@ -159,6 +161,35 @@ def test_a_cascade_equals_its_two_stages_by_hand(cascade):
     np.testing.assert_array_equal(full.predict(image()).labels, by_hand.labels)
     other = full.predict(image(), previous=LabelMap(np.zeros_like(low.labels), GRID))
     assert (other.labels != by_hand.labels).any()
+
+
+@pytest.mark.parametrize("option", ["--previous", "-prev_stage_predictions"])
+def test_a_cascade_continues_from_given_label_maps_as_it_does_in_one_go(cascade, tmp_path, option):
+    for n in range(2):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", seed=n)
+    low, full = (cascade / f"nnUNetTrainer__nnUNetPlans__{name}" for name in ("3d_lowres", "3d_cascade_fullres"))
+    words = ["predict", "-i", str(tmp_path / "in"), "--device", "cpu", "-o"]
+    assert main([*words, str(tmp_path / "low"), "-m", str(low)]) == 0
+    assert main([*words, str(tmp_path / "at_once"), "-m", str(full)]) == 0
+    shutil.rmtree(low)
+
+    assert main([*words, str(tmp_path / "continued"), "-m", str(full), option, str(tmp_path / "low")]) == 0
+
+    for n in range(2):
+        at_once, continued = (read_labels(tmp_path / f / f"case{n}.nii.gz").array for f in ("at_once", "continued"))
+        np.testing.assert_array_equal(continued, at_once)
+
+
+def test_label_maps_of_an_earlier_stage_are_refused_where_they_do_not_fit(cascade, tmp_path):
+    path = write_case(tmp_path, "case0_0000.nii.gz")
+    low, full = (load_model(cascade, name) for name in ("3d_lowres", "3d_cascade_fullres"))
+    request = FileRequest(tmp_path / "out", previous=tmp_path / "nowhere")
+
+    with pytest.raises(ModelError, match="found the configuration 3d_lowres; leave out --previous"):
+        predict_files(Predictor(low), [Case("case0", (path,))], request)
+    with pytest.raises(ImageError, match="missing for 1 of 1: case0; give the folder"):
+        predict_files(Predictor(full), [Case("case0", (path,))], request)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_the_first_stage_found_counts_in_a_cascades_masked_normalisation(tmp_path, monkeypatch):
