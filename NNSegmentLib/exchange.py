@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,13 @@ from .folders import LABELS_CSV, SELECTION
 from .lookup import WorkspaceReference, workspace_of
 from .model import Model, find_model_folders, load_model
 from .progress import Progress, silent, stepped
-from .records import read_json, require_writable, written_whole
+from .records import cannot_write, read_json, require_writable, written_whole
 from .terminal import table
 from .v1_model import find_v1_folders
 
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
 _FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
+_BESIDE_MODELS = ("ensembles", SELECTION)
 _CROSSVALIDATION_FILES = ("summary.json", "postprocessing.json", "postprocessing.pkl")
 
 
@@ -174,7 +176,10 @@ def _require_place(model: Model, target: Path, is_file: bool) -> None:
 
 
 def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> list[ModelEntry]:
-    """Unpack a model zip into the workspace's results; raises ModelError when it is no model or is already there."""
+    """Unpack the models of a zip, their ensembles and comparison into the workspace's results, all or nothing.
+
+    Other files in it are left out. Raises ModelError when it holds no model or one that is already there, StorageError.
+    """
     archive = Path(archive)
     place = workspace_of(workspace)
     names = _dataset_folders(archive)
@@ -183,8 +188,37 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
         raise ModelError(
             f"{place.results / taken[0]} exists already; rename or remove it before importing {archive.name}."
         )
-    unpack(archive, place.results)
+    try:
+        place.results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".importing-", dir=place.results) as unfinished:
+            unpack(archive, Path(unfinished) / "all")
+            kept = [_kept(Path(unfinished) / "all" / name, Path(unfinished) / "kept" / name) for name in names]
+            _move_together(kept, place.results)
+    except OSError as error:
+        raise StorageError(cannot_write(place.results, error)) from error
     return [entry for entry in list_models(place) if entry.task in names]
+
+
+def _kept(dataset: Path, target: Path) -> Path:
+    """What belongs to the models of an unpacked data set, moved to the folder `target`."""
+    target.mkdir(parents=True)
+    for path in dataset.iterdir():
+        if (path / "plans.json").is_file() or path.name in _BESIDE_MODELS:
+            os.replace(path, target / path.name)
+    return target
+
+
+def _move_together(folders: Sequence[Path], target: Path) -> None:
+    """Move folders into another of the same disk; raises OSError when one cannot be moved, then none is."""
+    moved: list[Path] = []
+    try:
+        for folder in folders:
+            os.rename(folder, target / folder.name)
+            moved.append(target / folder.name)
+    except OSError:
+        for path in moved:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _entry(folder: Path) -> ModelEntry:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 
 import pytest
 
-from NNSegmentLib.errors import ModelError
+from NNSegmentLib.errors import ModelError, StorageError
 from NNSegmentLib.exchange import describe_model, export_model, import_model, list_models
 from NNSegmentLib.folders import Workspace
 
@@ -58,6 +59,54 @@ def test_importing_never_overwrites_a_model(trained, tmp_path):
 
     with pytest.raises(ModelError, match="exists already"):
         import_model(archive, tmp_path / "there")
+
+
+def test_importing_takes_nothing_but_models_and_what_belongs_to_them(trained, tmp_path):
+    pair = trained / "ensembles" / f"ensemble___{MODEL}___{MODEL}___0"
+    compared = trained / MODEL / "crossval_results_folds_0"
+    for folder in (pair, compared):
+        folder.mkdir(parents=True)
+        (folder / "postprocessing.json").write_text("{}")
+    archive = export_model(trained, tmp_path / "knee.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        for name in ("readme.txt", "Dataset007_Knee/notes.txt", f"__MACOSX/Dataset007_Knee/{MODEL}/._plans.json"):
+            opened.writestr(name, "not asked for")
+    results = tmp_path / "here" / "nnUNet_results"
+    results.mkdir(parents=True)
+    (results / "readme.txt").write_text("mine")
+
+    import_model(archive, tmp_path / "here")
+
+    assert sorted(p.name for p in results.iterdir()) == ["Dataset007_Knee", "readme.txt"]
+    assert (results / "readme.txt").read_text() == "mine"
+    inside = {p.relative_to(results / "Dataset007_Knee").parts[0] for p in (results / "Dataset007_Knee").rglob("*")}
+    assert inside == {MODEL, "ensembles", "inference_information.json"}
+    for folder in (pair, compared):
+        assert (results / folder.relative_to(trained.parent) / "postprocessing.json").is_file()
+
+
+def test_an_import_that_fails_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+    archive, results = export_model(trained, tmp_path / "knee.zip"), tmp_path / "here" / "nnUNet_results"
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("Dataset008_Hip/model/plans.json", '{"text": "stored as it is"}')
+    rename = os.rename
+
+    def full_disk(source, target):
+        if target.name == "Dataset008_Hip":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", full_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        import_model(archive, tmp_path / "here")
+    assert list(results.iterdir()) == []
+
+    damaged = bytearray(archive.read_bytes())
+    damaged[damaged.find(b"stored")] ^= 1
+    archive.write_bytes(damaged)
+    with pytest.raises(ModelError, match="cannot be unpacked"):
+        import_model(archive, tmp_path / "here")
+    assert list(results.iterdir()) == []
 
 
 def test_a_zip_without_a_model_is_refused(tmp_path):
