@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import PlanError
 from ..records import read_json, write_json
@@ -17,6 +18,19 @@ __all__ = [
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _RESAMPLING = "resample_data_or_seg_to_shape"
+_LIST = (list, tuple)
+_ENTRIES = {
+    **dict.fromkeys(("dataset_name", "plans_name", "image_reader_writer"), (str, "a text")),
+    **{"transpose_forward": (_LIST, "a list"), "configurations": (Mapping, "a JSON object")},
+}
+_CONFIGURATION_ENTRIES = {
+    **{"data_identifier": (str, "a text"), "batch_size": ((int, float), "a number")},
+    **dict.fromkeys(("patch_size", "median_image_size_in_voxels", "spacing"), (_LIST, "a list")),
+    **dict.fromkeys(("normalization_schemes", "use_mask_for_norm"), (_LIST, "a list")),
+}
+"""What cannot be done without: entry → its kinds, and what to call them."""
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+_ADVICE = "copy it again, or make it anew with 'nnsegment plan'"
 _NAMED_WITHIN = 2000
 """Bytes from the beginning of a plans file that tell its name."""
 _SMALLEST_BATCH = 2
@@ -120,7 +134,9 @@ class Plan:
         if name in self.unsupported:
             raise PlanError(self.unsupported[name])
         known = ", ".join(c.name for c in self.configurations)
-        raise PlanError(f"The plan {self.name} of {self.dataset_name} has no configuration {name}; it has {known}.")
+        raise PlanError(
+            f"The plan {self.name} of {self.dataset_name} has no configuration {name}; it has {known}; choose one of these."
+        )
 
 
 def load_plan(path: Path) -> Plan:
@@ -154,6 +170,7 @@ def reasons_path(plans_path: Path) -> Path:
 
 def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
     """A plan from parsed JSON; raises PlanError naming what is missing."""
+    _require_entries(values, _ENTRIES, where, "the file")
     try:
         configurations, unsupported = _configurations(values["configurations"], where)
         intensities = values.get("foreground_intensity_properties_per_channel") or values.get(
@@ -168,11 +185,11 @@ def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
             intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
             original_median_spacing_mm=tuple(values.get("original_median_spacing_after_transp", ())),
             original_median_shape=_ints(values.get("original_median_shape_after_transp", ())),
-            reader=str(values["image_reader_writer"]),
+            reader=values["image_reader_writer"],
             planner=values.get("experiment_planner_used", ""),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as wrong:
-        raise PlanError(f"{where} is no nnU-Net v2 plans file: {type(wrong).__name__} {wrong}.") from wrong
+    except _UNREADABLE as wrong:
+        raise _unreadable(where, "the file", wrong) from wrong
 
 
 def resolve_inheritance(configurations: Mapping, name: str, where: str = "the plans file") -> dict:
@@ -180,9 +197,9 @@ def resolve_inheritance(configurations: Mapping, name: str, where: str = "the pl
     chain: list[str] = []
     while name:
         if name in chain:
-            raise PlanError(f"{where}: configurations inherit in a circle ({' → '.join([*chain, name])}).")
+            raise PlanError(_no_plan(where, f"configurations inherit in a circle ({' → '.join([*chain, name])})"))
         if name not in configurations:
-            raise PlanError(f"{where}: configuration {chain[-1]} inherits from {name}, which is not there.")
+            raise PlanError(_no_plan(where, f"configuration {chain[-1]} inherits from {name}, which is missing"))
         chain.append(name)
         name = configurations[name].get("inherits_from", "")
     merged: dict = {}
@@ -218,12 +235,38 @@ def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, .
     """What can be used, and why the others cannot: plans often carry configurations of other networks along."""
     usable, unsupported = [], {}
     for name, own in values.items():
+        _require_entries(own, {}, where, f"the configuration {name}")
+    for name, own in values.items():
         merged = resolve_inheritance(values, name, where)
+        _require_entries(merged, _CONFIGURATION_ENTRIES, where, f"the configuration {name}")
         try:
             usable.append(_configuration(name, merged, own))
         except PlanError as refused:
             unsupported[name] = str(refused)
+        except _UNREADABLE as wrong:
+            raise _unreadable(where, f"the configuration {name}", wrong) from wrong
     return tuple(usable), unsupported
+
+
+def _require_entries(values: Any, expected: Mapping, where: str, what: str) -> None:
+    """Raises PlanError for the first entry that is missing or of another kind."""
+    if not isinstance(values, Mapping):
+        raise PlanError(_no_plan(where, f"{what} should be a JSON object, found {str(values)[:60]!r}"))
+    for key, (kinds, words) in expected.items():
+        if not isinstance(values.get(key), kinds):
+            found = repr(str(values[key])[:60]) if key in values else "none"
+            raise PlanError(_no_plan(where, f"the entry {key} of {what} should be {words}, found {found}"))
+
+
+def _unreadable(where: str, what: str, wrong: Exception) -> PlanError:
+    """What to raise for an entry deeper inside."""
+    if isinstance(wrong, KeyError):
+        return PlanError(_no_plan(where, f"the entry {str(wrong.args[0])[:60]} of {what} is missing"))
+    return PlanError(_no_plan(where, f"an entry of {what} cannot be read ({str(wrong)[:120]})"))
+
+
+def _no_plan(where: str, why: str) -> str:
+    return f"{where} is no nnU-Net v2 plans file: {why}; {_ADVICE}."
 
 
 def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -328,3 +329,40 @@ def test_a_plan_with_a_cascade_survives_writing_and_reading(tmp_path):
 
     assert load_plan(tmp_path / "nnUNetPlans.json") == plan
     assert list(plan_to_json(plan)["configurations"]["3d_lowres"])[-2:] == ["batch_dice", "next_stage"]
+
+
+def spoiled(values: dict, *path: str, **changes) -> dict:
+    """A copy of a plan's JSON with entries changed at a path of keys; None takes an entry out."""
+    copied = json.loads(json.dumps(values))
+    place = copied
+    for key in path:
+        place = place[key]
+    place.update(changes)
+    for key in [key for key, value in changes.items() if value is None]:
+        del place[key]
+    return copied
+
+
+FULL = ("configurations", "3d_fullres")
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "sentence"),
+    [
+        ((), {"plans_name": None}, "the entry plans_name of the file should be a text, found none"),
+        ((), {"transpose_forward": "012"}, "the entry transpose_forward of the file should be a list, found '012'"),
+        ((), {"transpose_forward": [0, 1, "z"]}, "an entry of the file cannot be read"),
+        (FULL[:1], {"3d_fullres": "x"}, "the configuration 3d_fullres should be a JSON object, found 'x'"),
+        (FULL, {"patch_size": None}, "the entry patch_size of the configuration .* should be a list, found none"),
+        (FULL, {"spacing": ["x", 1, 1]}, "an entry of the configuration 3d_fullres cannot be read"),
+        ((*FULL, "architecture"), {"arch_kwargs": None}, "the entry arch_kwargs of the configuration .* is missing"),
+        (FULL, {"inherits_from": "mine"}, "configuration 3d_fullres inherits from mine, which is missing"),
+        (FULL, {"inherits_from": "3d_fullres"}, "configurations inherit in a circle"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_told_by_the_entry_that_is_wrong(tmp_path, path, changes, sentence):
+    values = plan_to_json(plan_of(**LIVER))
+    (tmp_path / "plans.json").write_text(json.dumps(spoiled(values, *path, **changes)))
+
+    with pytest.raises(PlanError, match=f"plans.json is no nnU-Net v2 plans file: {sentence}.*; copy it again"):
+        load_plan(tmp_path / "plans.json")
