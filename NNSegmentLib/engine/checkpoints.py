@@ -21,6 +21,8 @@ LOGGED = (
 )
 """nnU-Net's eight lists, one entry per epoch each."""
 _OURS = "nnsegment"
+_ADVICE = "copy the checkpoint again from where it was trained"
+_TOGETHER = "take the checkpoint and plans.json of one and the same model"
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
@@ -85,7 +87,7 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     """
     values = load_without_running(path, mapped)
     if not isinstance(values, Mapping) or not isinstance(values.get("network_weights"), Mapping):
-        raise ModelError(f"{path} is no nnU-Net v2 checkpoint: expected network_weights in it, found none.")
+        raise ModelError(f"{path} is no nnU-Net v2 checkpoint: expected network_weights in it, found none; {_ADVICE}.")
     arguments = values.get("init_args", {})
     parts = {"init_args": arguments, "logging": values.get("logging", {}), _OURS: values.get(_OURS, {})}
     for name, part in parts.items():
@@ -127,18 +129,20 @@ def require_fitting(
     names = network.state_dict(keep_vars=True)
     unknown = sorted(set(weights) - set(names))
     if unknown:
-        raise ModelError(f"{where} holds the layer {unknown[0][:80]}, which the plan's network does not have.")
+        raise ModelError(
+            f"{where} holds the layer {unknown[0][:80]}, which the plan's network does not have; {_TOGETHER}."
+        )
     given: dict[int, tuple[str, torch.Tensor]] = {}
     for name, weight in weights.items():
         if weight.shape != names[name].shape:
             raise ModelError(
                 f"{where}: layer {name} should have the shape {tuple(names[name].shape)} by the plan, "
-                f"found {tuple(weight.shape)}."
+                f"found {tuple(weight.shape)}; {_TOGETHER}."
             )
         given[id(names[name])] = name, weight
     missing = next((name for name, parameter in names.items() if id(parameter) not in given), None)
     if missing:
-        raise ModelError(f"{where} lacks the layer {missing} of the plan's network.")
+        raise ModelError(f"{where} lacks the layer {missing} of the plan's network; {_TOGETHER}.")
     return dict(given.values())
 
 
@@ -192,12 +196,16 @@ def checked_weights(values: Mapping, path: Path) -> dict[str, torch.Tensor]:
 def _require_plain(tensor: torch.Tensor, name: str, path: Path) -> None:
     strange = tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex()
     if strange or tensor.device.type != "cpu":
-        raise ModelError(f"{path}: layer {name} should hold plain numbers, found {tensor.layout} {tensor.dtype}.")
+        raise ModelError(
+            f"{path}: layer {name} should hold plain numbers, found {tensor.layout} {tensor.dtype}; {_ADVICE}."
+        )
 
 
 def _require_numbers(tensor: torch.Tensor, name: str, path: Path) -> None:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ModelError(f"{path}: layer {name} claims the shape {tuple(tensor.shape)} but holds fewer numbers.")
+        raise ModelError(
+            f"{path}: layer {name} claims the shape {tuple(tensor.shape)} but holds fewer numbers; {_ADVICE}."
+        )
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ModelError(
             f"{path}: layer {name} holds values that are no numbers (NaN or infinite); "
@@ -230,4 +238,4 @@ def _require_types(checkpoint: Checkpoint, path: Path) -> None:
 
 def _require(condition: bool, path: Path, what: str, expected: str, found: Any) -> None:
     if not condition:
-        raise ModelError(f"{path}: {what} should be {expected}, found {str(found)[:60]!r}.")
+        raise ModelError(f"{path}: {what} should be {expected}, found {str(found)[:60]!r}; {_ADVICE}.")

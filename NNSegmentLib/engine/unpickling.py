@@ -67,7 +67,7 @@ def load_without_running(path: Path, mapped: bool = False) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"Expected the checkpoint {path}, found nothing there.")
+        raise ModelError(f"Expected the checkpoint {path}, found nothing there; copy the whole model or train it.")
     try:
         is_zip = zipfile.is_zipfile(path)
         if is_zip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_weights_with_one_name_per_layer_fill_a_network_with_two():
     ],
 )
 def test_weights_that_do_not_fit_are_named(weights, sentence):
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(ModelError, match=f"{sentence}.*; take the checkpoint and plans.json of one and the same model"):
         load_weights(Shared(), weights)
 
 
@@ -217,7 +218,7 @@ def test_wrong_content_is_refused_in_one_sentence(tmp_path, name):
     with pytest.raises(ModelError) as refused:
         load_checkpoint(tmp_path / "c.pth")
 
-    assert "\n" not in str(refused.value)
+    assert re.fullmatch(r"[^\n]+[;,] (copy|use|get) [^\n]+\.", str(refused.value))
 
 
 def truncated(path: Path) -> None:
