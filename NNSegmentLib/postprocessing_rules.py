@@ -24,6 +24,7 @@ ARGUMENT = "labels_or_regions"
 JSON_FILE, PICKLE_FILE = "postprocessing.json", "postprocessing.pkl"
 _CLASSES, _SIZES = "for_which_classes", "min_valid_object_sizes"
 _LARGEST_FILE = 1 << 20
+_ADVICE = "find the rules anew with 'nnsegment postprocess --references', or copy the file again"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def load_postprocessing(path: Path) -> PostProcessing:
 
 def _steps(functions: object, arguments: object, path: Path) -> PostProcessing:
     if not isinstance(functions, list) or not isinstance(arguments, list) or len(functions) != len(arguments):
-        raise ModelError(f"{path} should hold as many functions as arguments; determine the post-processing again.")
+        raise ModelError(f"{path} should hold as many functions as arguments, found other numbers; {_ADVICE}.")
     return PostProcessing(tuple(_step(f, a, path) for f, a in zip(functions, arguments, strict=True)))
 
 
@@ -103,21 +104,21 @@ def _argument(step: KeepLargest) -> int | Region | list[int | Region]:
 
 def _step(function: object, arguments: object, path: Path) -> KeepLargest:
     if function != FUNCTION or not isinstance(arguments, Mapping) or set(arguments) != {ARGUMENT}:
-        raise ModelError(f"{path} holds a step unknown here; expected only {FUNCTION} with {ARGUMENT}.")
+        raise ModelError(f"{path} holds a step unknown here, expected only {FUNCTION} with {ARGUMENT}; {_ADVICE}.")
     return KeepLargest(_targets(arguments[ARGUMENT], path))
 
 
 def _targets(value: object, path: Path) -> tuple[Region, ...]:
     targets = tuple(_target(part, path) for part in (value if isinstance(value, list) else [value]))
     if not targets:
-        raise ModelError(f"{path} holds a step without labels; determine the post-processing again.")
+        raise ModelError(f"{path} holds a step without labels; {_ADVICE}.")
     return targets
 
 
 def _target(part: object, path: Path) -> Region:
     values = part if isinstance(part, (list, tuple)) else [part]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values):
-        raise ModelError(f"{path} should name labels by whole numbers above 0, found something else.")
+        raise ModelError(f"{path} should name labels by whole numbers above 0, found {str(part)[:60]!r}; {_ADVICE}.")
     return tuple(values)
 
 
@@ -125,7 +126,7 @@ def _from_version_1(values: Mapping, path: Path) -> PostProcessing:
     """Each entry is a label, or several that are one piece; smallest sizes are an option that nobody uses by default."""
     classes = values[_CLASSES]
     if not isinstance(classes, list):
-        raise ModelError(f"{path} should list the labels it applies to, found a {type(classes).__name__}.")
+        raise ModelError(f"{path} should list the labels it applies to, found {str(classes)[:60]!r}; {_ADVICE}.")
     if values.get(_SIZES) not in (None, "None"):
         raise ModelError(f"{path} asks for smallest object sizes, which are not supported; set {_SIZES} to None.")
     return PostProcessing(tuple(KeepLargest(_targets(entry, path), by_faces=True) for entry in classes))
@@ -133,21 +134,25 @@ def _from_version_1(values: Mapping, path: Path) -> PostProcessing:
 
 def _from_json(values: object, path: Path) -> tuple[object, object]:
     if not isinstance(values, Mapping) or not {"postprocessing_fns", "postprocessing_kwargs"} <= set(values):
-        raise ModelError(f"{path} is no postprocessing.json of nnU-Net: expected postprocessing_fns and _kwargs.")
+        raise ModelError(
+            f"{path} is no postprocessing.json of nnU-Net: expected postprocessing_fns and postprocessing_kwargs; {_ADVICE}."
+        )
     return values["postprocessing_fns"], values["postprocessing_kwargs"]
 
 
 def _from_pickle(path: Path) -> tuple[object, object]:
     content = read_pickle(path, _LARGEST_FILE, {(MODULE, FUNCTION)})
     if not isinstance(content, tuple) or len(content) != 2 or not isinstance(content[0], list):
-        raise ModelError(f"{path} is no postprocessing.pkl of nnU-Net: expected a list of functions and of arguments.")
+        raise ModelError(
+            f"{path} is no postprocessing.pkl of nnU-Net: expected a list of functions and of arguments; {_ADVICE}."
+        )
     functions, arguments = content
     return [_function_name(f, path) for f in functions], arguments
 
 
 def _function_name(value: object, path: Path) -> str:
     if not isinstance(value, Named) or value.name != (MODULE, FUNCTION):
-        raise ModelError(f"{path} holds a {type(value).__name__} where the function {FUNCTION} was expected.")
+        raise ModelError(f"{path} holds a step unknown here, expected only {FUNCTION}; {_ADVICE}.")
     return FUNCTION
 
 

@@ -367,7 +367,7 @@ def test_labels_that_are_no_labels_are_refused(tmp_path, value):
     }
     (tmp_path / "postprocessing.json").write_text(json.dumps(steps))
 
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="; find the rules anew"):
         load_postprocessing(tmp_path)
 
 
@@ -384,7 +384,7 @@ def test_labels_that_are_no_labels_are_refused(tmp_path, value):
 def test_steps_unknown_here_are_refused(tmp_path, steps):
     (tmp_path / "postprocessing.json").write_text(json.dumps(steps))
 
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="; find the rules anew"):
         load_postprocessing(tmp_path / "postprocessing.json")
 
 
