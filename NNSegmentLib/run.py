@@ -77,24 +77,23 @@ class TrainingSettings:
             ("validation_iterations", 0),
             ("warmup_steps", 0),
         ):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} must be at least {least}, found {getattr(self, name)}.")
+            self._require(name, getattr(self, name) >= least, f"at least {least}")
         for name, known in (
             ("optimizer", OPTIMIZERS),
             ("loss", LOSSES),
             ("schedule", SCHEDULES),
             ("augmentation", AUGMENTATIONS),
         ):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise SettingsError(f"batch_size must be at least 1, found {self.batch_size}.")
-        if self.learning_rate <= 0:
-            raise SettingsError(f"learning_rate must be positive, found {self.learning_rate}.")
-        if self.time_s is not None and self.time_s <= 0:
-            raise SettingsError(f"The training time must be positive, found {self.time_s} s.")
-        if not 0 <= self.foreground_fraction <= 1:
-            raise SettingsError(f"foreground_fraction must lie between 0 and 1, found {self.foreground_fraction}.")
+            self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+        self._require("batch_size", self.batch_size is None or self.batch_size >= 1, "at least 1")
+        self._require("learning_rate", self.learning_rate > 0, "above 0")
+        self._require("time_s", self.time_s is None or self.time_s > 0, "more than 0 seconds")
+        self._require("foreground_fraction", 0 <= self.foreground_fraction <= 1, "between 0 and 1")
+
+    def _require(self, name: str, fits: bool, wanted: str) -> None:
+        if not fits:
+            found = getattr(self, name)
+            raise SettingsError(f"{name} must be {wanted}, found {found!r}; correct this training setting.")
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,12 @@ def test_an_output_that_cannot_be_written_is_told_before_predicting(tmp_path):
         ('{"epochs": "three"}', "epochs should be a whole number, found 'three'"),
         ('{"epochs": 1.5}', "epochs should be a whole number, found 1.5"),
         ('{"compile": 1}', "compile should be true or false"),
-        ('{"batch_size": 0}', "batch_size must be at least 1"),
+        ('{"batch_size": 0}', "batch_size must be at least 1, found 0; correct this training setting"),
+        ('{"epochs": 0}', "epochs must be at least 1, found 0; correct"),
+        ('{"loss": "mse"}', "loss must be one of dice_ce, .*, found 'mse'; correct"),
+        ('{"time_s": 0}', "time_s must be more than 0 seconds, found 0.0; correct"),
+        ('{"learning_rate": NaN}', "learning_rate must be above 0, found nan; correct"),
+        ('{"foreground_fraction": 2}', "foreground_fraction must be between 0 and 1, found 2.0; correct"),
         ('{"mirror_axes": "all"}', "mirror_axes should be a list, found 'all'"),
     ],
 )
