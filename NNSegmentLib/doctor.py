@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,8 @@ PACKAGES = {
     "matplotlib": "curves and reports",
     "tqdm": "progress bars",
 }
-SLOW_TORCH = "2.9."
+PYTHON, DEVICE = "Python", "device"
+OLDEST_TORCH, SLOW_TORCH = (2, 6), (2, 9)
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,15 @@ def examine(workspace: Path | None = None) -> list[Check]:
     ]
 
 
+def lacking(checks: Sequence[Check]) -> list[Check]:
+    """What is wrong with the Python itself; memory and folders are not its fault."""
+    return [check for check in checks if not check.ok and check.name in (PYTHON, DEVICE, *PACKAGES)]
+
+
 def _python() -> Check:
     ok = sys.version_info >= (3, 11)
     return Check(
-        "Python", ok, f"{platform.python_version()} on {platform.platform()}", "" if ok else "Use Python 3.11 or newer."
+        PYTHON, ok, f"{platform.python_version()} on {platform.platform()}", "" if ok else "Use Python 3.11 or newer."
     )
 
 
@@ -66,19 +74,29 @@ def _package(name: str, use: str) -> Check:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Check(name, False, f"not installed (needed for {use})", f"pip install {name.lower()}")
-    if name == "torch" and version.startswith(SLOW_TORCH):
+    return _torch(version) if name == "torch" else Check(name, True, version)
+
+
+def _torch(version: str) -> Check:
+    release = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if release == SLOW_TORCH:
         return Check(
-            name, False, f"{version} computes 3D convolutions several times slower", "pip install 'torch!=2.9.*'"
+            "torch", False, f"{version} computes 3D convolutions several times slower", "pip install 'torch!=2.9.*'"
         )
-    return Check(name, True, version)
+    if release < OLDEST_TORCH:
+        return Check("torch", False, f"{version} is older than 2.6", "pip install 'torch>=2.6'")
+    return Check("torch", True, version)
 
 
 def _devices() -> list[Check]:
     try:
         from .engine.devices import describe_devices
-    except ImportError:
-        return []
-    return [Check("device", True, text) for text in describe_devices()]
+    except (ImportError, OSError) as error:  # OSError: Windows, about a library that torch loads
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return []
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return [Check(DEVICE, False, f"PyTorch cannot be loaded ({reason})", "pip install --force-reinstall torch")]
+    return [Check(DEVICE, True, text) for text in describe_devices()]
 
 
 def _memory() -> Check:

@@ -1,0 +1,41 @@
+"""What `doctor` finds wrong with a Python."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from NNSegmentLib import doctor
+
+
+def checks(tmp_path: Path) -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.examine(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"), [("2.2.2", False), ("2.6.0", True), ("2.9.1+cu128", False), ("2.10.0", True)]
+)
+def test_a_torch_outside_of_what_is_required_is_told(monkeypatch, tmp_path, version, ok):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+
+    found = checks(tmp_path)
+
+    assert found["torch"].ok == ok
+    assert (found["torch"] in doctor.lacking(list(found.values()))) != ok
+
+
+def test_a_torch_that_is_installed_but_cannot_be_loaded_is_told(monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch_cpu.so: wrong architecture\\nfor this machine')\n")
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == "torch" or name.startswith("NNSegmentLib.engine")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = checks(tmp_path)
+
+    assert not found["device"].ok
+    assert found["device"].found == "PyTorch cannot be loaded (libtorch_cpu.so: wrong architecture)"
