@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def test_a_torch_that_is_installed_but_cannot_be_loaded_is_told(monkeypatch, tmp
 
     assert not found["device"].ok
     assert found["device"].found == "PyTorch cannot be loaded (libtorch_cpu.so: wrong architecture)"
+
+
+def test_an_older_python_is_refused_in_one_sentence():
+    code = "import runpy, sys; sys.version_info = (3, 10, 1); runpy.run_module('NNSegmentLib', run_name='__main__')"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("nnsegment: Expected Python 3.11 or newer, found ")
