@@ -80,7 +80,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.sections = {}
 
     def setup(self):
-        from NNSegmentUI.context import PanelContext
+        from NNSegmentUI.context import PanelContext, saved_python
         from NNSegmentUI.head import PanelHead
         from NNSegmentUI.parameters import SceneParameters
 
@@ -90,7 +90,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = NNSegmentLogic()
-        self.context = PanelContext()
+        self.context = PanelContext(saved_python())
         self.head = PanelHead(self.ui, self.context, self.resourcePath)
         self._make_sections()
         self.head.open_last_workspace()
@@ -105,6 +105,8 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         if self.timer is not None:
             self.timer.stop()
+        if self.head is not None:
+            self.head.cleanup()
         for section in self.sections.values():
             if hasattr(section, "cleanup"):
                 section.cleanup()
@@ -164,6 +166,14 @@ class NNSegmentLogic(ScriptedLoadableModuleLogic):
     def set_workspace(self, folder):
         """Use this folder for tasks, models and jobs; until then it is the one that the panel used last."""
         self.console.set_workspace(folder)
+
+    def set_python(self, path):
+        """Let this Python do the work, one outside of Slicer that has PyTorch; returns the device it computes on.
+
+        Until then it is the one that was chosen on the panel; None takes that one again. Raises SettingsError with all
+        that the Python lacks.
+        """
+        return self.console.set_python(path)
 
     def create_task(self, name, pairs=None, channels=("MR",), segments=None):
         """Write a new task and return it.

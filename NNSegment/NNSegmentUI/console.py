@@ -7,7 +7,7 @@ from pathlib import Path
 
 import slicer
 
-from .context import saved_workspace
+from .context import saved_python, saved_workspace
 
 _POLL_S = 0.05
 
@@ -17,6 +17,7 @@ class Console:
 
     def __init__(self) -> None:
         self.set_workspace(saved_workspace())
+        self.python: Path | None = None
 
     def set_workspace(self, folder: Path | str) -> None:
         """Use this folder, which need not exist yet."""
@@ -24,6 +25,21 @@ class Console:
 
         self.folder = Path(folder).expanduser().absolute()
         self.workspace = Workspace.at(self.folder)
+
+    def set_python(self, path: Path | str | None) -> str | None:
+        """Use this Python when it lacks nothing, and tell its device; None takes the panel's. Raises SettingsError."""
+        from NNSegmentLib.other_python import Look
+
+        if path is None:
+            self.python = None
+            return None
+        look = Look(path)
+        while look.is_running():
+            slicer.app.processEvents()
+            time.sleep(_POLL_S)
+        device = look.device()
+        self.python = look.python
+        return device
 
     def create_task(self, name: str, pairs, channels, segments):
         """A new task from pairs of nodes; raises TaskError, ImageError, StorageError."""
@@ -71,7 +87,8 @@ class Console:
     def _start(self, words):
         from NNSegmentLib import jobs
 
-        return jobs.start([str(word) for word in words], self.workspace.jobs)
+        python = self.python or saved_python()
+        return jobs.start([str(word) for word in words], self.workspace.jobs, python=python)
 
     def _model_folder(self, task, model) -> Path:
         """Where the model is; raises SettingsError when neither task nor model is named, TaskError."""

@@ -25,8 +25,8 @@ INFO, SUCCESS, WARNING, ERROR = "info", "success", "warning", "error"
 
 SETTLED_S = 5.0
 """A job's folder appears a moment before the job in it can be read."""
-WORKSPACE_KEY, TASK_KEY = "NNSegment/Workspace", "NNSegment/Task"
-"""Where the application's settings keep what was open last."""
+WORKSPACE_KEY, TASK_KEY, PYTHON_KEY = "NNSegment/Workspace", "NNSegment/Task", "NNSegment/Python"
+"""Where the application's settings keep what was open last, and which Python was chosen."""
 
 
 def saved_workspace() -> str:
@@ -34,6 +34,12 @@ def saved_workspace() -> str:
     from NNSegmentLib.folders import DEFAULT_WORKSPACE
 
     return slicer.app.userSettings().value(WORKSPACE_KEY) or str(DEFAULT_WORKSPACE.expanduser())
+
+
+def saved_python() -> Path | None:
+    """The Python that was chosen on the panel; None means Slicer's own."""
+    saved = slicer.app.userSettings().value(PYTHON_KEY)
+    return Path(saved) if saved else None
 
 
 class Signal:
@@ -62,7 +68,7 @@ class PanelContext:
     ended; `job_events(job, events)`; `job_ended(job, state)`; `message(text, severity)` for the status line.
     """
 
-    def __init__(self, python: Path | str | None = None) -> None:
+    def __init__(self, python: Path | None = None) -> None:
         self.workspace_path: Path | None = None
         self.workspace = None
         """`Workspace`, or None while none is open."""
@@ -81,7 +87,7 @@ class PanelContext:
         """The Python that runs the jobs: the chosen one, else PythonSlicer in Slicer, else the one we run in."""
         from NNSegmentLib.launch import default_python
 
-        return Path(self.python) if self.python else default_python(sys.executable)
+        return self.python or default_python(sys.executable)
 
     @property
     def folders(self):

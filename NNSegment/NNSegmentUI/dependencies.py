@@ -1,4 +1,6 @@
-"""What is missing in Slicer's Python, and one button that installs it: nothing is installed unasked.
+"""What is missing for the work, and one button that installs it into Slicer's Python: nothing is installed unasked.
+
+Who has a Python with PyTorch outside of Slicer can choose that instead.
 
 PyTorch comes through the PyTorch extension, whatever the version of its interface; the rest through slicer.packaging
 where this Slicer has it, else through slicer.util. Both run in a thread, so that the panel stays alive.
@@ -21,6 +23,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .context import ERROR, SUCCESS, PanelContext
+from .python_choice import PythonChoice
+from .widgets import breakable
 
 TORCH = ">=2.6,!=2.9.*"
 """PyTorch 2.9 computes 3D convolutions with mixed precision several times slower."""
@@ -39,6 +43,11 @@ def missing_packages(requirements_file: Path | str) -> list[str]:
 def torch_is_missing() -> bool:
     """Whether PyTorch is not installed; it is not imported for that."""
     return importlib.util.find_spec("torch") is None
+
+
+def without_torch() -> str:
+    """Why Slicer's own Python cannot do the work and who mends that, or nothing."""
+    return _("PyTorch is not installed: the module NNSegment installs it.") if torch_is_missing() else ""
 
 
 def has_torch_extension() -> bool:
@@ -113,7 +122,7 @@ class Installation:
 
 
 class SetupRow:
-    """The row above the sections that is seen only while something is missing."""
+    """The row above the sections that is seen while something is missing, or another Python does the work."""
 
     def __init__(self, ui, context: PanelContext, resource_path) -> None:
         self._ui, self._context = ui, context
@@ -124,16 +133,24 @@ class SetupRow:
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
+        self._choice = PythonChoice(ui, context, self.refresh)
         ui.installButton.connect("clicked()", self.install)
         ui.setupProgress.hide()
         self.refresh()
 
+    def cleanup(self) -> None:
+        """Forget a Python that is still looked at; an installation goes on."""
+        self._choice.cleanup()
+
     def refresh(self) -> None:
-        """Say what is missing, or hide."""
+        """Say what is missing or where the work is done, or hide."""
         ui, packages, torch = self._ui, missing_packages(self._requirements), torch_is_missing()
-        ui.setupFrame.setVisible(bool(packages or torch))
-        ui.cpuOnlyBox.setVisible(torch and has_torch_extension())
-        ui.setupLabel.text = self._sentence(packages, torch)
+        chosen = self._context.python is not None
+        ui.setupFrame.setVisible(bool(packages or torch or chosen or self._choice.is_looking))
+        ui.cpuOnlyBox.setVisible(torch and has_torch_extension() and not chosen)
+        ui.installButton.setVisible(not chosen)
+        ui.pythonPathLabel.text = _("Python:") if chosen else _("Or another Python:")
+        ui.setupLabel.text = self._state(packages, torch)
         ui.installButton.toolTip = _("Install into Slicer's Python: {what}.").format(what=self._names(packages, torch))
 
     def install(self) -> None:
@@ -185,6 +202,7 @@ class SetupRow:
         self._ui.setupProgress.setVisible(running)
         self._ui.installButton.setEnabled(not running)
         self._ui.cpuOnlyBox.setEnabled(not running)
+        self._ui.pythonPath.setEnabled(not running)
         if running:
             self._ui.installButton.toolTip = _("The installation is running.")
 
@@ -193,6 +211,13 @@ class SetupRow:
         fails = _("The PyTorch extension could not be installed; install it in the Extensions Manager."), ERROR
         self._extension_said = comes if install_torch_extension() else fails
         self._context.say(*self._extension_said)
+
+    def _state(self, packages: Sequence[str], torch: bool) -> str:
+        if self._choice.is_looking:
+            return _("Looking at what this Python has …")
+        if self._context.python is not None:
+            return _("Training and prediction run in {python}.").format(python=breakable(self._context.python))
+        return self._sentence(packages, torch)
 
     def _sentence(self, packages: Sequence[str], torch: bool) -> str:
         if torch and not has_torch_extension():

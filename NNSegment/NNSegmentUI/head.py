@@ -42,6 +42,10 @@ class PanelHead:
         ui.taskCombo.connect("currentIndexChanged(int)", self._open_task)
         ui.workStopButton.connect("clicked()", self._stop_work)
 
+    def cleanup(self) -> None:
+        """Nothing goes on in the background without the panel."""
+        self._setup.cleanup()
+
     def open_last_workspace(self) -> None:
         """The workspace of last time with its task, else ~/NNSegment."""
         task = slicer.app.userSettings().value(TASK_KEY)

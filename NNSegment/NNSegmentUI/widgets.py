@@ -77,6 +77,11 @@ def set_enabled(button, reason: str, tooltip: str) -> None:
     button.toolTip = reason or tooltip
 
 
+def breakable(path) -> str:
+    """A path for a label that wraps; Qt breaks lines after a slash, after a backslash only with this help."""
+    return str(path).replace("\\", "\\\u200b")
+
+
 def show_text(label, text: str) -> None:
     """A label that takes no space while it has nothing to say."""
     label.text = text

@@ -205,6 +205,21 @@ def test_without_torch_apply_says_who_installs_it(effect, monkeypatch):
     assert effect.self().apply_button.toolTip == "PyTorch is not installed: the module NNSegment installs it."
 
 
+def test_a_python_chosen_in_the_panel_applies_the_model_without_torch_in_slicer(effect, monkeypatch, tmp_path):
+    import slicer
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies, "torch_is_missing", lambda: True)
+    slicer.app.userSettings().setValue("NNSegment/Python", str(tmp_path / "python"))
+    edit(effect)
+
+    effect.activate()
+    slicer.app.userSettings().setValue("NNSegment/Python", "")
+
+    assert effect.self().apply_button.enabled
+    assert effect.self().context.python_executable == tmp_path / "python"
+
+
 def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(effects):
     load_effect_module()
     python = effects.registered[-1].self().clone().self()

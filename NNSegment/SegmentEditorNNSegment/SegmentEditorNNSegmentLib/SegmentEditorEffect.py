@@ -213,10 +213,11 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.status_label.text = text
 
     def _open_workspace(self):
-        """The panel's workspace; while a model works here, the one that it was started in stays open."""
-        from NNSegmentUI.context import saved_workspace
+        """The panel's workspace and Python; while a model works here, what it was started in stays open."""
+        from NNSegmentUI.context import saved_python, saved_workspace
 
         if self.job is None:
+            self.context.python = saved_python()
             self.context.open_workspace(saved_workspace())
             self.cards.clear()
             self._fill_models()
@@ -231,12 +232,12 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def _reason_against(self) -> str:
         """Why Apply cannot be clicked, or nothing."""
-        from NNSegmentUI.dependencies import torch_is_missing
+        from NNSegmentUI.dependencies import without_torch
 
         if self.job is not None:
             return _("The model is at work.")
-        if torch_is_missing():
-            return _("PyTorch is not installed: the module NNSegment installs it.")
+        if self.context.python is None and without_torch():
+            return without_torch()
         if not self.model_box.count:
             return _("There is no trained model in the workspace yet: train one in the module NNSegment.")
         if self._volume() is None or self._segmentation() is None:
