@@ -11,8 +11,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import platform
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from slicer.i18n import tr as _
 
 from .context import ERROR, SUCCESS, PanelContext
 from .python_choice import PythonChoice
-from .widgets import breakable
+from .widgets import breakable, set_enabled
 
 TORCH = ">=2.6,!=2.9.*"
 """PyTorch 2.9 computes 3D convolutions with mixed precision several times slower."""
@@ -45,8 +47,15 @@ def torch_is_missing() -> bool:
     return importlib.util.find_spec("torch") is None
 
 
+def has_no_torch() -> bool:
+    """Whether no suitable PyTorch exists for this Slicer: for Intel processors of Macs it ends at 2.2."""
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
+
+
 def without_torch() -> str:
     """Why Slicer's own Python cannot do the work and who mends that, or nothing."""
+    if has_no_torch():
+        return _("Slicer's own Python cannot have the PyTorch that is needed: choose another in the module NNSegment.")
     return _("PyTorch is not installed: the module NNSegment installs it.") if torch_is_missing() else ""
 
 
@@ -145,13 +154,15 @@ class SetupRow:
     def refresh(self) -> None:
         """Say what is missing or where the work is done, or hide."""
         ui, packages, torch = self._ui, missing_packages(self._requirements), torch_is_missing()
-        chosen = self._context.python is not None
-        ui.setupFrame.setVisible(bool(packages or torch or chosen or self._choice.is_looking))
-        ui.cpuOnlyBox.setVisible(torch and has_torch_extension() and not chosen)
+        chosen, cannot = self._context.python is not None, has_no_torch()
+        ui.setupFrame.setVisible(bool(packages or torch or chosen or cannot or self._choice.is_looking))
+        ui.cpuOnlyBox.setVisible(torch and has_torch_extension() and not chosen and not cannot)
         ui.installButton.setVisible(not chosen)
         ui.pythonPathLabel.text = _("Python:") if chosen else _("Or another Python:")
         ui.setupLabel.text = self._state(packages, torch)
-        ui.installButton.toolTip = _("Install into Slicer's Python: {what}.").format(what=self._names(packages, torch))
+        reason = _("There is no PyTorch to install for this Slicer: choose another Python below.") if cannot else ""
+        names = self._names(packages, torch)
+        set_enabled(ui.installButton, reason, _("Install into Slicer's Python: {what}.").format(what=names))
 
     def install(self) -> None:
         """Start installing what is missing."""
@@ -217,7 +228,19 @@ class SetupRow:
             return _("Looking at what this Python has …")
         if self._context.python is not None:
             return _("Training and prediction run in {python}.").format(python=breakable(self._context.python))
-        return self._sentence(packages, torch)
+        return self._advice() if has_no_torch() else self._sentence(packages, torch)
+
+    def _advice(self) -> str:
+        """How to come by a Python that can have PyTorch, where Slicer's cannot."""
+        from NNSegmentLib.other_python import INSTALL
+
+        return _(
+            "Training and prediction need PyTorch 2.6 or newer. Slicer for macOS is a program for Intel processors, for "
+            "which PyTorch ends at 2.2.2: choose another Python below. On a Mac with Apple's processor two commands in "
+            "the Terminal make {path}, here with Homebrew's Python:"
+        ).format(path="~/nnsegment/bin/python") + (
+            f"\n/opt/homebrew/bin/python3 -m venv ~/nnsegment\n~/nnsegment/bin/{INSTALL}"
+        )
 
     def _sentence(self, packages: Sequence[str], torch: bool) -> str:
         if torch and not has_torch_extension():

@@ -220,6 +220,17 @@ def test_a_python_chosen_in_the_panel_applies_the_model_without_torch_in_slicer(
     assert effect.self().context.python_executable == tmp_path / "python"
 
 
+def test_where_no_torch_exists_for_slicer_apply_says_where_to_choose_another_python(effect, monkeypatch):
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies, "has_no_torch", lambda: True)
+    edit(effect)
+
+    effect.activate()
+
+    assert "choose another in the module NNSegment" in effect.self().apply_button.toolTip
+
+
 def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(effects):
     load_effect_module()
     python = effects.registered[-1].self().clone().self()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,27 @@ def test_a_remembered_python_that_is_gone_is_told_and_forgotten(open_panel, prog
 
     assert panel.widget.context.python is None
     assert saved() == ""
+
+
+def test_where_no_torch_exists_for_slicer_nothing_is_installed_and_the_way_out_is_told(
+    open_panel, program, monkeypatch
+):
+    panel = open_panel()
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies, "torch_is_missing", lambda: False)  # an older one may be there
+    monkeypatch.setattr(dependencies, "sys", types.SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(dependencies, "platform", types.SimpleNamespace(machine=lambda: "x86_64"))
+    panel.widget.head._setup.refresh()
+
+    assert not panel["installButton"].enabled
+    assert "choose another Python" in panel["installButton"].toolTip
+    assert "need PyTorch 2.6 or newer" in panel["setupLabel"].text
+    assert "PyTorch ends at 2.2.2" in panel["setupLabel"].text
+    assert "-m venv ~/nnsegment\n~/nnsegment/bin/pip install torch numpy" in panel["setupLabel"].text
+    assert panel.overflow_px(400) == 0
+    choose(panel, program("python"), "computes on: ")
+    assert panel["setupLabel"].text.startswith("Training and prediction run in")
 
 
 def test_the_console_takes_the_panels_python_or_one_of_its_own(open_panel, program, root):
