@@ -56,6 +56,7 @@ def train_fold_on(request: TrainingRequest, gpus: int, progress: Progress = sile
     The batch is divided among them; the result is that of one process with the whole batch. A script that calls this
     needs the usual `if __name__ == "__main__":`. Raises as `train_fold` does, SettingsError when there are too few
     GPUs or samples in a batch, and RunError when one of the processes ends unexpectedly. None of them stays behind.
+    As there, what is refused before the first step leaves an earlier run as it was.
     """
     if gpus == 1:
         return train_fold(request, progress)
@@ -64,14 +65,17 @@ def train_fold_on(request: TrainingRequest, gpus: int, progress: Progress = sile
     if request.resume and run.finished:
         return run
     run.folder.stop.unlink(missing_ok=True)
+    before = _events_on_disk(run)
     try:
         with stopping_cleanly(run.folder.stop), started_ranks(request, gpus) as ranks:
             ranks.follow(progress)
     except NNSegmentError as error:
-        run.record(Failed(str(error), time.time()))
+        if _events_on_disk(run) != before:
+            run.record(Failed(str(error), time.time()))
         raise
     except KeyboardInterrupt:
-        run.record(Stopped(_epochs_of(run), time.time()))
+        if _events_on_disk(run) != before:
+            run.record(Stopped(_epochs_of(run), time.time()))
         run.folder.stop.unlink(missing_ok=True)
         raise
     return run
@@ -196,6 +200,15 @@ def _end_with(pipe: Connection) -> None:
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)
+
+
+def _events_on_disk(run: Run) -> tuple[int, int] | None:
+    """Which events file there is, and its size: both change when the first rank writes the beginning of a run."""
+    try:
+        found = run.folder.events.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size
 
 
 def _epochs_of(run: Run) -> int:

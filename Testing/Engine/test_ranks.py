@@ -222,6 +222,17 @@ def test_a_damaged_case_ends_all_with_its_own_sentence(prepared, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_training_in_two_processes_that_is_refused_leaves_an_earlier_run_as_it_was(prepared, tmp_path):
+    run = train_fold(request_for(prepared, tmp_path))
+    events = run.folder.events.read_bytes()
+
+    with pytest.raises(NNSegmentError, match="found none"):
+        train_fold_on(request_for(prepared, tmp_path, pretrained=tmp_path / "nowhere.pth"), 2)
+
+    assert run.folder.events.read_bytes() == events
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others(prepared, tmp_path):
     request = request_for(prepared, tmp_path, replace(SETTINGS, epochs=1000))
     with started_ranks(request, 2) as ranks:
