@@ -283,16 +283,19 @@ def predict(
 
     With a `task` its best configuration or ensemble and post-processing (`best`) is used unless a configuration is
     named; `model` is any model folder or zip of nnU-Net v1 or v2. Labels are written on each input's own grid, in its file
-    type. A cascade predicts its earlier stage first, or takes that stage's label maps from the folder `previous`. Raises ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
+    type. A cascade predicts its earlier stage first, or takes that stage's label maps from the folder `previous`. Raises
+    ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
     """
     from .engine.devices import choose_device, gpu_memory_gb, release_memory
-    from .engine.file_prediction import FileRequest, find_cases, predict_files
+    from .engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
     from .engine.predictor import Predictor
 
+    inputs, output = [Path(path).expanduser() for path in inputs], Path(output).expanduser()
+    require_output_name(inputs, output)
     found = model if isinstance(model, Model) else model_of(task, model, workspace, configuration, plans, preset, folds)
-    cases = find_cases([Path(path).expanduser() for path in inputs], found)
+    cases = find_cases(inputs, found)
     request = FileRequest(
-        Path(output).expanduser(), save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
+        output, save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
         previous=Path(previous).expanduser() if previous else None,
     )  # fmt: skip
     chosen = choose_device(device)

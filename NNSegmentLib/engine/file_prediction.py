@@ -21,6 +21,8 @@ from .predictor import Outputs, Predictor, Ready
 
 T = TypeVar("T")
 _ADVICE = "close other programs, leave out the probabilities, or predict on a machine with more memory"
+_UNKNOWN_FILE = re.compile(r"\.[a-z]{2,4}$", re.IGNORECASE)
+"""The end of a name that looks like a file's: letters only, since folders are called results_v1.2."""
 _CHANNEL = re.compile(r"(?<=.)_(\d{4})$")
 Finish = Callable[[Prediction], Prediction]
 
@@ -103,6 +105,16 @@ def find_cases(inputs: Sequence[Path], model: Model) -> list[Case]:
 def is_image_name(path: Path) -> bool:
     """Whether a path is named like an image file rather than a folder."""
     return path.name.lower().endswith(FILE_ENDINGS) and not path.is_dir()
+
+
+def require_output_name(inputs: Sequence[Path], output: Path) -> None:
+    """Refuse to make a folder where a file was surely meant: `x.doc` for one case given by its files (ImageError)."""
+    one_case = not any(path.is_dir() for path in inputs)
+    if one_case and _UNKNOWN_FILE.search(output.name) and not is_image_name(output) and not output.is_dir():
+        raise ImageError(
+            f"Expected a file ending in one of {', '.join(FILE_ENDINGS)} or a folder as output, found {output.name}; "
+            "take one of these endings, or make the folder first if it should be called so."
+        )
 
 
 def _predict_all(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from NNSegmentLib import pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
-from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
+from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.ensembling import load_probabilities
@@ -274,6 +275,26 @@ def test_a_single_image_becomes_a_single_file_of_its_type(tmp_path):
 
     expected = read_labels(tmp_path / "out.nrrd").array
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nrrd").array, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "accepted"),
+    [
+        ("p0.bmp", "x.doc", False),
+        ("p0.bmp", "p0_pred.JPG", False),
+        ("p0.bmp", "x.bmp", True),
+        ("p0.bmp", "results_v1.2", True),
+        ("p0.bmp", "made.before", True),
+        ("p0.bmp", "made.txt", True),
+        (".", "x.doc", True),
+    ],
+)
+def test_one_image_is_not_predicted_into_a_folder_called_like_a_file(tmp_path, given, output, accepted):
+    (tmp_path / "p0.bmp").touch()
+    (tmp_path / "made.txt").mkdir()
+
+    with nullcontext() if accepted else pytest.raises(ImageError, match="make the folder first"):
+        require_output_name([tmp_path / given], tmp_path / output)
 
 
 def test_a_folder_of_colour_pictures_is_predicted_as_a_single_one_is(tmp_path):
