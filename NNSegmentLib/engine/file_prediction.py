@@ -58,8 +58,8 @@ def predict_files(
     """Predict every case into files; returns the ids that were predicted now.
 
     Raises ImageError before starting when files would overwrite each other or an earlier stage's label map is missing,
-    ModelError when the model takes none, StorageError when the output cannot be written. A case that fails does not keep the others from being predicted; afterwards RunError names those that
-    failed (a single case raises its own error).
+    ModelError when the model takes none, StorageError when the output cannot be written. A case that fails does not keep
+    the others from being predicted; afterwards RunError names those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
