@@ -123,7 +123,7 @@ def _selection(commands) -> None:
         "-l", "--labels", type=int, nargs="+", metavar="VALUE", help="label values, without dataset.json"
     )
     evaluate.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice")
-    evaluate.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
+    evaluate.add_argument("--chill", action="store_true", help="say nothing of references without a prediction")
     ensemble = _command(commands, "ensemble", "average the probabilities of several predictions")
     ensemble.add_argument("-i", "--inputs", type=Path, nargs="+", required=True, metavar="DIR")
     ensemble.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")

@@ -267,15 +267,16 @@ def _predict(args, terminal):
 
 def _evaluate(args, terminal):
     from . import pipeline
+    from .memory import unsaid
 
     scores = pipeline.evaluate(
         args.predictions,
         args.references,
         args.labels,
         tolerance_mm=args.tolerance,
-        chill=args.chill,
         workers=args.workers,
         progress=terminal,
+        say=unsaid if args.chill else terminal.say,
     )
     return scores, scores.table()
 

@@ -101,7 +101,7 @@ def _predict(task: Task, folders: TaskFolders, say, progress: Progress) -> tuple
     say(f"5. Predicted {images.name} with what was best")
     if not references.is_dir() or images.name != "imagesTs":
         return predictions, None
-    scores = pipeline.evaluate(predictions, references, task.labels, chill=True, progress=progress)
+    scores = pipeline.evaluate(predictions, references, task.labels, progress=progress)
     per_label = ", ".join(f"{title} {m.dice:.3f}" for title, m in zip(scores.titles, scores.mean, strict=True))
     say(f"   Dice on {images.name}: {per_label}")
     return predictions, scores.dice

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ImageError, InputError, SettingsError, some
+from .errors import ImageError, SettingsError, some
 from .image import FILE_ENDINGS, LabelMap, read_labels
 from .labels import LabelSet, Region
+from .memory import Say, unsaid
 from .metrics import Counts, SurfaceDistances, region_surface_distances, tabulate
 from .progress import Progress, in_parallel, silent
 from .scores import CaseScores, Metrics, Scores, case_id, load_scores, save_scores
@@ -53,18 +54,18 @@ def evaluate_folder(
     reader: str = "",
     surface: bool = True,
     tolerance_mm: float = 1.0,
-    chill: bool = True,
+    say: Say = unsaid,
     output: Path | None = None,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Scores:
     """Score every prediction of a folder and write summary.json (`output`, by default into the folder).
 
-    Without `chill` every reference must have a prediction. Surface metrics are HD95 in mm and the surface Dice at
-    `tolerance_mm`. Raises ImageError for missing references and for predictions on another grid.
+    References without a prediction are left out, which `say` hears. Surface metrics are HD95 in mm and the surface
+    Dice at `tolerance_mm`. Raises ImageError for missing references and for predictions on another grid.
     """
     measure = Measure.of(label_set, surface, tolerance_mm)
-    return _evaluate_folder(predictions, references, measure, file_ending, reader, chill, output, workers, progress)
+    return _evaluate_folder(predictions, references, measure, file_ending, reader, say, output, workers, progress)
 
 
 def evaluate_simple(
@@ -77,7 +78,7 @@ def evaluate_simple(
     reader: str = "",
     surface: bool = True,
     tolerance_mm: float = 1.0,
-    chill: bool = True,
+    say: Say = unsaid,
     output: Path | None = None,
     workers: int = 2,
     progress: Progress = silent,
@@ -85,7 +86,7 @@ def evaluate_simple(
     """Like `evaluate_folder`, for label values or regions given one by one instead of a task's labels."""
     regions = tuple((t,) if isinstance(t, int) else tuple(t) for t in targets)
     measure = Measure(regions, ignore, tolerance_mm if surface else None)
-    return _evaluate_folder(predictions, references, measure, file_ending, reader, chill, output, workers, progress)
+    return _evaluate_folder(predictions, references, measure, file_ending, reader, say, output, workers, progress)
 
 
 def evaluate_pair(
@@ -165,12 +166,11 @@ def pair_with_references(predictions: Sequence[Path], references: Path) -> list[
     return pairs
 
 
-def _evaluate_folder(predictions, references, measure, ending, reader, chill, output, workers, progress) -> Scores:
+def _evaluate_folder(predictions, references, measure, ending, reader, say, output, workers, progress) -> Scores:
     predictions, references = Path(predictions), Path(references)
     files = label_files(predictions, ending)
-    if not chill:
-        _require_all(files, label_files(references))
     pairs = pair_with_references(files, references)
+    _tell_missing(files, label_files(references), say)
     scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)
     save_scores(scores, output or predictions / SUMMARY)
     return scores
@@ -181,13 +181,10 @@ def _reference(prediction: Path, references: Path) -> Path | None:
     return next((references / name for name in names if (references / name).is_file()), None)
 
 
-def _require_all(predictions: Sequence[Path], references: Sequence[Path]) -> None:
+def _tell_missing(predictions: Sequence[Path], references: Sequence[Path], say: Say) -> None:
     missing = sorted({case_id(p) for p in references} - {case_id(p) for p in predictions})
     if missing:
-        raise InputError(
-            f"Every reference should have a prediction, missing for {len(missing)} of {len(references)}: "
-            f"{some(missing)}; predict these cases, or leave them out with --chill."
-        )
+        say(f"Left out {len(missing)} of {len(references)} references, which have no prediction: {some(missing)}.")
 
 
 def _with_surface(counts: Counts, surface: SurfaceDistances, tolerance_mm: float) -> Metrics:

@@ -312,19 +312,19 @@ def evaluate(
     labels: LabelSet | Sequence[int] | None = None,
     *,
     tolerance_mm: float = 1.0,
-    chill: bool = False,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> Scores:
     """Score a folder of predictions and write summary.json into it.
 
-    `labels` are a task's, or values, or None for those of the dataset.json in or above either folder. With `chill`
-    references without a prediction are left out; else raises InputError naming them.
+    `labels` are a task's, or values, or None for those of the dataset.json in or above either folder. References
+    without a prediction are left out, which `say` hears.
     """
     from .evaluation import evaluate_folder, evaluate_simple
 
     predictions, references = Path(predictions), Path(references)
-    common = {"tolerance_mm": tolerance_mm, "chill": chill, "workers": workers, "progress": progress}
+    common = {"tolerance_mm": tolerance_mm, "say": say, "workers": workers, "progress": progress}
     if labels is not None and not isinstance(labels, LabelSet):
         return evaluate_simple(predictions, references, labels, **common)
     return evaluate_folder(predictions, references, labels or label_set_beside(predictions, references), **common)

@@ -87,18 +87,19 @@ def test_json_holds_null_where_a_number_is_none(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("labels", [[], ["-l", "1"]])
-def test_references_without_a_prediction_are_refused_unless_the_user_is_chill(tmp_path, capsys, labels):
+def test_references_without_a_prediction_are_named_unless_the_user_is_chill(tmp_path, capsys, labels):
     for name in ("references/a", "references/b", "predictions/a"):
         nns.write_labels(tmp_path / f"{name}.nii.gz", np.ones((4, 4, 4), np.uint8), nns.Geometry((4, 4, 4)))
     names = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "all": 1}, "file_ending": ".nii.gz"}
     (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(names | {"numTraining": 2}))
     words = ["evaluate", str(tmp_path / "references"), str(tmp_path / "predictions"), *labels]
 
-    assert main(words) == 2
-    assert "missing for 1 of 2: b; predict these cases, or leave them out with --chill." in capsys.readouterr().err
-    assert not (tmp_path / "predictions" / "summary.json").exists()
-    assert main([*words, "--chill", "--json"]) == 0
-    assert [case["case_id"] for case in json.loads(capsys.readouterr().out)["cases"]] == ["a"]
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "Left out 1 of 2 references, which have no prediction: b." in err
+    assert [case["case_id"] for case in json.loads(out)["cases"]] == ["a"]
+    assert main([*words, "--chill"]) == 0
+    assert "Left out" not in capsys.readouterr().err
 
 
 def test_a_cascade_without_its_first_stage_is_refused_before_any_work(workspace):
