@@ -43,10 +43,10 @@ def open_panel(bench, root, monkeypatch):
         from NNSegmentUI import dependencies
 
         monkeypatch.setattr(dependencies, "torch_is_missing", lambda: True)
-        panel.choose("workspaceEdit", root)
         panel.widget.head._setup.refresh()
         return panel
 
+    slicer.app.userSettings().setValue("NNSegment/Workspace", str(root))
     slicer.app.userSettings().setValue(KEY, "")
     before = len(OPENED)
     yield open_one
@@ -156,7 +156,7 @@ def test_a_remembered_python_that_is_gone_is_told_and_forgotten(open_panel, prog
 
 
 def test_where_no_torch_exists_for_slicer_nothing_is_installed_and_the_way_out_is_told(
-    open_panel, program, monkeypatch
+    bench, open_panel, program, monkeypatch
 ):
     panel = open_panel()
     from NNSegmentUI import dependencies
@@ -165,6 +165,7 @@ def test_where_no_torch_exists_for_slicer_nothing_is_installed_and_the_way_out_i
     monkeypatch.setattr(dependencies, "sys", types.SimpleNamespace(platform="darwin"))
     monkeypatch.setattr(dependencies, "platform", types.SimpleNamespace(machine=lambda: "x86_64"))
     panel.widget.head._setup.refresh()
+    bench.process_events()
 
     assert not panel["installButton"].enabled
     assert "choose another Python" in panel["installButton"].toolTip

@@ -247,6 +247,7 @@ class Panel:
 
     def overflow_px(self, width: int = 400) -> int:
         """By how many pixels the panel's smallest width exceeds `width`; 0 when it fits."""
+        process_events()
         return max(0, self.representation.minimumSizeHint().width() - width)
 
     def close(self) -> None:
