@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,11 @@ from .evaluation import label_files
 from .geometry import Geometry
 from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels, write_labels
 from .labels import LabelSet
+from .probability_files import load_probabilities, write_probabilities
 from .progress import Progress, in_parallel, silent
-from .records import copy_whole, written_whole
+from .records import copy_whole
 from .scores import case_id
 
-PROBABILITIES = "probabilities"
-"""The name of the array in CASE.npz, as nnU-Net writes it."""
 _CARDS = ("dataset.json", "plans.json")
 
 
@@ -106,7 +103,7 @@ def write_ensemble(
     workers: int = 2,
     progress: Progress = silent,
 ) -> tuple[Path, ...]:
-    """Average and write the label maps (and CASE.npz when `save_probabilities`) of all cases; returns the label maps."""
+    """Average and write the label maps (and CASE.npz, CASE.pkl when `save_probabilities`) of all cases; returns the label maps."""
 
     def average(case: EnsembleCase) -> Path:
         mean = mean_probabilities(load_probabilities(path, label_set.n_outputs) for path in case.probabilities)
@@ -119,30 +116,10 @@ def write_ensemble(
         path = Path(output) / (case.case_id + file_ending(case.labels))
         write_labels(path, label_set.decide(mean, probabilities=True), geometry)
         if save_probabilities:
-            save_probability_file(mean, Path(output) / f"{case.case_id}.npz")
+            write_probabilities(Path(output) / f"{case.case_id}.npz", mean, geometry, read_geometry(case.labels))
         return path
 
     return tuple(in_parallel(average, cases, workers, progress, "averaging"))
-
-
-def load_probabilities(path: Path, n_outputs: int) -> np.ndarray:
-    """`probabilities` (n_outputs, Z, Y, X) of a CASE.npz; raises ImageError."""
-    try:
-        with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            array = file[PROBABILITIES]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ImageError(
-            f"{path} should hold an array named {PROBABILITIES}; it is damaged or something else."
-        ) from error
-    if array.ndim != 4 or len(array) != n_outputs:
-        raise ImageError(f"{path} should hold {n_outputs} volumes of probabilities, found shape {array.shape}.")
-    return array
-
-
-def save_probability_file(probabilities: np.ndarray, path: Path) -> None:
-    """Write CASE.npz as nnU-Net does: float32 (n_outputs, Z, Y, X), compressed. Raises StorageError."""
-    with written_whole(path) as temporary:
-        np.savez_compressed(temporary, **{PROBABILITIES: probabilities.astype(np.float32, copy=False)})
 
 
 def _geometry(case: EnsembleCase, reader: str) -> Geometry:

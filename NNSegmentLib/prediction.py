@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .ensembling import save_probability_file
 from .errors import ImageError
 from .geometry import Geometry
 from .image import file_ending, write_labels
 from .labels import LabelSet
+from .probability_files import write_probabilities
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,18 @@ class Prediction:
 
 
 def save_prediction(prediction: Prediction, path: Path, geometry: Geometry | None = None) -> None:
-    """Write the label map to `path`, and probabilities beside it as `CASE.npz`, key `probabilities`.
+    """Write the label map to `path`, and probabilities beside it as `CASE.npz` with `CASE.pkl`.
 
     `geometry` is the image file's own grid, to which labels that were predicted on a re-oriented copy are turned
     back; probabilities keep the reader's axis order, as in nnU-Net. Each file is whole or absent; the label map comes
     last, so that its presence means the case is done. Raises StorageError.
     """
+    geometry = geometry or prediction.geometry
     if prediction.probabilities is not None:
         stem = path.name[: -len(file_ending(path))]
-        save_probability_file(prediction.probabilities, path.with_name(stem + ".npz"))
-    turned = replace(prediction, probabilities=None).on_grid(geometry or prediction.geometry)
+        archive = path.with_name(stem + ".npz")
+        write_probabilities(archive, prediction.probabilities, prediction.geometry, geometry)
+    turned = replace(prediction, probabilities=None).on_grid(geometry)
     write_labels(path, turned.labels, turned.geometry)
 
 

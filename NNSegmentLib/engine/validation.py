@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..ensembling import save_probability_file
 from ..errors import RunError, TaskError
 from ..evaluation import evaluate_folder
 from ..folders import REFERENCE_LABELS, FoldFolder
 from ..geometry import Geometry
-from ..image import write_labels
+from ..image import REORIENTING_READERS, read_geometry, write_labels
 from ..model import CHECKPOINTS
 from ..planning.plan import Configuration
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
+from ..probability_files import write_probabilities
 from ..progress import Progress, silent
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores
@@ -129,7 +129,14 @@ class Validation:
 
     def _write_probabilities(self, logits: np.ndarray, case: PreparedCase, path: Path) -> None:
         probabilities = probabilities_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
-        save_probability_file(probabilities, path)
+        write_probabilities(path, probabilities, case.placement.geometry, self._file_grid(case))
+
+    def _file_grid(self, case: PreparedCase) -> Geometry:
+        """The grid of the case's files: the network's unless the reader turned them."""
+        if self.request.plan.reader not in REORIENTING_READERS:
+            return case.placement.geometry
+        ending = self.request.dataset_json["file_ending"]
+        return read_geometry(self.request.prepared.parent / REFERENCE_LABELS / (case.id + ending))
 
     def _missing_next(self, case_id: str) -> dict[str, Path]:
         """Next stage → folder of its input, for stages that lack this case's."""

@@ -21,13 +21,13 @@ from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
-from NNSegmentLib.ensembling import load_probabilities
 from NNSegmentLib.errors import ImageError, InputError, ModelError, NNSegmentError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
 from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.prediction import Prediction
+from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.task import Case
 
 GRID = Geometry((18, 20, 14), (1.2, 1.0, 1.0), (5.0, -3.0, 2.0))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from NNSegmentLib.ensembling import ensemble_cases, ensemble_folders, load_probabilities, mean_probabilities
+from NNSegmentLib.ensembling import ensemble_cases, ensemble_folders, mean_probabilities
 from NNSegmentLib.errors import ImageError, InputError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.records import read_json
 
 GAPPED = LabelSet.from_dataset_json({"labels": {"background": 0, "a": 2, "b": 5}})

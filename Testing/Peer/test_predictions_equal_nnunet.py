@@ -10,9 +10,9 @@ import pytest
 
 from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.predictor import Predictor
-from NNSegmentLib.ensembling import load_probabilities
 from NNSegmentLib.image import read_geometry, read_labels
 from NNSegmentLib.model import load_model
+from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.task import Case, find_images
 
 AGREEING = 0.9999
