@@ -15,14 +15,14 @@ from ..errors import RunError, TaskError
 from ..evaluation import evaluate_folder
 from ..folders import REFERENCE_LABELS, FoldFolder
 from ..geometry import Geometry
-from ..image import REORIENTING_READERS, read_geometry, write_labels
+from ..image import REORIENTING_READERS, read_geometry
 from ..model import CHECKPOINTS
 from ..planning.plan import Configuration
+from ..prediction import Prediction, save_prediction
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
-from ..probability_files import write_probabilities
 from ..progress import Progress, silent
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores
@@ -99,10 +99,11 @@ class Validation:
         logits = self._logits(case)
         for next_name, folder in next_files.items():
             self._write_next_stage(logits, case, next_name, folder)
-        labels = labels_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
-        if archive is not None:
-            self._write_probabilities(logits, case, archive)
-        write_labels(target, labels, case.placement.geometry)
+        placement, wanted, label_set = case.placement, self.request.wanted, self.request.label_set
+        labels = labels_from_logits(logits, placement, wanted, label_set)
+        probabilities = probabilities_from_logits(logits, placement, wanted, label_set) if archive else None
+        prediction = Prediction(labels, placement.geometry, label_set, probabilities)
+        save_prediction(prediction, target, self._file_grid(case))
 
     def _logits(self, case: PreparedCase) -> np.ndarray:
         """Outputs (n_outputs, Z, Y, X) on the prepared grid."""
@@ -126,10 +127,6 @@ class Validation:
             return torch.from_numpy(image)
         previous = load_previous_stage(self.request.previous_stage, case.id)
         return with_previous_labels(image, previous, self.request.label_set)
-
-    def _write_probabilities(self, logits: np.ndarray, case: PreparedCase, path: Path) -> None:
-        probabilities = probabilities_from_logits(logits, case.placement, self.request.wanted, self.request.label_set)
-        write_probabilities(path, probabilities, case.placement.geometry, self._file_grid(case))
 
     def _file_grid(self, case: PreparedCase) -> Geometry:
         """The grid of the case's files: the network's unless the reader turned them."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import SimpleITK as sitk
 import torch
 from scipy.ndimage import zoom
 
@@ -484,6 +485,27 @@ def test_validation_predicts_the_full_cases_and_scores_them(request_of):
     assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
     assert run.events()[-1] == Finished(run.events()[-1].time, scores.dice)
     assert [e.done for e in run.events() if isinstance(e, Progressed)] == [0, 1]
+
+
+def test_validation_of_cases_that_the_reader_turned_lies_as_the_files_do(request_of, tmp_path):
+    prepared = save_balls(tmp_path / "preprocessed")
+    reference = tmp_path / "preprocessed" / "gt_segmentations" / "case_3.nii.gz"
+    turned = sitk.DICOMOrient(sitk.ReadImage(str(reference)), "PIR")
+    sitk.WriteImage(turned, str(reference))
+    plan = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (configuration(),), (), reader="SimpleITKIOWithReorient")
+    request = request_of(
+        replace(QUICK, epochs=6, iterations_per_epoch=10, learning_rate=0.02), prepared=prepared, plan=plan
+    )
+    run = train_fold(request)
+
+    scores = validate_fold(request, save_probabilities=True)
+
+    written = read_labels(run.folder.validation / "case_3.nii.gz")
+    assert written.geometry.same_grid(read_labels(reference).geometry)
+    assert scores.dice > 0.8
+    probabilities = np.load(run.folder.validation / "case_3.npz")["probabilities"]
+    as_read = read_labels(run.folder.validation / "case_3.nii.gz", plan.reader)
+    assert np.array_equal(probabilities.argmax(0), as_read.array)
 
 
 def test_validation_keeps_cases_that_are_done(request_of):
