@@ -11,9 +11,10 @@ import numpy as np
 from .errors import ImageError, InputError, some
 from .evaluation import label_files
 from .geometry import Geometry
-from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels, write_labels
+from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels
 from .labels import LabelSet
-from .probability_files import load_probabilities, write_probabilities
+from .prediction import Prediction, save_prediction
+from .probability_files import load_probabilities
 from .progress import Progress, in_parallel, silent
 from .records import copy_whole
 from .scores import case_id
@@ -114,9 +115,9 @@ def write_ensemble(
                 "predict the case again with all models."
             )
         path = Path(output) / (case.case_id + file_ending(case.labels))
-        write_labels(path, label_set.decide(mean, probabilities=True), geometry)
-        if save_probabilities:
-            write_probabilities(Path(output) / f"{case.case_id}.npz", mean, geometry, read_geometry(case.labels))
+        labels = label_set.decide(mean, probabilities=True)
+        prediction = Prediction(labels, geometry, label_set, mean if save_probabilities else None)
+        save_prediction(prediction, path, read_geometry(case.labels))
         return path
 
     return tuple(in_parallel(average, cases, workers, progress, "averaging"))

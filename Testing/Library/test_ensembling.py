@@ -65,6 +65,19 @@ def test_each_voxel_gets_the_label_of_the_highest_mean(tmp_path, any_geometry):
     assert not list((tmp_path / "out").glob("*.npz"))
 
 
+def test_an_ensemble_of_turned_images_lies_as_their_files_do(tmp_path, any_geometry):
+    write_labels(tmp_path / "m0" / "case.nii.gz", np.zeros(any_geometry.shape, np.uint8), any_geometry)
+    as_read = read_labels(tmp_path / "m0" / "case.nii.gz", "SimpleITKIOWithReorient").geometry
+    array = probabilities(1, shape=as_read.shape)
+    np.savez_compressed(tmp_path / "m0" / "case.npz", probabilities=array)
+
+    (written,) = ensemble_folders([tmp_path / "m0"], tmp_path / "out", GAPPED, reader="SimpleITKIOWithReorient")
+
+    by_hand = np.array([0, 2, 5])[array.argmax(0)]
+    assert np.array_equal(read_labels(written, "SimpleITKIOWithReorient").array, by_hand)
+    assert read_labels(written).geometry.same_grid(any_geometry)
+
+
 def test_regions_above_one_half_are_painted_in_order(tmp_path):
     arrays = [probabilities(i, n=2) for i in range(2)]
     for n, array in enumerate(arrays):
