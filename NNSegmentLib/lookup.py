@@ -84,11 +84,24 @@ def model_of(
 
 def label_set_beside(*folders: Path) -> LabelSet:
     """The labels of the first dataset.json in or above the folders; raises TaskError."""
-    for folder in folders:
-        for place in (folder, folder.parent, folder.parent.parent):
-            if (place / "dataset.json").is_file():
-                return LabelSet.from_dataset_json(read_json(place / "dataset.json"))
-    raise TaskError(f"No dataset.json in or above {folders[0]} tells the labels; give their values with --labels 1 2 …")
+    card = _card_beside(folders, "dataset.json")
+    if card is None:
+        raise TaskError(
+            f"No dataset.json in or above {folders[0]} tells the labels; give their values with --labels 1 2 …"
+        )
+    return LabelSet.from_dataset_json(read_json(card))
+
+
+def reader_beside(*folders: Path) -> str:
+    """nnU-Net's reader that the first plans.json in or above the folders names; empty without one."""
+    card = _card_beside(folders, "plans.json")
+    values = read_json(card) if card else {}
+    return str(values.get("image_reader_writer", "")) if isinstance(values, dict) else ""
+
+
+def _card_beside(folders: Sequence[Path], name: str) -> Path | None:
+    places = (place for folder in folders for place in (folder, folder.parent, folder.parent.parent))
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def references_of(folders: TaskFolders, task: Task) -> Path:

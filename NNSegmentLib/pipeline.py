@@ -26,6 +26,7 @@ from .lookup import (
     model_of,
     open_task,
     plan_of,
+    reader_beside,
     references_of,
     workspace_of,
 )
@@ -343,8 +344,8 @@ def ensemble(
 
     folders = [Path(path) for path in inputs]
     return ensemble_folders(
-        folders, Path(output), label_set_beside(*folders), save_probabilities=save_probabilities,
-        workers=workers, progress=progress,
+        folders, Path(output), label_set_beside(*folders), reader=reader_beside(*folders),
+        save_probabilities=save_probabilities, workers=workers, progress=progress,
     )  # fmt: skip
 
 

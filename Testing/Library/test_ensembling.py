@@ -10,8 +10,9 @@ from NNSegmentLib.errors import ImageError, InputError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.pipeline import ensemble
 from NNSegmentLib.probability_files import load_probabilities
-from NNSegmentLib.records import read_json
+from NNSegmentLib.records import read_json, write_json
 
 GAPPED = LabelSet.from_dataset_json({"labels": {"background": 0, "a": 2, "b": 5}})
 NESTED = LabelSet.from_dataset_json(
@@ -76,6 +77,18 @@ def test_an_ensemble_of_turned_images_lies_as_their_files_do(tmp_path, any_geome
     by_hand = np.array([0, 2, 5])[array.argmax(0)]
     assert np.array_equal(read_labels(written, "SimpleITKIOWithReorient").array, by_hand)
     assert read_labels(written).geometry.same_grid(any_geometry)
+
+
+def test_averaging_folders_knows_from_their_plans_that_the_images_were_turned(tmp_path):
+    leftwards = Geometry(SHAPE, direction=((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)))
+    write_case(tmp_path / "m0", "case", probabilities(1), leftwards)
+    write_json(tmp_path / "m0" / "dataset.json", {"labels": {"background": 0, "a": 2, "b": 5}})
+    write_json(tmp_path / "m0" / "plans.json", {"image_reader_writer": "SimpleITKIOWithReorient"})
+
+    (written,) = ensemble([tmp_path / "m0"], tmp_path / "out")
+
+    by_hand = np.array([0, 2, 5])[probabilities(1).argmax(0)]
+    assert np.array_equal(read_labels(written).array, by_hand[:, ::-1, ::-1])
 
 
 def test_regions_above_one_half_are_painted_in_order(tmp_path):
