@@ -7,6 +7,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import ImageError
 
@@ -17,16 +18,18 @@ _GZIP = b"\x1f\x8b"
 
 
 def require_complete(path: Path) -> None:
-    """Raise ImageError when a .nii, .nii.gz, .gipl or .bmp file holds fewer bytes than its header announces."""
+    """Raise ImageError when a .nii, .nii.gz, .gipl, .bmp or .tif file holds less than its header announces."""
     name = path.name.lower()
     try:
         if name.endswith(".nii.gz"):
             complete = _whole_compressed_nifti(path)
+        elif name.endswith((".tif", ".tiff")):
+            complete = _has_all_pages(path)
         elif name.endswith((".nii", ".bmp", ".gipl")):
             complete = path.stat().st_size >= _announced(path, name)
         else:
             complete = True
-    except (OSError, EOFError, zlib.error, struct.error):
+    except (OSError, EOFError, ValueError, zlib.error, struct.error):
         complete = False
     if not complete:
         raise ImageError(f"{path} is cut off: it holds fewer voxels than its header announces; copy it again.")
@@ -53,6 +56,28 @@ def _whole_compressed_nifti(path: Path) -> bool:
         file.seek(-4, 2)
         noted = struct.unpack("<I", file.read(4))[0]
     return noted == announced % 2**32 or _decompressed_size(path) >= announced
+
+
+def _has_all_pages(path: Path) -> bool:
+    """Whether each page of a TIFF leads to the next one and the last one to none; readers stop at a missing one."""
+    with path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}.get(file.read(2))
+        if order is None:
+            return True  # no TIFF, as whoever reads it will say
+        big = struct.unpack(order + "H", file.read(2))[0] == 43
+        count, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+        file.seek(8 if big else 4)
+        seen = set()
+        while (place := _number(file, order + offset)) and place not in seen:
+            seen.add(place)
+            file.seek(place)
+            file.seek(_number(file, order + count) * entry, 1)
+    return True
+
+
+def _number(file: BinaryIO, kind: str) -> int:
+    """The next number of a file; struct.error where the file ends."""
+    return struct.unpack(kind, file.read(struct.calcsize(kind)))[0]
 
 
 def _decompressed_size(path: Path) -> int:

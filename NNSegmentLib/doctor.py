@@ -21,6 +21,7 @@ PACKAGES = {
     "scipy": "splines",
     "SimpleITK": "image files",
     "nibabel": "NIfTI headers",
+    "tifffile": "TIFF files",
     "torch": "training and prediction",
     "batchgenerators": "the reference augmentation",
     "psutil": "memory and processes",

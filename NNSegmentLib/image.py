@@ -1,7 +1,7 @@
 """Image files: read as float32 arrays (C, Z, Y, X) or integer label maps (Z, Y, X), written in the input's format.
 
-SimpleITK reads everything; nibabel takes over for NIfTI files whose direction SimpleITK refuses.
-Both imports happen inside the functions, so that asking for help or reading a plan costs nothing.
+SimpleITK reads everything but TIFF; nibabel takes over for NIfTI files whose direction SimpleITK refuses.
+All imports happen inside the functions, so that asking for help or reading a plan costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
 from .labels import number_type
-from .records import copy_whole, read_json, write_json, written_whole
+from .records import copy_whole, write_json, written_whole
+from .tiff import read_tiff, tiff_shape, tiff_spacing
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -40,6 +41,8 @@ READERS = {
     "SimpleITKIOWithReorient": (".nii.gz", ".nrrd", ".mha", ".gipl"),
 }
 """nnU-Net's readers with their endings; in its order, the first that fits is taken."""
+_LPS = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
+"""The direction of files that tell none: along LPS, as in SimpleITK."""
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 
 
@@ -115,6 +118,8 @@ def read_geometry(path: Path) -> Geometry:
     import SimpleITK as sitk
 
     path = _existing(path)
+    if file_ending(path) in TIFF_ENDINGS:
+        return _tiff_geometry(path, *tiff_shape(path))
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -166,6 +171,9 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
 
     path = _existing(path)
     require_complete(path)
+    if file_ending(path) in TIFF_ENDINGS:
+        array, plane = read_tiff(path)
+        return array, _tiff_geometry(path, array.shape[1:], plane)
     voxels = _float_nifti(path)
     if voxels is not None:
         return _read_with_nibabel(path, reader) if reader in REORIENTING_READERS else (voxels, read_geometry(path))
@@ -230,30 +238,13 @@ def _geometry(size, spacing, origin, direction, path: Path) -> Geometry:
         rows = np.eye(3)
         rows[:2, :2] = np.asarray(direction).reshape(2, 2)
         return Geometry.from_lps((*size, 1), spacing, (*origin, 0.0), rows.ravel(), dimension=2)
-    if file_ending(path) in TIFF_ENDINGS:
-        spacing = _tiff_spacing(path)[::-1]
     return Geometry.from_lps(size, [abs(s) for s in spacing], origin, direction)
 
 
-def _tiff_spacing(path: Path) -> tuple[float, float, float]:
-    """(z, y, x) in mm from nnU-Net's sidecar CASE.json (without the channel suffix), else 1 mm."""
-    stem = path.name[: -len(file_ending(path))]
-    for name in (stem, stem[:-5]):
-        sidecar = path.with_name(name + ".json")
-        if sidecar.is_file():
-            return _spacing_in(sidecar)
-    return (1.0, 1.0, 1.0)
-
-
-def _spacing_in(sidecar: Path) -> tuple[float, float, float]:
-    values = read_json(sidecar, ImageError)
-    spacing = values.get("spacing") if isinstance(values, dict) else None
-    if not isinstance(spacing, list) or len(spacing) != 3 or not all(type(s) in (int, float) for s in spacing):
-        raise ImageError(
-            f'{sidecar} should tell the voxel size of a TIFF in mm like {{"spacing": [z, y, x]}}, found {spacing!r:.60}; '
-            "correct it."
-        )
-    return tuple(float(s) for s in spacing)
+def _tiff_geometry(path: Path, shape: tuple[int, int, int], plane: bool) -> Geometry:
+    """A plane has nnU-Net's thickness, a volume the voxel size noted beside it; where it lies nobody knows."""
+    spacing = (PLANE_SPACING, 1.0, 1.0) if plane else tiff_spacing(path)
+    return Geometry(tuple(shape), spacing, direction=_LPS, dimension=2 if plane else 3)
 
 
 def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:

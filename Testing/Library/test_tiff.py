@@ -1,0 +1,140 @@
+"""TIFF files of all kinds that tifffile writes: the numbers that went in come out, or a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from task_on_disk import noise
+
+from NNSegmentLib.errors import ImageError
+from NNSegmentLib.image import read_array, read_geometry, read_image
+
+KINDS = [np.uint8, np.uint16, np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64, bool]
+
+
+def stack(kind, shape=(5, 20, 30)):
+    return (np.abs(noise(2, shape)) * 40 % 120).astype(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slices", [1, 3, 4, 5])
+def test_a_stack_of_any_type_and_height_is_a_volume(tmp_path, kind, slices):
+    voxels = stack(kind, (slices, 20, 30))
+    tifffile.imwrite(tmp_path / "case_0000.tif", voxels)
+    (tmp_path / "case.json").write_text(json.dumps({"spacing": [2.5, 0.9, 0.8]}))
+
+    array, geometry = read_array(tmp_path / "case_0000.tif")
+
+    assert array.dtype == kind and np.array_equal(array, voxels[None])
+    assert geometry.spacing_mm == (2.5, 0.9, 0.8) and geometry.dimension == 3
+    assert read_geometry(tmp_path / "case_0000.tif") == geometry
+
+
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"imagej": True}, {"bigtiff": True}, {"tile": (16, 16)}])
+def test_a_stack_stored_in_another_way_is_the_same(tmp_path, options):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint16), **options)
+
+    assert np.array_equal(read_image(tmp_path / "case.tif").array[0], stack(np.uint16))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plane_of_any_type_keeps_its_numbers(tmp_path, kind):
+    plane = stack(kind)[0]
+    tifffile.imwrite(tmp_path / "cell.tif", plane)
+
+    array, geometry = read_array(tmp_path / "cell.tif")
+
+    assert array.dtype == kind and np.array_equal(array, plane[None, None])
+    assert geometry.spacing_mm == (999.0, 1.0, 1.0) and geometry.dimension == 2
+    assert read_geometry(tmp_path / "cell.tif") == geometry
+
+
+@pytest.mark.parametrize("colours", [3, 4])
+def test_the_colours_of_a_plane_are_channels(tmp_path, colours):
+    plane = stack(np.uint16, (20, 30, colours))
+    tifffile.imwrite(tmp_path / "cell.tif", plane, photometric="rgb")
+
+    array, geometry = read_array(tmp_path / "cell.tif")
+
+    assert np.array_equal(array[:, 0], np.moveaxis(plane, -1, 0))
+    assert read_geometry(tmp_path / "cell.tif") == geometry
+
+
+def test_what_is_compressed_beyond_tifffile_is_read_by_simpleitk(tmp_path):
+    by_simpleitk(tmp_path / "case.tif", compressor="LZW")
+
+    assert np.array_equal(read_array(tmp_path / "case.tif")[0][0], stack(np.uint16))
+
+
+def test_several_times_or_channels_in_a_stack_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint8, (2, 5, 20, 30)), imagej=True)
+
+    with pytest.raises(ImageError, match="one volume of one time"):
+        read_image(tmp_path / "case.tif")
+
+
+def by_tifffile(path, **options):
+    tifffile.imwrite(path, stack(np.uint16), **options)
+
+
+def by_simpleitk(path, compressor=""):
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(path)), writer.SetUseCompression(bool(compressor))
+    writer.SetCompressor(compressor)
+    writer.Execute(sitk.GetImageFromArray(stack(np.uint16)))
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (by_tifffile, {}),
+        (by_tifffile, {"compression": "zlib"}),
+        (by_tifffile, {"imagej": True}),
+        (by_tifffile, {"bigtiff": True, "metadata": None}),
+        (by_tifffile, {"byteorder": ">", "metadata": None}),
+        (by_simpleitk, {}),
+        (by_simpleitk, {"compressor": "PackBits"}),
+        (by_simpleitk, {"compressor": "LZW"}),
+    ],
+)
+def test_a_tif_cut_off_anywhere_gives_no_other_numbers(tmp_path, write, options):
+    path = tmp_path / "case.tif"
+    write(path, **options)
+    whole = path.read_bytes()
+    assert np.array_equal(read_image(path).array[0], stack(np.uint16))
+
+    for length in np.linspace(0, len(whole) - 1, 100).astype(int):
+        path.write_bytes(whole[:length])
+        try:
+            found = read_image(path).array[0]
+        except ImageError:
+            continue
+        assert length > len(whole) * 0.8 and np.array_equal(found, stack(np.uint16))  # nothing but notes were lost
+
+
+def test_a_tif_with_wrong_bytes_is_read_or_refused_in_a_sentence(tmp_path):
+    path, random = tmp_path / "case.tif", np.random.default_rng(1)
+    tifffile.imwrite(path, stack(np.uint16), bigtiff=True, metadata=None)
+    whole = path.read_bytes()
+
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in random.integers(0, 600, 3):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(ImageError):
+            read_image(path)
+
+
+def test_without_tifffile_a_tif_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint8))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+
+    with pytest.raises(ImageError, match="pip install tifffile"):
+        read_image(tmp_path / "case.tif")
