@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 TASK = "task: number (4), name (Dataset004_Hippocampus) or folder"
 
 
+class WrongUsage(Exception):
+    """Arguments that the `parser` of a command cannot understand."""
+
+    def __init__(self, parser: argparse.ArgumentParser, sentence: str) -> None:
+        super().__init__(sentence)
+        self.parser = parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave it to the command line to tell, in words or as JSON."""
+        raise WrongUsage(self, message)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of `nnsegment`."""
-    parser = argparse.ArgumentParser(
+    """The parser of `nnsegment`; it raises WrongUsage."""
+    parser = _Parser(
         prog="nnsegment",
         description="From labelled images to a cross-validated segmentation model and its predictions.",
     )

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .arguments import build_parser
+from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, counted
 from .launch import JOB_VARIABLE
 from .terminal import STOPPED, Outcome, Terminal
@@ -34,8 +34,13 @@ class Rejected(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
+    try:
+        args = parser.parse_args(argv)
+    except WrongUsage as wrong:
+        if "--json" in argv:
+            _print_json({"error": str(wrong), "exit_code": 2})
+        argparse.ArgumentParser.error(wrong.parser, str(wrong))  # usage and sentence, and the end with code 2
     if not args.command:
         parser.print_help()
         return 0

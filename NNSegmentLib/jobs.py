@@ -292,14 +292,15 @@ def _launch(job: Job, environment: Mapping[str, str] | None) -> Job:
 
 def _parsed(arguments: Sequence[str]):
     """The parsed words; raises SettingsError for what the command line would refuse."""
-    from .arguments import build_parser
+    from .arguments import WrongUsage, build_parser
 
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(io.StringIO()):
             args = build_parser().parse_args(list(arguments))
-    except SystemExit as refused:
-        raise SettingsError(said.getvalue().strip().rpartition("error: ")[2] or "Expected a command.") from refused
+    except WrongUsage as refused:
+        raise SettingsError(str(refused)) from refused
+    except SystemExit as helped:
+        raise SettingsError("Expected a command, found a call for help.") from helped
     if not args.command:
         raise SettingsError("Expected a command such as 'train', found no words.")
     return args

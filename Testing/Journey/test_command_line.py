@@ -176,3 +176,13 @@ def test_wrong_usage_exits_with_2(capsys):
         run("train", 7)
 
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("words", [("train", "7"), ("bogus",), ("plan", "7", "--gpu-memory", "x"), ()])
+def test_wrong_usage_is_one_json_object_too(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--json"])
+
+    said = capsys.readouterr()
+    assert stopped.value.code == json.loads(said.out)["exit_code"] == 2
+    assert said.err.endswith(f"error: {json.loads(said.out)['error']}\n")
