@@ -84,10 +84,14 @@ def model_of(
 
 def label_set_beside(*folders: Path) -> LabelSet:
     """The labels of the first dataset.json in or above the folders; raises TaskError."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise TaskError(f"Expected a folder of label maps at {folder}, found none there; correct the path.")
     card = _card_beside(folders, "dataset.json")
     if card is None:
         raise TaskError(
-            f"No dataset.json in or above {folders[0]} tells the labels; give their values with --labels 1 2 …"
+            f"No dataset.json in or above {folders[0]} tells the labels; put the data set's there, or give 'evaluate' "
+            "their values with --labels 1 2 …"
         )
     return LabelSet.from_dataset_json(read_json(card))
 

@@ -13,6 +13,7 @@ from NNSegmentLib.evaluation import evaluate_folder, evaluate_pair, evaluate_sim
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import LabelMap, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.lookup import label_set_beside
 
 TWO = LabelSet.from_dataset_json({"labels": {"background": 0, "edge": 1, "core": 2}})
 NESTED = LabelSet.from_dataset_json(
@@ -227,3 +228,12 @@ def test_the_table_names_every_target(folders):
     table = evaluate_folder(*folders, TWO).table()
 
     assert [line.split("  ")[0].strip() for line in table.splitlines()[2:]] == ["edge", "core", "mean of foreground"]
+
+
+def test_a_folder_that_is_missing_is_named_before_its_labels_are_looked_for(tmp_path):
+    (tmp_path / "here").mkdir()
+
+    with pytest.raises(TaskError, match="Expected a folder of label maps at .*nowhere"):
+        label_set_beside(tmp_path / "here", tmp_path / "nowhere")
+    with pytest.raises(TaskError, match=r"No dataset\.json in or above .*here"):
+        label_set_beside(tmp_path / "here")
