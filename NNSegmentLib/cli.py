@@ -156,7 +156,7 @@ def _plan(args, terminal):
         args.task, args.workspace, preset=args.preset, gpu_memory_gb=args.gpu_memory, spacing_mm=args.spacing,
         name=args.plans, clean=args.clean, workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
-    wanted = [c for c in args.configurations or () if not made.configuration(c).inherits_from]
+    wanted = [made.configuration(c).name for c in args.configurations or ()]
     if not args.only:
         pipeline.preprocess(
             args.task, args.workspace, configurations=wanted, plans=made.name, workers=args.workers, progress=terminal,

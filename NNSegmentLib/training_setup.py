@@ -130,7 +130,8 @@ def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: 
     if missing:
         raise TaskError(
             f"{configuration} takes the validation predictions of {previous} as input, which are missing for "
-            f"{len(missing)} cases ({some(missing)}); train all folds of {previous} first."
+            f"{len(missing)} cases ({some(missing)}); train all folds of {previous} first, and 'nnsegment validate' "
+            f"those that were trained before {configuration} was prepared."
         )
     return folder
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from NNSegmentLib import cli, pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.image import read_image, read_labels, write_image
 from NNSegmentLib.sample import make_sample_task
@@ -186,3 +188,17 @@ def test_wrong_usage_is_one_json_object_too(capsys, words):
     said = capsys.readouterr()
     assert stopped.value.code == json.loads(said.out)["exit_code"] == 2
     assert said.err.endswith(f"error: {json.loads(said.out)['error']}\n")
+
+
+def test_planning_only_the_cascades_two_stages_prepares_the_data_of_both(monkeypatch, tmp_path):
+    """Without the second stage's data the first one's validation leaves no input for it."""
+    made = SimpleNamespace(name="nnUNetPlans", configuration=lambda name: SimpleNamespace(name=name, inherits_from="x"))
+    prepared = []
+    monkeypatch.setattr(pipeline, "plan", lambda *_, **__: made)
+    monkeypatch.setattr(pipeline, "preprocess", lambda *_, configurations, **__: prepared.extend(configurations))
+    monkeypatch.setattr(pipeline, "folders_of", lambda *_: SimpleNamespace(plan=lambda name: tmp_path))
+    monkeypatch.setattr(cli, "_plan_text", lambda *_: "")
+
+    assert run("plan", 7, "-c", "3d_lowres", "3d_cascade_fullres") == 0
+
+    assert prepared == ["3d_lowres", "3d_cascade_fullres"]
