@@ -209,7 +209,7 @@ def _steps(part: TrainedConfiguration, labels: LabelSet, company: Company) -> li
         "Transpose the axes by transpose_forward.",
         "Crop to the box around the voxels that differ from 0 in any channel.",
         "Normalise each channel by its formula; this comes before resampling.",
-        f"Resample to spacing_mm{' in plane' if is_2d else ''} by resampling_image: a spline of that order, of order_z "
+        f"Resample to spacing_mm{' in plane, the volume as a whole,' if is_2d else ''} by resampling_image: a spline of that order, of order_z "
         "along an axis three times as coarse as the others, and the plan's force_separate_z decides if it is set.",
         cascade and "Append a channel for each of previous_stage_values: where the previous stage's label map, "
         "prepared alike with resampling_labels, has that value.",
@@ -217,7 +217,8 @@ def _steps(part: TrainedConfiguration, labels: LabelSet, company: Company) -> li
         "at most step * patch_size apart, the last one flush with the end.",
         "Run the network on each patch and on its mirror images along every combination of mirror_axes, mirror the "
         "outputs back and average.",
-        "Average overlapping patches, weighted by a Gaussian of gaussian_sigma * patch_size around their centre.",
+        "Average overlapping patches, weighted by a Gaussian of gaussian_sigma * patch_size around their centre, 10 there; "
+        "the sums are in half precision as nnU-Net's, whose rounding shows in the corners of a patch.",
         "Average the logits of company.folds, resample them to the shape before resampling by resampling_probabilities.",
         company.ensemble and "Apply the activation and average the probabilities of the models of company.ensemble.",
         _DECIDE[labels.has_regions],
