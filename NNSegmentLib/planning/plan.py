@@ -23,6 +23,8 @@ _ENTRIES = {
     **dict.fromkeys(("dataset_name", "plans_name", "image_reader_writer"), (str, "a text")),
     **{"transpose_forward": (_LIST, "a list"), "configurations": (Mapping, "a JSON object")},
 }
+_ONLY_FOR_TRAINING = ("data_identifier", "batch_size", "median_image_size_in_voxels")
+"""Entries that a model may lack which was stripped to what prediction needs."""
 _CONFIGURATION_ENTRIES = {
     **{"data_identifier": (str, "a text"), "batch_size": ((int, float), "a number")},
     **dict.fromkeys(("patch_size", "median_image_size_in_voxels", "spacing"), (_LIST, "a list")),
@@ -249,11 +251,12 @@ def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, .
 
 
 def _require_entries(values: Any, expected: Mapping, where: str, what: str) -> None:
-    """Raises PlanError for the first entry that is missing or of another kind."""
+    """Raises PlanError for the first entry that is missing where prediction needs it, or of another kind."""
     if not isinstance(values, Mapping):
         raise PlanError(_no_plan(where, f"{what} should be a JSON object, found {str(values)[:60]!r}"))
     for key, (kinds, words) in expected.items():
-        if not isinstance(values.get(key), kinds):
+        is_there = key in values or key not in _ONLY_FOR_TRAINING
+        if is_there and not isinstance(values.get(key), kinds):
             found = repr(str(values[key])[:60]) if key in values else "none"
             raise PlanError(_no_plan(where, f"the entry {key} of {what} should be {words}, found {found}"))
 

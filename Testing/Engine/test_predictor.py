@@ -258,7 +258,8 @@ def test_a_folder_of_cases_becomes_a_folder_of_label_maps(tmp_path, any_geometry
 
     assert done == ("case1", "case2")
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"case1.nii.gz", "case1.npz", "case2.nii.gz", "case2.npz", "dataset.json", "plans.json"}
+    of_cases = {f"case{n}.{ending}" for n in (1, 2) for ending in ("nii.gz", "npz", "pkl")}
+    assert names == {*of_cases, "dataset.json", "plans.json"}
     assert read_geometry(tmp_path / "out" / "case1.nii.gz").same_grid(any_geometry)
     labels = read_labels(tmp_path / "out" / "case1.nii.gz").array
     np.testing.assert_array_equal(load_probabilities(tmp_path / "out" / "case1.npz", 3).argmax(0), labels)

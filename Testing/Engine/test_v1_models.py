@@ -291,7 +291,7 @@ def test_info_and_predict_work_from_the_command_line(tmp_path, capsys):
     assert main([*order, "--device", "cpu", "--save-probabilities"]) == 0
 
     written = {p.name for p in (tmp_path / "out").iterdir()}
-    assert written == {"patient.nii.gz", "patient.npz", "dataset.json", "plans.pkl"}
+    assert written == {"patient.nii.gz", "patient.npz", "patient.pkl", "dataset.json", "plans.pkl"}
     expected = Predictor(load_model(tmp_path), device="cpu").predict(image(channels=2)).labels
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nii.gz").array, expected)
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"]["label 2"] == 2

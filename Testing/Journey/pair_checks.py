@@ -264,7 +264,7 @@ def predict(session):
         for mirroring in (False, True)
     )
     assert sorted(p.name for p in Path("out").glob("new*")) == [
-        f"new_{n}.{e}" for n in (10, 11) for e in ("nii.gz", "npz")
+        f"new_{n}.{e}" for n in (10, 11) for e in ("nii.gz", "npz", "pkl")
     ]
     np.testing.assert_array_equal(labels("out/new_10.nii.gz"), plain.labels)
     np.testing.assert_allclose(probabilities("out", "new_10"), plain.probabilities, atol=2e-3)
