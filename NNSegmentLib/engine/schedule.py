@@ -10,6 +10,10 @@ from ..run import TrainingSettings
 POWER = 0.9
 """Exponent of nnU-Net's polynomial schedule."""
 _EVENTS_PER_BUDGET, _MOST_OF_BUDGET, _SHORTEST_EPOCH_S = 50, 0.05, 15.0
+_FEWEST_STEPS = 8
+"""Of an epoch by the clock: after fewer, a slow machine would spend its time on validating."""
+_WARMUP_SHARE = 0.2
+"""Part of a time budget after which the warm-up is over, however few steps a slow machine has made."""
 
 
 def decay(schedule: str, progress: float) -> float:
@@ -36,7 +40,7 @@ class Pace:
 
     @property
     def epoch_s(self) -> float:
-        """Aim for the length of an epoch under a time budget: 15 s or more, but never over 5 % of the budget."""
+        """Aim for the length of an epoch under a time budget: 15 s or more, but not over 5 % of the budget."""
         budget = self.settings.time_s
         return min(max(budget / _EVENTS_PER_BUDGET, _SHORTEST_EPOCH_S), budget * _MOST_OF_BUDGET)
 
@@ -46,8 +50,13 @@ class Pace:
 
     def learning_rate(self, epoch: int, step: int, elapsed_s: float) -> float:
         """Rate of the step that comes next, `step` counted from 0 over the whole training."""
-        warmup = min(1.0, (step + 1) / self.settings.warmup_steps) if self.settings.warmup_steps else 1.0
-        return self.settings.learning_rate * warmup * decay(self.settings.schedule, self.progress(epoch, elapsed_s))
+        progress = self.progress(epoch, elapsed_s)
+        return self.settings.learning_rate * self._warmup(step, progress) * decay(self.settings.schedule, progress)
+
+    def _warmup(self, step: int, progress: float) -> float:
+        """Factor on the rate: a line up to 1 over the first steps."""
+        reached = (step + 1) / max(1, self.settings.warmup_steps)
+        return min(1.0, max(reached, progress / _WARMUP_SHARE) if self.by_clock else reached)
 
     def epoch_is_over(self, iteration: int, epoch_elapsed_s: float, elapsed_s: float, step_s: float) -> bool:
         """Whether an epoch ends after `iteration` steps; by the clock the next step must end nearer to its aim."""
@@ -55,7 +64,8 @@ class Pace:
             return True
         if not self.by_clock:
             return False
-        return iteration > 0 and (epoch_elapsed_s + step_s / 2 > self.epoch_s or self._spent(elapsed_s + step_s / 2))
+        is_long = iteration >= _FEWEST_STEPS and epoch_elapsed_s + step_s / 2 > self.epoch_s
+        return iteration > 0 and (is_long or self._spent(elapsed_s + step_s / 2))
 
     def is_over(self, epoch: int, elapsed_s: float, step_s: float) -> bool:
         """Whether no further epoch is due."""

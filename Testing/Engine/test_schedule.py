@@ -47,6 +47,22 @@ def test_under_a_time_budget_the_rate_follows_the_clock():
     assert pace.learning_rate(3, 10, 200.0) == 0
 
 
+def test_the_warm_up_of_a_slow_machine_ends_with_a_fifth_of_its_time():
+    pace = Pace(TrainingSettings(time_s=100.0, warmup_steps=50, schedule="constant"))
+
+    rates = [pace.learning_rate(0, step, 5.0 * step) for step in range(6)]  # five seconds a step
+    assert rates == pytest.approx([0.0002, 0.0025, 0.005, 0.0075, 0.01, 0.01])
+    assert pace.learning_rate(0, 24, 1.0) == pytest.approx(0.005)  # a fast one has made half the steps by then
+
+
+def test_an_epoch_by_the_clock_has_some_steps_unless_the_time_is_spent():
+    pace = Pace(TrainingSettings(time_s=100.0))
+
+    assert not pace.epoch_is_over(7, 14.0, 50.0, 2.0)
+    assert pace.epoch_is_over(8, 16.0, 52.0, 2.0)
+    assert pace.epoch_is_over(3, 6.0, 99.5, 2.0)
+
+
 @pytest.mark.parametrize(("budget", "expected"), [(60, 3), (300, 15), (900, 18), (3600, 72)])
 def test_epochs_under_a_time_budget_bring_events_regularly(budget, expected):
     assert Pace(TrainingSettings(time_s=budget)).epoch_s == pytest.approx(expected)
