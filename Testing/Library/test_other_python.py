@@ -42,11 +42,11 @@ def test_a_python_that_has_everything_tells_its_device(program):
 def test_a_python_without_packages_tells_how_to_install_them(program):
     python = program(f'exec {sys.executable} -S "$@"')
 
-    with pytest.raises(SettingsError, match=r"is not ready \(numpy: not installed .* and 6 more\); run: ") as refused:
+    with pytest.raises(SettingsError, match=r"is not ready \(numpy: not installed .* and 7 more\); run: ") as refused:
         answer(Look(python))
 
     assert str(refused.value).endswith(
-        f"{python} -m pip install numpy scipy simpleitk nibabel torch batchgenerators psutil matplotlib tqdm"
+        f"{python} -m pip install numpy scipy simpleitk nibabel tifffile torch batchgenerators psutil matplotlib tqdm"
     )
 
 
