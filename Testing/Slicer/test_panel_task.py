@@ -21,8 +21,6 @@ from NNSegmentLib.task import load_task
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 MATRIX = np.diag([1.0, 1.0, 2.0, 1.0])
-OPENED = []
-"""Slicer keeps a module's widget until it ends; so do the tests."""
 
 
 @pytest.fixture
@@ -35,7 +33,6 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def panel(bench, root):
     panel = bench.open_module(MODULE)
-    OPENED.append(panel)
     panel.choose("workspaceEdit", root)
     panel["taskButton"].collapsed = False
     yield panel

@@ -18,9 +18,6 @@ from NNSegmentLib.run import Failed, Finished, Message, Progressed, append_event
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 
-OPENED = []
-"""Slicer keeps a module's widget until it ends; so do the tests."""
-
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
@@ -37,7 +34,6 @@ def folders(root):
 @pytest.fixture
 def panel(bench, root):
     panel = bench.open_module(MODULE)
-    OPENED.append(panel)
     yield panel
     panel.close()
 

@@ -21,8 +21,6 @@ BARE = f'exec {sys.executable} -S "$@"'
 """A Python without packages."""
 FIT = """echo '{"checks": [{"name": "device", "ok": true, "found": "cpu with 8 cores", "advice": ""}]}'"""
 """What answers as a Python that has everything, without loading torch for it."""
-OPENED = []
-"""Slicer keeps a module's widget until it ends; so do the tests."""
 
 
 @pytest.fixture
@@ -37,9 +35,11 @@ def open_panel(bench, root, monkeypatch):
     """Opens panels in a Slicer whose own Python has no torch, and where no other was chosen before."""
     import slicer
 
+    opened = []
+
     def open_one():
         panel = bench.open_module(MODULE)
-        OPENED.append(panel)
+        opened.append(panel)
         from NNSegmentUI import dependencies
 
         monkeypatch.setattr(dependencies, "torch_is_missing", lambda: True)
@@ -48,9 +48,8 @@ def open_panel(bench, root, monkeypatch):
 
     slicer.app.userSettings().setValue("NNSegment/Workspace", str(root))
     slicer.app.userSettings().setValue(KEY, "")
-    before = len(OPENED)
     yield open_one
-    for panel in OPENED[before:]:
+    for panel in opened:
         panel.close()
     slicer.app.userSettings().setValue(KEY, "")
 

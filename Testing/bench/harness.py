@@ -251,12 +251,15 @@ class Panel:
         return max(0, self.representation.minimumSizeHint().width() - width)
 
     def close(self) -> None:
-        """Leave the module and clean its widget up, as at the end of the application."""
+        """Leave the module, clean its widget up and delete it, as at the end of the application."""
+        import shiboken6
+
         self.representation.exit()
         self.widget.cleanup()
         self.representation.hide()
         process_events()
         check_slots()
+        shiboken6.delete(self.representation)
 
     def _after(self) -> None:
         process_events()

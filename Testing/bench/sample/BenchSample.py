@@ -54,7 +54,7 @@ class BenchSampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = BenchSampleLogic()
         self.parameters = self.logic.getParameterNode()
-        self.parameters.connectGui(self.ui)
+        self._binding = self.parameters.connectGui(self.ui)
         self.addObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self.updateButton)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.updateButton)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
@@ -64,6 +64,7 @@ class BenchSampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         self.removeObservers()
+        self.parameters.disconnectGui(self._binding)
 
     def updateButton(self, caller=None, event=None):
         ready = self.parameters.inputVolume is not None
