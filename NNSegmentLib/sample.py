@@ -65,7 +65,12 @@ class Blob:
 
 
 def make_sample_task(
-    folder: Path | str, n_cases: int = 8, seed: int = 20, n_test: int = 2, progress: Progress = silent
+    folder: Path | str,
+    n_cases: int = 8,
+    seed: int = 20,
+    n_test: int = 2,
+    coarseness: float = 1.0,
+    progress: Progress = silent,
 ) -> Path:
     """Write `n_cases` training and `n_test` test phantoms as an nnU-Net v2 data set and return its folder.
 
@@ -78,7 +83,9 @@ def make_sample_task(
     if (folder / "dataset.json").exists():
         raise TaskError(f"{folder} should be free for the sample task, found a dataset.json in it; choose another.")
     for index in stepped(range(n_cases + n_test), progress, "Making the sample task"):
-        _write_case(folder, "Tr" if index < n_cases else "Ts", f"head_{index + 1:03d}", make_phantom(index, seed))
+        _write_case(
+            folder, "Tr" if index < n_cases else "Ts", f"head_{index + 1:03d}", make_phantom(index, seed, coarseness)
+        )
     write_dataset_json(
         folder,
         ("MRI",),
@@ -90,10 +97,13 @@ def make_sample_task(
     return folder
 
 
-def make_phantom(index: int, seed: int = 20) -> Phantom:
-    """Phantom number `index`; number 1 lies oblique, number 2 on a left-handed grid, every fourth is anisotropic."""
+def make_phantom(index: int, seed: int = 20, coarseness: float = 1.0) -> Phantom:
+    """Phantom number `index`; number 1 lies oblique, number 2 on a left-handed grid, every fourth is anisotropic.
+
+    `coarseness` makes voxels larger, and fewer, by this factor along each axis.
+    """
     rng = np.random.default_rng((seed, index))
-    geometry = _grid(rng, index)
+    geometry = _grid(rng, index, coarseness)
     points = _positions(geometry)
     voxel = float(np.mean(geometry.spacing_mm))
     core, rim = _mass(rng, geometry)
@@ -110,12 +120,13 @@ def _write_case(folder: Path, part: str, case_id: str, phantom: Phantom) -> None
     write_labels(folder / f"labels{part}" / f"{case_id}{FILE_ENDING}", phantom.labels, phantom.geometry)
 
 
-def _grid(rng: np.random.Generator, index: int) -> Geometry:
-    """40 to 56 voxels an edge of 0.8 to 1.4 mm, the patient's origin in the middle of the head."""
+def _grid(rng: np.random.Generator, index: int, coarseness: float) -> Geometry:
+    """40 to 56 voxels an edge of 0.8 to 1.4 mm when not made coarser, the patient's origin in the middle of the head."""
     shape = np.array([rng.integers(40, 49), rng.integers(46, 57), rng.integers(43, 51)])
     spacing = np.full(3, rng.uniform(0.9, 1.15))
     if index % 4 == 3:
         spacing, shape[0] = np.array([1.4, 0.95, 0.95]) * rng.uniform(0.93, 1.0), 40
+    shape, spacing = np.rint(shape / coarseness), spacing * coarseness
     turned = {1: _turn(12, -9, 7), 2: np.diag([1.0, 1.0, -1.0])}.get(index, np.eye(3))
     middle = turned @ ((shape - 1) / 2 * spacing)[::-1]
     origin = rng.uniform(-8, 8, 3) - middle

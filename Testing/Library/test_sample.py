@@ -46,6 +46,16 @@ def test_test_cases_keep_their_labels_beside_the_images(sample):
     assert images == labels == ["head_006.nii.gz"]
 
 
+def test_a_coarser_phantom_has_the_same_mass_in_fewer_voxels(phantoms):
+    for index in (0, 1, 3):
+        coarse, fine = make_phantom(index, coarseness=2.0), phantoms[index]
+
+        assert np.allclose(coarse.geometry.spacing_mm, 2 * np.array(fine.geometry.spacing_mm))
+        assert coarse.image.size == pytest.approx(fine.image.size / 8, rel=0.1)
+        volumes = [(p.labels > 0).sum() * np.prod(p.geometry.spacing_mm) for p in (coarse, fine)]
+        assert volumes[0] == pytest.approx(volumes[1], rel=0.15)
+
+
 def test_the_same_seed_gives_the_same_phantom_and_another_seed_another():
     first, again, other = make_phantom(1, seed=3), make_phantom(1, seed=3), make_phantom(1, seed=4)
 
