@@ -18,7 +18,7 @@ from .terminal import duration
 FOLD_SECONDS = 75.0
 FOLDS = (0, 1)
 COARSENESS = 1.7
-"""Voxels of 1.5 to 2 mm: a processor without fast bfloat16 makes 270 steps a fold then, and about 55 with voxels of 1 mm."""
+"""Voxels of 1.5 to 2.4 mm: a processor without fast bfloat16 makes 270 steps a fold then, and about 55 with voxels of 1 mm."""
 SAMPLE_ID = 999
 
 
