@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import pipeline
 from .budget import default_settings
+from .errors import counted
 from .folders import TaskFolders, Workspace
 from .progress import Progress, silent
 from .sample import make_sample_task
@@ -57,8 +58,8 @@ def run_demo(
     workspace = Workspace.at(folder)
     say(f"1. Task: {'your data' if data else 'phantoms of two structures, made on the spot'}")
     task = _task(folder, workspace, data, progress)
-    findings = [f for f in pipeline.check(task, workspace, progress=progress) if f.severity != "info"]
-    say(f"   {task.name}: {len(task.cases)} cases; the check found {len(findings) or 'nothing'} to look at")
+    findings = pipeline.check(task, workspace, progress=progress)
+    say(f"   {task.name}: {counted(len(task.cases), 'case')}; the check found {len(findings) or 'nothing'} to look at")
     plan = pipeline.plan(task, workspace, preset="small", progress=progress)
     configuration = "3d_fullres" if any(c.name == "3d_fullres" for c in plan.configurations) else "2d"
     chosen = plan.configuration(configuration)

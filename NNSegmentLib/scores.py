@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import TaskError
+from .errors import TaskError, counted
 from .image import file_ending
 from .labels import Region, parse_region_key, region_key
 from .records import read_json, write_json
@@ -95,7 +95,7 @@ class Scores:
         lines = [("", *METRIC_TITLES)]
         lines += [(title, *_row(m)) for title, m in zip(self.titles, self.mean, strict=True)]
         lines.append(("mean of foreground", *_row(self.foreground_mean)))
-        return f"{len(self.cases)} cases\n" + aligned(lines)
+        return f"{counted(len(self.cases), 'case')}\n" + aligned(lines)
 
 
 METRIC_TITLES = ("Dice", "IoU", "HD95 mm", "NSD")
