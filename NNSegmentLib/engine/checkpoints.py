@@ -152,7 +152,7 @@ def _on_cpu(tensor: torch.Tensor, copies: dict[tuple, torch.Tensor]) -> torch.Te
     if tensor.numel() == 0:
         return tensor.detach().cpu()
     if key not in copies:
-        own = tensor.detach().cpu()
+        own = tensor.detach().cpu().contiguous()
         is_whole = own.untyped_storage().nbytes() == own.numel() * own.element_size()
         copies[key] = own if is_whole else own.clone()
     return copies[key]

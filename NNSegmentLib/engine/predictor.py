@@ -29,6 +29,7 @@ from .cascade import require_previous, require_same_shape, with_previous_labels
 from .checkpoints import load_checkpoint, load_weights, require_fitting
 from .devices import choose_device, keep_freed_memory, release_memory
 from .network import UNet
+from .normalization import placed
 from .sliding_window import predict_logits
 from .v1_weights import load_v1_weights
 
@@ -223,7 +224,7 @@ class FoldNetworks(Sequence):
         self._weights = weights
         self._loaded = 0
         load_weights(self._network, weights[0])
-        self._network.to(device)
+        placed(self._network, torch.device(device))
 
     def __len__(self) -> int:
         return len(self._weights)

@@ -29,6 +29,7 @@ from ..scores import Scores
 from .cascade import with_previous_labels
 from .checkpoints import load_checkpoint, load_weights
 from .devices import choose_device, memory_errors, prepare_device
+from .normalization import placed
 from .session import TrainingRequest, make_network
 from .sliding_window import predict_logits
 
@@ -85,7 +86,7 @@ class Validation:
         path = trained_checkpoint(request.folder)
         network = make_network(request)
         load_weights(network, load_checkpoint(path, mapped=True).network_weights, str(path))
-        network.to(device).eval()
+        placed(network, device).eval()
         return cls(request, network, device, save_probabilities, lambda text: run.record(Message(text, time.time())))
 
     def predict(self, case_id: str) -> None:
