@@ -97,10 +97,10 @@ def cut(array: np.ndarray | torch.Tensor, corner: Sequence[int], size: Sequence[
     inside = array[(..., *map(slice, low, high))] if all(b > a for a, b in zip(low, high, strict=True)) else None
     if inside is not None and tuple(inside.shape[-3:]) == tuple(size):
         return _copied(inside)
-    window = _empty_like(array, size).fill_(outside)
+    window = empty_like(array, size).fill_(outside)
     if inside is not None:
         places = [slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True)]
-        window[(..., *places)] = _copied(inside)
+        window[(..., *places)] = inside if isinstance(inside, torch.Tensor) else _copied(inside)
     return window
 
 
@@ -108,7 +108,8 @@ def _copied(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     return array.clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array, _kind(array)))
 
 
-def _empty_like(array: np.ndarray | torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def empty_like(array: np.ndarray | torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """A tensor like an array whose last three axes have `size`, with any values."""
     shape = (*array.shape[:-3], *size)
     return (
         array.new_empty(shape) if isinstance(array, torch.Tensor) else torch.from_numpy(np.empty(shape, _kind(array)))

@@ -106,6 +106,11 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few values of the processor on a device; a CUDA GPU is not waited for, it takes them over at once."""
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | None:
     """The short number type that makes convolutions faster on a device; None for full precision."""
     if not wanted:

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .devices import sent
+
 _SMALL = 1e-7
 Transform = Callable[[torch.Tensor, torch.Tensor, "Noise"], torch.Tensor]
-"""planes (N, Z, Y, X), values (N, K), source of noise → planes."""
+"""planes (N, Z, Y, X), values (N, K) on the processor, source of noise → planes."""
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 """rng, samples B, channels C → values (B, C, K)."""
 
@@ -89,29 +91,28 @@ def change_intensities(image: torch.Tensor, drawn: Sequence[DrawnTransform], gen
     planes = image.view(-1, *image.shape[2:])
     for one in drawn:
         if one.rows:
-            rows = torch.tensor(one.rows, device=image.device)
-            values = torch.as_tensor(one.values, dtype=torch.float32, device=image.device)
+            rows, values = sent(torch.tensor(one.rows), image.device), torch.as_tensor(one.values, dtype=torch.float32)
             planes[rows] = one.transform(planes[rows], values, Noise(generator, one.before, one.total))
 
 
 def add_noise(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Add Gaussian noise; values (N, 1): standard deviation."""
-    return planes.addcmul_(noise.like(planes), _per_plane(values[:, 0]))
+    return planes.addcmul_(noise.like(planes), _per_plane(values[:, 0], planes))
 
 
 def blur(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Gaussian smoothing with mirrored borders; values (N, 3): sigma in voxels along (z, y, x)."""
     for axis in (1, 2, 3):
         if planes.shape[axis] > 1:
-            planes = _smoothed(planes, axis, values[:, axis - 1].cpu().numpy())
+            planes = _smoothed(planes, axis, values[:, axis - 1].numpy())
     return planes
 
 
 def _smoothed(planes: torch.Tensor, axis: int, sigmas: np.ndarray) -> torch.Tensor:
     n, radius = planes.shape[axis], int(4 * sigmas.max() + 0.5)
     mirrored = np.pad(np.arange(n), radius, mode="reflect")
-    padded = planes.index_select(axis, torch.as_tensor(mirrored, device=planes.device))
-    weights = torch.as_tensor(_gaussian(sigmas, radius), dtype=torch.float32, device=planes.device)
+    padded = planes.index_select(axis, sent(torch.as_tensor(mirrored), planes.device))
+    weights = sent(torch.as_tensor(_gaussian(sigmas, radius), dtype=torch.float32), planes.device)
     smooth = padded.narrow(axis, radius, n) * _per_plane(weights[:, radius])
     for tap in range(1, radius + 1):
         both = padded.narrow(axis, radius - tap, n) + padded.narrow(axis, radius + tap, n)
@@ -129,14 +130,14 @@ def _gaussian(sigmas: np.ndarray, radius: int) -> np.ndarray:
 
 def scale_brightness(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Multiply; values (N, 1): factor."""
-    return planes.mul_(_per_plane(values[:, 0]))
+    return planes.mul_(_per_plane(values[:, 0], planes))
 
 
 def change_contrast(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Stretch about the mean, within the former range; values (N, 1): factor."""
     low, high = _range(planes)
     mean = planes.mean((1, 2, 3), keepdim=True)
-    stretched = (planes - mean).mul_(_per_plane(values[:, 0])).add_(mean)
+    stretched = (planes - mean).mul_(_per_plane(values[:, 0], planes)).add_(mean)
     return stretched.clamp_(low, high)
 
 
@@ -155,7 +156,7 @@ def change_gamma(planes: torch.Tensor, values: torch.Tensor, noise: Noise) -> to
     mean, deviation = _moments(planes)
     low, high = _range(planes)
     width = (high - low).clamp_min(_SMALL)
-    bent = ((planes - low) / width).pow_(_per_plane(values[:, 0])).mul_(high - low).add_(low)
+    bent = ((planes - low) / width).pow_(_per_plane(values[:, 0], planes)).mul_(high - low).add_(low)
     bent_mean, bent_deviation = _moments(bent)
     return bent.sub_(bent_mean).mul_(deviation / bent_deviation.clamp_min(_SMALL)).add_(mean)
 
@@ -165,8 +166,9 @@ def change_inverted_gamma(planes: torch.Tensor, values: torch.Tensor, noise: Noi
     return change_gamma(planes.neg_(), values, noise).neg_()
 
 
-def _per_plane(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
+def _per_plane(values: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+    """One value for each plane, where the planes `beside` them lie."""
+    return (values if beside is None else sent(values, beside.device)).view(-1, 1, 1, 1)
 
 
 def _range(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

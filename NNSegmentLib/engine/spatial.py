@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from ..preprocessing.prepared import OUTSIDE
-from .cases import LoadedCase, cut
+from .cases import LoadedCase, cut, empty_like
+from .devices import sent
 from .sampling import PatchSampling
 
 _PLANNED_SCALE = 0.85
@@ -86,28 +87,37 @@ def draw_matrix(rng: np.random.Generator, rules: SpatialRules) -> np.ndarray | N
     return matrix
 
 
-def warped_patch(
-    case: LoadedCase, sampling: PatchSampling, corner: Sequence[int], matrix: np.ndarray, in_plane: bool
+def warped_patches(
+    cases: Sequence[LoadedCase],
+    sampling: PatchSampling,
+    corners: Sequence[Sequence[int]],
+    matrices: Sequence[np.ndarray],
+    in_plane: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image (C, Z, Y, X) and label maps (L, Z, Y, X) int16 of the patch seen through `matrix`.
+    """Images (B, C, Z, Y, X) and label maps (B, L, Z, Y, X) int16 of patches seen through `matrices`, one of each case.
 
-    `corner` is that of the extraction window.
+    `corners` are those of the extraction windows. All patches together take hardly more operations than one does.
     """
-    low, high = _needed_box(case.shape, sampling, corner, matrix, in_plane)
-    if any(b <= a for a, b in zip(low, high, strict=True)):
-        return _nothing(case, sampling.patch_size)
-    size = tuple(b - a for a, b in zip(low, high, strict=True))
-    image = cut(case.image, low, size, 0.0)
-    labels = torch.stack([cut(labels, low, size, OUTSIDE) for labels in case.labels])
-    axes = slice(int(in_plane), 3)
-    centre = (np.asarray(sampling.centre(corner)) - low)[axes]
-    places = coordinates(matrix[axes, axes], centre, sampling.patch_size[axes], image.device)
+    places = zip(cases, corners, matrices, strict=True)
+    boxes = [_needed_box(case.shape, sampling, corner, matrix, in_plane) for case, corner, matrix in places]
+    size = tuple(
+        max(1, *sides) for sides in zip(*(np.subtract(high, low).tolist() for low, high in boxes), strict=True)
+    )
+    images = torch.stack([_window(case.image, box, size, 0.0) for case, box in zip(cases, boxes, strict=True)])
+    labels = torch.stack(
+        [
+            torch.stack([_window(labels, box, size, OUTSIDE) for labels in case.labels])
+            for case, box in zip(cases, boxes, strict=True)
+        ]
+    )
+    axes, patch = slice(int(in_plane), 3), sampling.patch_size
+    centres = [np.subtract(sampling.centre(corner), low)[axes] for corner, (low, _) in zip(corners, boxes, strict=True)]
+    at = coordinates([matrix[axes, axes] for matrix in matrices], centres, patch[axes], images.device)
     # with whole slices in the leading axes, 2-d interpolation serves all of them at once
-    leading = (-1, *size[1:]) if in_plane else (-1, *size)
-    shape = sampling.patch_size
+    leading = (len(cases), -1, *size[axes])
     return (
-        interpolate(image.reshape(leading), places).view(-1, *shape),
-        interpolate_labels(labels.reshape(leading), places).view(-1, *shape),
+        interpolate(images.reshape(leading), at).view(len(cases), -1, *patch),
+        interpolate_labels(labels.reshape(leading), at).view(len(cases), -1, *patch),
     )
 
 
@@ -125,74 +135,107 @@ def _needed_box(shape, sampling: PatchSampling, corner, matrix: np.ndarray, in_p
     return tuple(low.tolist()), tuple(high.tolist())
 
 
-def _nothing(case: LoadedCase, patch: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    device = case.image.device if isinstance(case.image, torch.Tensor) else "cpu"
-    labels = torch.full((len(case.labels), *patch), OUTSIDE, dtype=torch.int16, device=device)
-    return torch.zeros((case.image.shape[0], *patch), device=device), labels
+def _window(array: np.ndarray | torch.Tensor, box, size: Sequence[int], outside: float) -> torch.Tensor:
+    """The voxels of a box (low, high) at the beginning of a window of `size`, which is `outside` elsewhere."""
+    low, high = box
+    inside = tuple(max(0, b - a) for a, b in zip(low, high, strict=True))
+    if inside == tuple(size):
+        return cut(array, low, size, outside)
+    window = empty_like(array, size).fill_(outside)
+    if all(inside):
+        window[(..., *map(slice, inside))] = cut(array, low, inside, outside)
+    return window
 
 
 def coordinates(
-    matrix: np.ndarray, centre: Sequence[float], patch: Sequence[int], device: torch.device
-) -> list[torch.Tensor]:
-    """For each axis, the continuous voxel index that every patch voxel shows; tensors of the patch's shape."""
-    offsets = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in patch]
-    along = [o.view([-1 if i == axis else 1 for i in range(len(patch))]) for axis, o in enumerate(offsets)]
-    return [
-        sum((o * float(matrix[i, axis]) for i, o in enumerate(along)), torch.tensor(float(centre[axis])))
-        for axis in range(len(patch))
-    ]
+    matrices: Sequence[np.ndarray], centres: Sequence[Sequence[float]], patch: Sequence[int], device: torch.device
+) -> torch.Tensor:
+    """The continuous voxel indices that the voxels of patches show: (B, *patch, axes) for matrices and centres."""
+    axes = len(patch)
+    rows = np.concatenate([np.stack(matrices), np.stack(centres)[:, None]], axis=1)  # (B, axes + 1, axes)
+    rows = sent(torch.from_numpy(rows.astype(np.float32)), device).view(len(matrices), axes + 1, *(1,) * axes, axes)
+    at = rows[:, axes]
+    for axis, n in enumerate(patch):
+        offsets = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
+        at = at + offsets.view([-1 if i == axis else 1 for i in range(axes + 1)]) * rows[:, axis]
+    return at
 
 
-def interpolate(images: torch.Tensor, places: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Linear interpolation of images (N, *window) at `places` (one tensor per axis); 0 beyond the window."""
-    grid = torch.empty((1, *places[0].shape, len(places)), device=images.device)
-    for axis, (place, n) in enumerate(zip(places, images.shape[1:], strict=True)):
-        grid[0, ..., len(places) - 1 - axis] = place.mul(2 / n).add_(1 / n - 1)
-    return F.grid_sample(images[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+def interpolate(images: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Linear interpolation of images (B, N, *window) at places (B, *patch, axes) → (B, N, *patch); 0 beyond them."""
+    size = torch.tensor(images.shape[2:], dtype=torch.float32)
+    scale, shift = sent(torch.stack([2 / size, 1 / size - 1]), images.device)
+    grid = (at * scale + shift).flip(-1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def interpolate_labels(labels: torch.Tensor, places: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The label whose linearly interpolated indicator is largest, at `places`; −1 lies beyond the window.
+def interpolate_labels(labels: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The label whose linearly interpolated indicator is largest at places (B, *patch, axes); −1 lies beyond windows.
 
-    `labels` (N, *window) int16 → (N, *shape of the places). Most places lie between voxels of one label and are
-    copied; the weights are computed for the others only.
+    `labels` (B, N, *window) int16 → (B, N, *patch). Most places lie between voxels of one label. On the processor they
+    are copied, and the weights are computed for the others only; a graphics card would have to be waited for to learn
+    how many those are.
     """
-    padded = F.pad(labels, (_RIM, _RIM) * len(places), value=OUTSIDE)
-    steps = padded.stride()[1:]
-    base, fractions = _cells(places, labels.shape[1:], steps)
-    cells = padded.view(len(labels), -1)
-    result = cells[:, base]
-    rows, points = _mixed(padded).view(len(labels), -1)[:, base].nonzero(as_tuple=True)
-    if len(points):
-        first = rows * cells.shape[1] + base[points]
-        result[rows, points] = _heaviest(padded.view(-1), first, [f[points] for f in fractions], steps)
-    return result.view(len(labels), *places[0].shape)
+    axes = at.shape[-1]
+    padded = F.pad(labels, (_RIM, _RIM) * axes, value=OUTSIDE)
+    steps = padded.stride()[2:]
+    base, fractions = _cells(at.flatten(1, -2), labels.shape[2:], steps)
+    maps = sent(torch.arange(labels.shape[0] * labels.shape[1]) * padded.stride(1), labels.device)
+    first = maps.view(*labels.shape[:2], 1) + base[:, None]  # (B, N, P)
+    if labels.device.type == "cpu":
+        result = _heaviest_between(padded, first, fractions, steps)
+    else:
+        result = _heaviest_everywhere(padded.view(-1), first, fractions, steps)
+    return result.view(*labels.shape[:2], *at.shape[1:-1])
 
 
-def _cells(places, window, steps) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Flat index (P,) of the first corner of the cell around each place, in the padded labels, and the fractions in it."""
-    base, fractions = 0, []
-    for place, n, step in zip(places, window, steps, strict=True):
-        place = place.clamp(-_RIM, n)
-        lower = place.floor()
-        fractions.append((place - lower).flatten())
-        base = base + (lower.long() + _RIM) * step
-    return base.flatten(), fractions
+def _heaviest_between(padded: torch.Tensor, first: torch.Tensor, fractions: torch.Tensor, steps) -> torch.Tensor:
+    """Labels for cells (B, N, P), weighed only where the corners differ."""
+    flat = padded.view(-1)
+    result = flat[first]
+    between = _mixed(padded).view(-1)[first].nonzero(as_tuple=True)
+    if len(between[0]):
+        image, _, point = between
+        result[between] = _heaviest(flat, first[between], fractions[image, point].unbind(-1), steps)
+    return result
+
+
+def _heaviest_everywhere(labels: torch.Tensor, first: torch.Tensor, fractions: torch.Tensor, steps) -> torch.Tensor:
+    """Labels for cells (B, N, P) by few operations over all of them; `labels` is flat, `fractions` (B, P, axes)."""
+    shifts = [sum(up * step for up, step in zip(corner, steps, strict=True)) for corner in _corners(steps)]
+    found = labels[first + sent(torch.tensor(shifts), labels.device).view(-1, 1, 1, 1)]  # (corners, B, N, P)
+    shares = torch.stack((1 - fractions, fractions)).unbind(-1)  # one (2, B, P) per axis
+    weights = shares[0]
+    for share in shares[1:]:
+        weights = (weights[:, None] * share).flatten(0, 1)
+    weights = weights[:, :, None]
+    support = (weights * _TIE).expand(found.shape)
+    for label, weight in zip(found, weights, strict=True):
+        support = torch.where(found == label, support + weight, support)
+    return found.gather(0, support.argmax(0, keepdim=True))[0]
+
+
+def _cells(at: torch.Tensor, window, steps) -> tuple[torch.Tensor, torch.Tensor]:
+    """For places (B, P, axes), the offset (B, P) of the cell around each in padded labels, and the fractions in it."""
+    at = torch.minimum(at.clamp(min=-_RIM), sent(torch.tensor(window, dtype=torch.float32), at.device))
+    lower = at.floor()
+    offsets = (lower.long() + _RIM) * sent(torch.tensor(steps), at.device)
+    return offsets.sum(-1), at - lower
 
 
 def _mixed(padded: torch.Tensor) -> torch.Tensor:
-    """Whether the cell that starts at a voxel of (N, *window) has corners of several labels."""
+    """Whether the cell that starts at a voxel of (B, N, *window) has corners of several labels."""
     least, most = padded, padded
-    for axis in range(1, padded.ndim):
+    for axis in range(2, padded.ndim):
         n = padded.shape[axis] - 1
         least = torch.minimum(least.narrow(axis, 0, n), least.narrow(axis, 1, n))
         most = torch.maximum(most.narrow(axis, 0, n), most.narrow(axis, 1, n))
-    return F.pad(least != most, (0, 1) * (padded.ndim - 1))
+    return F.pad(least != most, (0, 1) * (padded.ndim - 2))
 
 
 def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions, steps) -> torch.Tensor:
-    """The label of the largest summed corner weight in each cell (P,); `labels` is flat."""
-    corners = list(product((0, 1), repeat=len(steps)))
+    """The label of the largest summed corner weight in each cell, which begins at `first`; `labels` is flat."""
+    corners = _corners(steps)
     shifts = [sum(up * step for up, step in zip(corner, steps, strict=True)) for corner in corners]
     found = torch.stack([labels[first + shift] for shift in shifts])
     weights = torch.stack([_weight(corner, fractions) for corner in corners])
@@ -204,6 +247,11 @@ def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions, steps) -> to
     for label, total in zip(found[1:], support[1:], strict=True):
         winner, most = torch.where(total > most, label, winner), torch.maximum(total, most)
     return winner
+
+
+def _corners(steps: Sequence[int]) -> list[tuple[int, ...]]:
+    """The corners of a cell, (0, 0, 0) first and (1, 1, 1) last."""
+    return list(product((0, 1), repeat=len(steps)))
 
 
 def _weight(corner: Sequence[int], fractions: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
+from NNSegmentLib.engine import spatial
 from NNSegmentLib.engine.cases import LoadedCase
 from NNSegmentLib.engine.sampling import PatchSampling
-from NNSegmentLib.engine.spatial import SpatialRules, draw_matrix, extraction_size, spatial_rules, warped_patch
+from NNSegmentLib.engine.spatial import SpatialRules, draw_matrix, extraction_size, spatial_rules, warped_patches
 
 SHAPE = (18, 20, 22)
 
@@ -55,6 +56,12 @@ def expected_labels(labels, corner, extraction, matrix, patch) -> np.ndarray:
     return values[np.argmax(shares, axis=0)]
 
 
+def warped_patch(case, sampling, corner, matrix, in_plane):
+    """One patch: image (C, Z, Y, X) and label maps (L, Z, Y, X)."""
+    image, labels = warped_patches([case], sampling, [corner], [matrix], in_plane)
+    return image[0], labels[0]
+
+
 MATRICES = [draw_matrix(np.random.default_rng(seed), SpatialRules(30.0, False, 1, 1)) for seed in range(3)]
 FLAT_MATRICES = [draw_matrix(np.random.default_rng(seed), SpatialRules(180.0, True, 1, 1)) for seed in range(3)]
 CORNERS = [(1, 2, 3), (-4, -3, -5), (6, 7, 8), (12, -6, 4)]
@@ -78,6 +85,20 @@ def test_a_warped_patch_equals_the_interpolation_of_the_whole_window(
     assert np.allclose(image.numpy(), expected_image(np.asarray(one.image), *where), atol=1e-4)
     for found, given in zip(labels.numpy(), one.labels, strict=True):
         assert (found == expected_labels(np.asarray(given), *where)).mean() > 0.9985  # equal shares within rounding
+
+
+@pytest.mark.parametrize(
+    ("matrices", "in_plane", "patch", "extraction"),
+    [(MATRICES, False, (8, 9, 10), (12, 14, 13)), (FLAT_MATRICES, True, (4, 9, 10), (4, 14, 13))],
+)
+def test_patches_warped_together_are_those_warped_one_by_one(matrices, in_plane, patch, extraction):
+    sampling, corners = PatchSampling(patch, extraction, 3, 0.0), [(1, 2, 3), (40, 0, 0), (-4, -3, -5)]
+    cases = [case(), case(), case()]
+    together = warped_patches(cases, sampling, corners, matrices, in_plane)
+    alone = [warped_patch(*one, in_plane) for one in zip(cases, [sampling] * 3, corners, matrices, strict=True)]
+
+    assert torch.allclose(together[0], torch.stack([image for image, _ in alone]), atol=1e-5)
+    assert torch.equal(together[1], torch.stack([labels for _, labels in alone]))
 
 
 def test_a_window_beside_the_case_gives_zeros_and_outside_labels():
@@ -144,3 +165,17 @@ def test_flat_patches_keep_their_slices():
     matrix = draw_matrix(np.random.default_rng(0), SpatialRules(180.0, True, 1, 1))
     assert matrix[0].tolist() == [1, 0, 0]
     assert matrix[:, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("matrices", "in_plane"), [(MATRICES, False), (FLAT_MATRICES, True)])
+def test_labels_weighed_everywhere_are_those_weighed_between_labels(monkeypatch, matrices, in_plane):
+    """The graphics card's way, here on the processor."""
+    patch = (4 if in_plane else 8, 9, 10)
+    sampling = PatchSampling(patch, (patch[0] if in_plane else 12, 14, 13), 3, 0.0)
+    given = [case()] * 3, sampling, CORNERS[:3], matrices, in_plane
+    expected = warped_patches(*given)[1]
+    monkeypatch.setattr(
+        spatial, "_heaviest_between", lambda padded, *others: spatial._heaviest_everywhere(padded.view(-1), *others)
+    )
+
+    assert (warped_patches(*given)[1] == expected).float().mean() > 0.9995  # equal shares within rounding
