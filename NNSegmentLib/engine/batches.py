@@ -1,13 +1,14 @@
 """Batches of patches for training and for the quick validation, prepared in the background.
 
 Who prepares them depends on the device. On the CPU one thread does, with a single thread of arithmetic: it costs a few
-per cent of a training step and shares the cases with the trainer. On a CUDA GPU the same thread drives the GPU, where the
+per cent of a training step and shares the cases with the trainer. On a CUDA GPU such threads drive the GPU, where the
 whole data set lies if it fits; if it does not, processes read and augment on the CPU. Apple's graphics are left to the
 trainer's thread: torch ends the whole process when two threads use them at once (pytorch issue 197805).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,7 @@ from .cases import Cases, stored_bytes
 from .devices import cores, gpu_memory_gb
 from .loader_processes import LoaderProcesses
 from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
+from .recording import TURNS
 from .reference_augmentation import ReferenceAugmentation
 from .sampling import PatchSampling, Share
 from .spatial import extraction_size
@@ -38,8 +40,10 @@ from .spatial import extraction_size
 T = TypeVar("T")
 __all__ = ["Batch", "BatchSource", "Loading", "choose_loading"]
 
-_AHEAD = 3
+_AHEAD = 4
 """Batches prepared ahead of the network."""
+_THREADS_ON_CUDA = 2
+"""A thread takes nearly as long to start the operations of a batch as a fast GPU takes for a step."""
 _MOST_WORKERS = 12
 WHOLE = Share()
 """All of a batch: the usual case of a single training process."""
@@ -112,9 +116,9 @@ class BatchSource:
         seed = np.random.SeedSequence(seed).entropy
         workers = self.loading.workers
         self._make = LoaderProcesses(recipe, workers, seed, first) if workers else partial(recipe.make, seed)
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        # the thread's arithmetic must not spread over the cores that the network computes on
-        self._pool = ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,))
+        self._cuda = self.device.type == "cuda"
+        self._own = threading.local()
+        self._pool = ThreadPoolExecutor(_THREADS_ON_CUDA if self._cuda else 1, "batches", initializer=self._begin)
         self._waiting: deque[Future[Batch]] = deque()
         self._numbers = count(first)
         self._prepare_ahead()
@@ -125,7 +129,7 @@ class BatchSource:
     def __next__(self) -> Batch:
         batch = self._waiting.popleft().result()
         self._prepare_ahead()
-        if self._stream is None:
+        if not self._cuda:
             return batch.moved(self.device)
         for tensor in (batch.image, batch.target):
             # keeps the memory from being used for the next batch while the network still reads this one
@@ -143,12 +147,18 @@ class BatchSource:
         while len(self._waiting) < _AHEAD:
             self._waiting.append(self._pool.submit(self._prepare, next(self._numbers)))
 
+    def _begin(self) -> None:
+        """Set up a thread: its arithmetic must not spread over the cores that the network computes on."""
+        torch.set_num_threads(1)
+        self._own.stream = torch.cuda.Stream(self.device) if self._cuda else None
+
     def _prepare(self, number: int) -> Batch:
-        if self._stream is None:
+        stream = self._own.stream
+        if stream is None:
             return _told(lambda: self._make(number))
-        with torch.cuda.stream(self._stream):
+        with TURNS.together(), torch.cuda.stream(stream):
             batch = _told(lambda: self._make(number)).moved(self.device)
-            self._stream.synchronize()
+            stream.synchronize()
         return batch
 
 

@@ -13,33 +13,75 @@ from ..run import TrainingSettings
 
 _WARM_UP = 10
 """The average starts short-sighted, (1 + steps) / (10 + steps), so that the first weights do not linger."""
+_OF_THE_DEVICE = ("lr", "fused", "foreach", "capturable")
+"""What an optimiser's parameter groups say about how it computes, which a stored state must not change."""
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum as in nnU-Net, or AdamW; weight decay on all parameters."""
-    rate, decay = settings.learning_rate, settings.weight_decay
+    """SGD with Nesterov momentum as in nnU-Net, or AdamW; weight decay on all parameters.
+
+    On a CUDA GPU one kernel changes all weights, which also skips steps without finite gradients by itself, and the
+    rate is a number there: neither needs an answer from the GPU, so that a whole step can be recorded.
+    """
+    device, decay = parameters[0].device, settings.weight_decay
+    cuda = device.type == "cuda"
+    rate = torch.tensor(settings.learning_rate, device=device) if cuda else settings.learning_rate
+    fused = True if cuda else None
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    nesterov = settings.momentum > 0
-    return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, nesterov=nesterov)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
+    momentum = settings.momentum
+    return torch.optim.SGD(
+        parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=fused
+    )
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
+    """The state to store, with rates as plain numbers as nnU-Net has them."""
+    state = optimizer.state_dict()
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": groups}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Continue with a stored state; raises RunError when it belongs to another optimiser or network."""
+    """Continue with a stored state, in the way of this device; raises RunError when it belongs to another optimiser
+    or network.
+    """
     wrong = "The stored optimiser does not fit the settings; resume with the settings the run was started with."
     kinds = {name for entry in state.get("state", {}).values() for name in entry}
     if kinds and ("exp_avg" in kinds) != isinstance(optimizer, torch.optim.AdamW):
         raise RunError(wrong)
+    own = [{name: group[name] for name in _OF_THE_DEVICE if name in group} for group in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(state)
+        groups = [stored | ours for stored, ours in zip(state["param_groups"], own, strict=True)]
+        optimizer.load_state_dict(state | {"param_groups": groups})
     except (ValueError, KeyError) as error:
         raise RunError(wrong) from error
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)  # one kernel wants all in the same order
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """The rate of the next step for all parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+@contextlib.contextmanager
+def may_be_recorded(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, an optimiser agrees to be recorded; outside it would warn that it could be."""
+    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["capturable"] = False
 
 
 class AveragedWeights:

@@ -25,9 +25,11 @@ from .compilation import Compiled
 from .devices import autocast, half_precision
 from .losses import make_loss, targets_of
 from .network import UNet, build_network
-from .optimizer import AveragedWeights, make_optimizer, restore_optimizer, set_learning_rate
+from .normalization import placed
+from .optimizer import AveragedWeights, make_optimizer, optimizer_state, restore_optimizer, set_learning_rate
 from .pretrained import load_pretrained
 from .ranks import ALONE, Ranks
+from .recording import RecordedStep
 from .schedule import Pace
 
 _OLD, _NEW = 0.9, 0.1
@@ -136,10 +138,11 @@ class Session:
         self.request, self.settings, self.pace, self.ranks = request, settings, Pace(settings), ranks
         self.device = ranks.device(settings.device)
         self.dtype = half_precision(self.device, settings.mixed_precision)
-        self.network = make_network(request).to(self.device)
+        self.network = placed(make_network(request), self.device)
         self.network.deep_supervision = settings.deep_supervision and request.wanted.network.n_stages > 2
         self.parameters = list(self.network.parameters())
-        joined = ranks.joined(self.network, self.device, unused=request.wanted.network.n_stages > 2)
+        unused = request.wanted.network.n_stages > 2 or self.device.type == "cuda"  # biases there
+        joined = ranks.joined(self.network, self.device, unused)
         self.forward = Compiled(joined, say) if settings.compile else joined
         self.optimizer = make_optimizer(self.parameters, settings)
         self.scaler = torch.amp.GradScaler("cuda") if self.dtype is torch.float16 else None
@@ -150,7 +153,21 @@ class Session:
         self.counters = Counters()
         self.step_s = 0.0
         self.averaged = self._new_average()
+        self._take_step = self._recorded(say) if self._can_be_recorded() else self._learn
         self._since = time.monotonic()
+
+    def _can_be_recorded(self) -> bool:
+        """Whether a step asks for no answer from the GPU: the scaler looks for infinite gradients there."""
+        return self.device.type == "cuda" and self.ranks.alone and self.scaler is not None and not self.settings.compile
+
+    def _recorded(self, say: Say) -> RecordedStep:
+        return RecordedStep(self._learn, self.optimizer, self.device, say, self._renew_scaler)
+
+    def _renew_scaler(self) -> None:
+        """Forget that gradients of a step that did not come about are scaled."""
+        stored = self.scaler.state_dict()
+        self.scaler = torch.amp.GradScaler("cuda")
+        self.scaler.load_state_dict(stored)
 
     def _new_average(self) -> AveragedWeights | None:
         decay = self.settings.weight_averaging
@@ -189,20 +206,24 @@ class Session:
     def step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step; the loss as a tensor on the device."""
         set_learning_rate(self.optimizer, self.learning_rate())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, _ = self._answer(batch)
-        self._descend(loss)
+        loss = self._take_step(batch)
         if self.averaged:
             self.averaged.update(self.counters.steps)
         self.counters.steps += 1
         self.counters.iteration += 1
+        return loss
+
+    def _learn(self, batch: Batch) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, _ = self._answer(batch)
+        self._descend(loss)
         return loss.detach()
 
     @torch.no_grad()
-    def examine(self, batch: Batch) -> tuple[float, torch.Tensor]:
+    def examine(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and full-resolution logits of a batch, without learning from it."""
         loss, outputs = self._answer(batch)
-        return loss.item(), outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+        return loss, outputs if isinstance(outputs, torch.Tensor) else outputs[0]
 
     def _answer(self, batch: Batch):
         with autocast(self.device, self.dtype):
@@ -244,7 +265,7 @@ class Session:
             plans=plan_to_json(request.plan),
             dataset_json=request.dataset_json,
             mirroring_axes=request.mirror_axes or None,
-            optimizer_state=self.optimizer.state_dict(),
+            optimizer_state=optimizer_state(self.optimizer),
             grad_scaler_state=self.scaler.state_dict() if self.scaler else None,
             logging=c.log,
             best_ema=c.best,

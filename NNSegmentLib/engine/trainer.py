@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -160,12 +160,12 @@ class Training:
                 loss, logits = self.session.examine(batch)
                 losses.append(loss)
                 dice.add(logits, batch.target)
-        return sum(losses) / n, dice.per_class()
+        return sum(loss.item() for loss in losses) / n, dice.per_class()
 
     def finish_epoch(self, started: float, loss: float | None, dice: tuple[float | None, ...]) -> None:
         """Record an epoch and store the weights when they are the best so far, or when it is time."""
         c = self.counters
-        rate = self.session.optimizer.param_groups[0]["lr"]
+        rate = float(self.session.optimizer.param_groups[0]["lr"])
         train_loss = sum(c.losses) / len(c.losses)
         smoothed = c.smooth(mean_dice(dice))
         values = (mean_dice(dice), smoothed, list(dice), train_loss, loss, rate, started, time.time())
@@ -240,7 +240,8 @@ class LossRecord:
     """The losses of an epoch, read two steps late so that a graphics card never waits for the processor."""
 
     def __init__(self, losses: list[float]) -> None:
-        self._losses, self._pending = losses, deque()
+        self._losses: list[float] = losses
+        self._pending: deque[Callable[[], float]] = deque()
 
     @property
     def last(self) -> float | None:
@@ -249,7 +250,7 @@ class LossRecord:
 
     def add(self, loss: torch.Tensor) -> None:
         """Take in the loss of a step; raises RunError when one of the last steps gave no number."""
-        self._pending.append(loss)
+        self._pending.append(_arriving(loss))
         while len(self._pending) > (2 if loss.device.type != "cpu" else 0):
             self._read()
 
@@ -259,13 +260,28 @@ class LossRecord:
             self._read()
 
     def _read(self) -> None:
-        loss = self._pending.popleft().item()
+        loss = self._pending.popleft()()
         if not math.isfinite(loss):
             raise RunError(
                 "The loss became NaN or infinite, so the weights of this step are useless and were not stored; resume "
                 "from the last checkpoint, or train again with a smaller learning rate or mixed_precision off."
             )
         self._losses.append(loss)
+
+
+def _arriving(loss: torch.Tensor) -> Callable[[], float]:
+    """Reads a loss later. On a CUDA GPU it is on its way from now on: asking later would wait for later steps too."""
+    if loss.device.type != "cuda":
+        return loss.item
+    here, arrived = torch.empty_like(loss, device="cpu", pin_memory=True), torch.cuda.Event()
+    here.copy_(loss, non_blocking=True)
+    arrived.record(torch.cuda.current_stream(loss.device))
+
+    def read() -> float:
+        arrived.synchronize()
+        return here.item()
+
+    return read
 
 
 class ProgressPicture:

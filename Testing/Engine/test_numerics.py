@@ -17,11 +17,15 @@ from test_trainer import QUICK, SPEC, configuration, epochs_of, save_balls, tiny
 
 from NNSegmentLib.engine import session as sessions
 from NNSegmentLib.engine.augmentation import training_augmentation
+from NNSegmentLib.engine.cases import LoadedCase
+from NNSegmentLib.engine.checkpoints import load_checkpoint
 from NNSegmentLib.engine.intensity import add_noise
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.recipe import Batch
+from NNSegmentLib.engine.sampling import PatchSampling
 from NNSegmentLib.engine.session import Session
 from NNSegmentLib.engine.sliding_window import predict_logits
+from NNSegmentLib.engine.spatial import SpatialRules, draw_matrix, warped_patches
 from NNSegmentLib.engine.trainer import opened_batches, train_fold
 
 STEPS = 8
@@ -130,6 +134,60 @@ class TestOnTheGraphicsCard:
 
         assert (there - here).abs().max() < tolerance * (here.max() - here.min())
         assert (there.argmax(0) == here.argmax(0)).float().mean() >= 0.999
+
+    @pytest.mark.parametrize("in_plane", [False, True])
+    def test_patches_are_turned_in_the_same_way(self, in_plane):
+        rng, patch, extraction = np.random.default_rng(5), (12, 16, 14), (12 if in_plane else 18, 24, 21)
+        matrices = [draw_matrix(rng, SpatialRules(30.0, in_plane, 1, 1)) for _ in range(3)]
+        image, labels = torch.randn(2, 30, 32, 34), torch.randint(-1, 4, (30, 32, 34), dtype=torch.int16)
+        corners, sampling = [(1, 2, 3), (-4, -3, -5), (20, 18, 16)], PatchSampling(patch, extraction, 3, 0.0)
+
+        here, there = (
+            warped_patches(
+                [LoadedCase("a", image.to(d), (labels.to(d),), {})] * 3, sampling, corners, matrices, in_plane
+            )
+            for d in ("cpu", "cuda")
+        )
+
+        assert torch.allclose(there[0].cpu(), here[0], atol=1e-3)
+        assert (there[1].cpu() == here[1]).float().mean() > 0.999  # equal shares within rounding
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+    def test_steps_are_recorded_and_resumed(self, prepared, batches, tmp_path, optimizer):
+        """Recorded steps before and after a resumption follow steps that are not recorded."""
+        settings = replace(SETTINGS, device="cuda", mixed_precision=True, optimizer=optimizer, weight_averaging=0.9)
+        moved = [b.moved(GPU) for b in (*batches, *batches)]
+        plain = Session(tiny_request(prepared, tmp_path, settings))
+        plain._take_step = plain._learn
+        expected = [plain.step(batch).item() for batch in moved]
+
+        session = Session(tiny_request(prepared, tmp_path, settings), say=pytest.fail)
+        found = [session.step(batch).item() for batch in moved[:STEPS]]
+        session.save(tmp_path / "latest.pth")
+        resumed = Session(tiny_request(prepared, tmp_path, settings), say=pytest.fail)
+        resumed.restore(load_checkpoint(tmp_path / "latest.pth"))
+        found += [resumed.step(batch).item() for batch in moved[STEPS:]]
+
+        assert found == pytest.approx(expected, abs=SHORT)
+
+    def test_steps_that_cannot_be_recorded_go_on(self, prepared, batches, tmp_path):
+        said = []
+        session = Session(
+            tiny_request(prepared, tmp_path, replace(SETTINGS, device="cuda", mixed_precision=True)), say=said.append
+        )
+        loss_of = session.loss
+
+        def asking(outputs, target):
+            loss = loss_of(outputs, target)
+            assert loss.item() == loss.item()  # a question to the card
+            return loss
+
+        session.loss = asking
+        losses = [session.step(batch.moved(GPU)).item() for batch in batches]
+
+        assert len(said) == 1
+        assert "could not be recorded" in said[0]
+        assert losses[-1] < losses[0]
 
     def test_a_fold_is_trained(self, prepared, tmp_path):
         run = train_fold(tiny_request(prepared, tmp_path, replace(QUICK, device="cuda", augmentation="default")))
