@@ -1,7 +1,8 @@
 """Which training settings fit a plan and the time there is: nnU-Net's own for long runs, a quick recipe for short ones.
 
 nnU-Net's schedule (SGD with momentum 0.99) needs hours before it finds anything on a laptop. The quick recipe
-(AdamW with warm-up, averaged weights, no mirroring) was chosen by measurement, see Testing/benchmarks/RESULTS.md.
+(AdamW with warm-up, averaged weights) was chosen by measurement, see Testing/benchmarks/RESULTS.md. A processor takes
+too few steps in its time to learn mirrored images too; a CUDA GPU takes so many that it needs their variety.
 """
 
 from __future__ import annotations
@@ -23,29 +24,45 @@ QUICK_EPOCHS = 50
 """Length of the small preset's schedule when neither time nor epochs are given."""
 
 
-def default_settings(plan: Plan, time_s: float | None = None, epochs: int | None = None) -> TrainingSettings:
-    """The settings for a plan when the user names none but, perhaps, the length."""
+def default_settings(
+    plan: Plan, time_s: float | None = None, epochs: int | None = None, device: str = "auto"
+) -> TrainingSettings:
+    """The settings for a plan when the user names none but, perhaps, the length and the device.
+
+    Raises SettingsError when the device is not there.
+    """
     small = plan.name == find_preset("small").plans_name
     if small or (time_s is not None and time_s <= QUICK_UP_TO_S):
-        return quick_settings(time_s=time_s, epochs=epochs or QUICK_EPOCHS)
-    return replace(TrainingSettings(), time_s=time_s, epochs=epochs or TrainingSettings.epochs)
+        return quick_settings(device, time_s=time_s, epochs=epochs or QUICK_EPOCHS)
+    return TrainingSettings(time_s=time_s, epochs=epochs or TrainingSettings.epochs, device=device)
 
 
-def quick_settings(**length: float | None) -> TrainingSettings:
-    """The recipe for minutes instead of days; `length` is `time_s` or `epochs`."""
+def quick_settings(device: str = "auto", **length: float | None) -> TrainingSettings:
+    """The recipe for minutes instead of days, on `device`; `length` is `time_s` or `epochs`.
+
+    Raises SettingsError when the device is not there.
+    """
+    many_steps = _is_cuda(device)
     return TrainingSettings(
         optimizer="adamw",
         learning_rate=3e-3,
-        weight_decay=1e-2,
+        weight_decay=5e-2 if many_steps else 1e-2,
         warmup_steps=50,
         schedule="poly",
-        weight_averaging=0.99,
+        weight_averaging=0.999 if many_steps else 0.99,
         augmentation="default",
-        mirror_axes=(),
+        mirror_axes=None if many_steps else (),
         validation_iterations=10,
-        validation_mirroring=False,
+        validation_mirroring=many_steps,
+        device=device,
         **length,
     )
+
+
+def _is_cuda(device: str) -> bool:
+    from .engine.devices import choose_device
+
+    return choose_device(device).type == "cuda"
 
 
 def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: TrainingSettings | None) -> TrainingSettings:
@@ -69,7 +86,7 @@ def _asked(args: argparse.Namespace, plan: Plan, time_s: float | None, epochs: i
         settings = load_settings(args.settings)
         settings = replace(settings, time_s=time_s or settings.time_s, epochs=epochs or settings.epochs)
     else:
-        settings = default_settings(plan, time_s, epochs)
+        settings = default_settings(plan, time_s, epochs, args.device or "auto")
     settings = replace(
         settings, device=args.device or settings.device, seed=settings.seed if args.seed is None else args.seed
     )

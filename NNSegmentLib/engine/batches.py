@@ -118,7 +118,9 @@ class BatchSource:
         self._make = LoaderProcesses(recipe, workers, seed, first) if workers else partial(recipe.make, seed)
         self._cuda = self.device.type == "cuda"
         self._own = threading.local()
-        self._pool = ThreadPoolExecutor(_THREADS_ON_CUDA if self._cuda else 1, "batches", initializer=self._begin)
+        # processes answer in the order they are asked, which one thread keeps
+        threads = _THREADS_ON_CUDA if self._cuda and not workers else 1
+        self._pool = ThreadPoolExecutor(threads, "batches", initializer=self._begin)
         self._waiting: deque[Future[Batch]] = deque()
         self._numbers = count(first)
         self._prepare_ahead()

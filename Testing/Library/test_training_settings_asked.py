@@ -31,6 +31,22 @@ def test_a_short_time_gets_the_quick_recipe_and_a_long_one_that_of_nnunet():
     assert settings_from_arguments(asked(time=86400.0), PLAN, None).optimizer == "sgd"
 
 
+def test_a_graphics_card_learns_mirrored_images_too(monkeypatch):
+    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: device == "cuda")
+
+    card = settings_from_arguments(asked(time=60.0, device="cuda"), PLAN, None)
+    processor = settings_from_arguments(asked(time=60.0, device="cpu"), PLAN, None)
+
+    assert (card.device, card.mirror_axes, card.validation_mirroring) == ("cuda", None, True)
+    assert (processor.device, processor.mirror_axes, processor.validation_mirroring) == ("cpu", (), False)
+    assert settings_from_arguments(asked(time=86400.0, device="cuda"), PLAN, None).optimizer == "sgd"
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(SettingsError, match="no device cuda:99 on this machine"):
+        settings_from_arguments(asked(time=60.0, device="cuda:99"), PLAN, None)
+
+
 def test_a_seed_is_taken_and_zero_is_one(file):
     assert settings_from_arguments(asked(seed=0), PLAN, None).seed == 0
     assert settings_from_arguments(asked(settings=file, seed=3), PLAN, None).seed == 3

@@ -115,14 +115,12 @@ def child_epoch(workspace: str, device: str, epochs: int) -> dict[str, float]:
 
 
 def child_dice(workspace: str, device: str, minutes: float) -> dict[str, float]:
-    from dataclasses import replace
-
     from NNSegmentLib import pipeline
     from NNSegmentLib.budget import default_settings
     from NNSegmentLib.run import Finished
 
     plan = pipeline.plan_of(pipeline.folders_of("4", workspace))
-    settings = replace(default_settings(plan, time_s=60 * minutes), device=device)
+    settings = default_settings(plan, time_s=60 * minutes, device=device)
     run = pipeline.train("4", "3d_fullres", 0, workspace, settings=settings)
     return {"dice": [event for event in run.events() if isinstance(event, Finished)][-1].mean_dice}
 
