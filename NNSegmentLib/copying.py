@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,20 @@ from .errors import StorageError, TaskError
 from .image import copy_image
 from .records import cannot_write, umask
 
+_MAKING = ".making-"
+_ABANDONED_S = 24 * 3600.0
+
 
 @contextlib.contextmanager
 def folder_made_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to fill; renamed to `folder` on success, removed on failure."""
+    """A temporary folder beside `folder` to fill; renamed to `folder` on success, removed on failure.
+
+    What a killed process left of its own a day ago is removed before.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+        _remove_abandoned(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=folder.parent))
     except OSError as error:
         raise StorageError(cannot_write(folder, error)) from error
     try:
@@ -29,6 +37,15 @@ def folder_made_whole(folder: Path) -> Iterator[Path]:
         raise StorageError(cannot_write(folder, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove unfinished folders that nothing was written into for a day."""
+    for left in parent.glob(_MAKING + "*"):
+        with contextlib.suppress(OSError):  # another process may be removing it too
+            latest = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - latest > _ABANDONED_S:
+                shutil.rmtree(left)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ import time
 
 from .errors import InputError
 from .folders import Workspace
-from .jobs import Job, JobState, find_jobs, resume
+from .jobs import SILENT_S, Job, JobState, find_jobs, resume
 from .run import EpochFinished, Event, Message, Progressed
 from .terminal import Terminal, duration, table
 
@@ -15,7 +15,7 @@ from .terminal import Terminal, duration, table
 def list_command(args: argparse.Namespace, terminal: Terminal) -> tuple[object, str]:
     """All jobs of the workspace, newest first."""
     jobs = _jobs(args)
-    rows = [[job.id, job.status().value, duration(time.time() - job.request.asked), job.request.title] for job in jobs]
+    rows = [[job.id, _state(job), duration(time.time() - job.request.asked), job.request.title] for job in jobs]
     text = table(rows, ["job", "state", "started ago", "what"]) if rows else "No job yet."
     return {"jobs": [_described(job) for job in jobs]}, text
 
@@ -59,6 +59,13 @@ def _chosen(args: argparse.Namespace) -> Job:
     if not jobs:
         raise InputError("Expected a job in this workspace, found none; give the --workspace that it was started with.")
     return next((job for job in jobs if job.is_running()), jobs[0])
+
+
+def _state(job: Job) -> str:
+    """The state in words; a job that hangs still runs, and is told by its silence."""
+    state = job.status()
+    silent_s = job.silent_s() if state is JobState.RUNNING else 0.0
+    return state.value if silent_s < SILENT_S else f"{state.value}, silent for {duration(silent_s)}"
 
 
 def _tell(terminal: Terminal, event: Event) -> None:

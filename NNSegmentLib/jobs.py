@@ -30,7 +30,7 @@ from .records import cannot_write, from_json, read_json, to_json, write_json
 from .run import Event, Failed, Finished, Stopped, last_event, parse_event
 
 SILENT_S = 60.0
-"""A job on another machine whose heartbeat is older than this is lost."""
+"""A job on another machine whose heartbeat is older than this is lost; one on this machine is said to be silent."""
 _STARTING_S = 15.0
 _POLL_S = 0.25
 _AGAIN = {"train": "--resume", "predict": "--keep-existing"}

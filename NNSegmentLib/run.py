@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterator
@@ -239,14 +240,20 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def parse_event(line: str) -> Event | None:
-    """One line of events.jsonl; None when it is half-written, or of a kind or with a field that we do not know."""
+    """One line of events.jsonl; None when it is half-written or of a kind that we do not know.
+
+    Fields that we do not know, of a newer version on another machine, are left out.
+    """
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
         return None
     cls = _EVENTS.get(str(values.pop("event", ""))) if isinstance(values, dict) else None
+    if cls is None:
+        return None
+    known = {field.name for field in dataclasses.fields(cls)}
     try:
-        return from_json(cls, values, SettingsError) if cls else None
+        return from_json(cls, {name: value for name, value in values.items() if name in known}, SettingsError)
     except SettingsError:
         return None
 

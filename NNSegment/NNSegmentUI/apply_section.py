@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import qt
@@ -226,6 +227,7 @@ class ApplySection:
         from NNSegmentLib.errors import NNSegmentError
 
         one = chosen(self.ui.applyInputBox) == ONE
+        folder = None
         try:
             folder = new_application_folder(self._context.workspace_path)
             write_volumes(
@@ -235,6 +237,8 @@ class ApplySection:
                 probabilities=self.ui.applyProbabilitiesBox.checked,
             )  # fmt: skip
         except NNSegmentError as error:
+            if folder is not None:
+                shutil.rmtree(folder.folder, ignore_errors=True)
             self._context.say(str(error), "error")
             return None
         return self._words(folder.images, folder.labels)

@@ -118,10 +118,20 @@ class JobView:
         if state == "running":
             if self._stop_asked:
                 return _("stopping …")
-            return self._progress.text or _("starting …")
+            return (self._progress.text or _("starting …")) + self._silence()
         if state in ("failed", "lost"):
             return self.job.failure()
         return {"finished": _("done"), "stopped": _("stopped")}[str(state)]
+
+    def _silence(self) -> str:
+        """Words about a process that is there and gives no sign of life."""
+        from NNSegmentLib.jobs import SILENT_S
+        from NNSegmentLib.terminal import duration
+
+        silent_s = self.job.silent_s()
+        if silent_s < SILENT_S:
+            return ""
+        return " – " + _("no sign of life for {time}").format(time=duration(silent_s))
 
     def _open_log(self) -> None:
         open_file(self.job.folder.log)

@@ -292,6 +292,19 @@ def test_a_half_written_event_waits_for_its_end(tmp_path):
     assert reader.news() == []
 
 
+def test_a_job_that_gives_no_sign_of_life_is_listed_as_silent(start, tmp_path, capsys, monkeypatch):
+    running, done = start("steady"), start("quick")
+    done.wait(20)
+    wait_for(running.events)
+    monkeypatch.setattr(jobs.Job, "silent_s", lambda job: 300.0)
+
+    assert main(["jobs", "--workspace", str(tmp_path)]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("running, silent for 5 min") for line in lines if running.id in line] == [1]
+    assert [line.count("silent") for line in lines if done.id in line] == [0]
+
+
 def test_the_terminal_lists_follows_and_stops_jobs(start, tmp_path, capsys):
     done, running = start("quick"), start("steady")
     done.wait(20)

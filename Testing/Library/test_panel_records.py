@@ -49,7 +49,6 @@ def test_a_run_is_none_stopped_running_failed_or_trained(tmp_path):
     [
         *("", '{"event": "Mess', "3", "null", "[]", '"Message"', "{}", '{"event": ["Message"]}', "[" * 100_000),
         '{"event": "Applauded", "time": 1.0}',
-        '{"event": "Message", "text": "hello", "time": 1.0, "loudness": 3}',
         '{"event": "Message", "text": "hello"}',
         '{"event": "Message", "text": 3, "time": 1.0}',
     ],
@@ -62,6 +61,13 @@ def test_a_line_that_is_no_event_of_ours_is_skipped(tmp_path, line):
     append_event(path, Message("after", 2.0))
 
     assert list(read_events(path)) == recent_events(path) == [Message("before", 1.0), Message("after", 2.0)]
+
+
+def test_a_field_of_a_newer_version_is_left_out(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event": "Message", "text": "hello", "time": 1.0, "loudness": 3}\n')
+
+    assert list(read_events(path)) == [Message("hello", 1.0)]
 
 
 def test_the_last_events_of_a_long_file_are_whole(tmp_path):

@@ -242,6 +242,17 @@ def test_a_job_shows_its_progress_and_the_time_left(panel, root):
     assert panel["trainTimeLeftLabel"].text == "30 s left"
 
 
+def test_a_job_that_gives_no_sign_of_life_is_told(panel, root):
+    open_task(panel, root, "trainButton")
+    job = make_job(root, ("train", NAME, "2d", "0"), "Training", [epoch(1)])
+    job.folder.heartbeat.touch()
+    os.utime(job.folder.heartbeat, (time.time() - 300, time.time() - 300))
+
+    panel.widget.sections["train_section"]._job_view.show(job)
+
+    assert panel["trainJobLabel"].text.endswith(" – no sign of life for 5 min")
+
+
 def test_stop_asks_first_and_can_insist(panel, root):
     open_task(panel, root, "trainButton")
     job = make_job(root, ("train", NAME, "2d", "0"), "Training", [epoch(1)])
@@ -421,7 +432,7 @@ def test_apply_says_what_it_misses(panel, predicting):
         panel.click("applyRunButton")
 
 
-def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(panel, predicting):
+def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(panel, predicting, root):
     import slicer
 
     surfaces = Builder(slicer.mrmlScene).surface("Bones", (6, 6, 6), 4)
@@ -432,6 +443,7 @@ def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(pa
 
     assert panel["statusLabel"].text.startswith("The segmentation Bones keeps its segments as Closed surface")
     assert predicting.words == ()
+    assert list(root.glob("predictions/*")) == []
 
 
 def test_undo_takes_a_new_segmentation_away_and_brings_replaced_segments_back(panel, predicting):
