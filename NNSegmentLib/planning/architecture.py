@@ -14,6 +14,7 @@ SLOPE = 0.01
 _ARCHITECTURES = "dynamic_network_architectures.architectures.unet."
 _OPERATIONS = ("conv_op", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs")
 _SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "conv_bias", "n_conv_per_stage_decoder")
+_ELSEWHERE = "use another configuration or model, or the nnU-Net that trained it"
 _MAX_STAGES, _MAX_BLOCKS, _MAX_PATCH_VOXELS = 16, 64, 1 << 32
 """Beyond any network that could be trained; nnU-Net's largest has 8 stages of at most 6 blocks."""
 _KNOWN_KEYS = {*_OPERATIONS, *_SIZES, "n_conv_per_stage", "n_blocks_per_stage", "deep_supervision"}
@@ -71,7 +72,9 @@ def network_from_json(values: Mapping, dimensions: int) -> NetworkSpec:
     _require_known_parts(kind, kwargs, dimensions)
     n = kwargs["n_stages"]
     if type(n) is not int or not 1 <= n <= _MAX_STAGES:
-        raise PlanError(f"The plan asks for a network of {str(n)[:20]} stages; supported are 1 to {_MAX_STAGES}.")
+        raise PlanError(
+            f"The plan asks for a network of {str(n)[:20]} stages; supported are 1 to {_MAX_STAGES}; {_ELSEWHERE}."
+        )
     norm = kwargs.get("norm_op_kwargs") or {}
     return NetworkSpec(
         kind=kind,
@@ -89,7 +92,9 @@ def network_from_json(values: Mapping, dimensions: int) -> NetworkSpec:
 def require_sound_network(spec: NetworkSpec, patch_size: tuple[int, ...], where: str) -> None:
     """Raises PlanError for numbers that no network could be built with, before anything is computed with them."""
     if spec.n_stages > _MAX_STAGES or max((*spec.blocks, *spec.decoder_convs), default=0) > _MAX_BLOCKS:
-        raise PlanError(f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged.")
+        raise PlanError(
+            f"{where} has more than {_MAX_STAGES} stages or {_MAX_BLOCKS} blocks in one; it is damaged, copy it again."
+        )
     lengths = [len(spec.kernel_sizes), len(spec.strides), len(spec.blocks), 1 + len(spec.decoder_convs)]
     if set(lengths) != {spec.n_stages}:
         raise PlanError(
@@ -103,7 +108,7 @@ def require_sound_network(spec: NetworkSpec, patch_size: tuple[int, ...], where:
     n_axes = {len(axes) for axes in (*spec.kernel_sizes, *spec.strides, patch_size)}
     if n_axes not in ({2}, {3}) or min(patch_size) < 1 or math.prod(patch_size) > _MAX_PATCH_VOXELS:
         raise PlanError(
-            f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch_size} voxels."
+            f"{where} has {spec.dimensions} dimensions, which does not fit its patch of {patch_size} voxels; it is damaged, copy it again."
         )
 
 
@@ -126,7 +131,9 @@ def _known_kind(dotted: str) -> str:
     """The class without its modules, which have moved over the years; raises PlanError for another network."""
     kind = dotted.rsplit(".", 1)[-1]
     if kind not in (PLAIN, RESIDUAL):
-        raise PlanError(f"The plan asks for the network {kind[:80]}; supported are {PLAIN} and {RESIDUAL}.")
+        raise PlanError(
+            f"The plan asks for the network {kind[:80]}; supported are {PLAIN} and {RESIDUAL}; {_ELSEWHERE}."
+        )
     return kind
 
 
@@ -146,7 +153,7 @@ def _require_known_parts(kind: str, kwargs: Mapping, dimensions: int) -> None:
     if strange or others:
         raise PlanError(
             f"The plan asks for a {kind} with {', '.join([*strange, *others])[:200]}; supported is the one of nnU-Net's "
-            f"planners: {', '.join(name for name in wanted.values() if name)} (slope {SLOPE}), no dropout."
+            f"planners: {', '.join(name for name in wanted.values() if name)} (slope {SLOPE}), no dropout; {_ELSEWHERE}."
         )
 
 
