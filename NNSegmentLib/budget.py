@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -25,24 +26,30 @@ QUICK_EPOCHS = 50
 
 
 def default_settings(
-    plan: Plan, time_s: float | None = None, epochs: int | None = None, device: str = "auto"
+    plan: Plan,
+    time_s: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    many_steps: bool | None = None,
 ) -> TrainingSettings:
     """The settings for a plan when the user names none but, perhaps, the length and the device.
 
-    Raises SettingsError when the device is not there.
+    `many_steps` as in `quick_settings`. Raises SettingsError when the device is not there.
     """
     small = plan.name == find_preset("small").plans_name
     if small or (time_s is not None and time_s <= QUICK_UP_TO_S):
-        return quick_settings(device, time_s=time_s, epochs=epochs or QUICK_EPOCHS)
+        return quick_settings(device, many_steps, time_s=time_s, epochs=epochs or QUICK_EPOCHS)
     return TrainingSettings(time_s=time_s, epochs=epochs or TrainingSettings.epochs, device=device)
 
 
-def quick_settings(device: str = "auto", **length: float | None) -> TrainingSettings:
+def quick_settings(device: str = "auto", many_steps: bool | None = None, **length: float | None) -> TrainingSettings:
     """The recipe for minutes instead of days, on `device`; `length` is `time_s` or `epochs`.
 
-    Raises SettingsError when the device is not there.
+    `many_steps` is whether the device takes so many steps in its time that they need mirrored images; None looks
+    whether it is a CUDA GPU. Raises SettingsError when the device is not there.
     """
-    many_steps = _is_cuda(device)
+    if many_steps is None:
+        many_steps = _is_cuda(device)
     return TrainingSettings(
         optimizer="adamw",
         learning_rate=3e-3,
@@ -73,20 +80,27 @@ def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: Traini
     if args.resume and stored is not None:
         _require_same_schedule(args, stored)
         if args.settings or args.recipe:
-            epochs = args.epochs or (None if args.settings else stored.epochs)
-            _require_same(_asked(args, plan, args.time or stored.time_s, epochs), stored)
+            _require_same(_asked_again(args, plan, stored), stored)
         elif args.seed is not None:
-            _require_same(replace(stored, seed=args.seed), stored)
+            _require_same([replace(stored, seed=args.seed)], stored)
         return replace(stored, device=args.device or stored.device)
     return _asked(args, plan, args.time, args.epochs)
 
 
-def _asked(args: argparse.Namespace, plan: Plan, time_s: float | None, epochs: int | None) -> TrainingSettings:
+def _asked_again(args: argparse.Namespace, plan: Plan, stored: TrainingSettings) -> list[TrainingSettings]:
+    """What the words may have meant when the run was started: on this device, or on a processor, or on a CUDA GPU."""
+    epochs = args.epochs or (None if args.settings else stored.epochs)
+    return [_asked(args, plan, args.time or stored.time_s, epochs, many_steps) for many_steps in (None, False, True)]
+
+
+def _asked(
+    args: argparse.Namespace, plan: Plan, time_s: float | None, epochs: int | None, many_steps: bool | None = None
+) -> TrainingSettings:
     if args.settings:
         settings = load_settings(args.settings)
         settings = replace(settings, time_s=time_s or settings.time_s, epochs=epochs or settings.epochs)
     else:
-        settings = default_settings(plan, time_s, epochs, args.device or "auto")
+        settings = default_settings(plan, time_s, epochs, args.device or "auto", many_steps)
     settings = replace(
         settings, device=args.device or settings.device, seed=settings.seed if args.seed is None else args.seed
     )
@@ -118,11 +132,21 @@ def _require_same_schedule(args: argparse.Namespace, stored: TrainingSettings) -
             )
 
 
-def _require_same(asked: TrainingSettings, stored: TrainingSettings) -> None:
+def _require_same(meanings: Sequence[TrainingSettings], stored: TrainingSettings) -> None:
+    """Raises SettingsError with the first difference of the first meaning unless one of them is the same."""
+    differences = [_difference(asked, stored) for asked in meanings]
+    if all(differences):
+        name, old, new = differences[0]
+        raise SettingsError(
+            f"The run was started with {name} = {old} and a resumed run keeps its settings; leave out the new "
+            f"ones ({name} = {new}), or train again without --resume."
+        )
+
+
+def _difference(asked: TrainingSettings, stored: TrainingSettings) -> tuple[str, object, object] | None:
+    """The first field but for the device that differs, with the stored and the asked value."""
     for field in fields(TrainingSettings):
         new, old = getattr(asked, field.name), getattr(stored, field.name)
         if new != old and field.name != "device":
-            raise SettingsError(
-                f"The run was started with {field.name} = {old} and a resumed run keeps its settings; leave out the new "
-                f"ones ({field.name} = {new}), or train again without --resume."
-            )
+            return field.name, old, new
+    return None

@@ -27,6 +27,8 @@ _PYTHON_GB, _WITH_TORCH_GB, _WITH_CUDA_GB = 0.15, 0.45, 2.5
 _TRAINING_BYTES_SHORT, _TRAINING_BYTES_FULL, _TRAINING_BYTES_GPU = 7.5, 14.0, 7.1
 """Per feature-map value: what is kept for the gradients, workspace, and blocks kept for the next step; on the CPU in
 bfloat16 and in full precision. On the GPU nnU-Net's: 8 GB for 2 × 560e6."""
+_TURNING_BYTES = 420
+"""Per voxel of patches that are turned together on a GPU: 270, and 410 with a previous stage's labels beside."""
 _RESIDENT_SHARE = 0.25
 """Cases stay in the machine's or the GPU's memory up to this share of it."""
 _BATCHES_AHEAD = 6
@@ -80,6 +82,12 @@ def stay_in_memory(cases_gb: float) -> bool:
 def stay_on_gpu(cases_gb: float, network_gb: float, gpu_memory_gb: float) -> bool:
     """Whether all cases of a training are kept on a GPU beside what the network needs there."""
     return cases_gb <= _RESIDENT_SHARE * gpu_memory_gb and cases_gb + network_gb <= SHARE * gpu_memory_gb
+
+
+def turning_gb(patch_size: Sequence[int], batch: int) -> float:
+    """Graphics memory in which the patches of a batch are turned, at most 2**20 voxels or one patch at a time."""
+    voxels = math.prod(patch_size)
+    return min(batch * voxels, max(voxels, 2**20)) * _TURNING_BYTES / 1e9
 
 
 def training_gpu_gb(

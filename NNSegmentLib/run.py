@@ -66,7 +66,7 @@ class TrainingSettings:
     """Longest time between two checkpoints."""
     seed: int | None = 12345
     """Where the random numbers of a run start, together with its configuration and fold: the same command gives the
-    same model. None draws new ones every time, as nnU-Net does."""
+    same model on the same kind of device. None draws new ones every time, as nnU-Net does."""
     validation_step: float = 0.5
     """Sliding-window step of the final validation, as a fraction of the patch."""
     validation_mirroring: bool = True

@@ -96,10 +96,10 @@ def _training_need(
     from .engine.devices import choose_device, gpu_memory_gb, half_precision, release_memory
 
     device = choose_device(settings.device)
-    # several processes look at their GPUs themselves: being on one of them here would take its memory
-    free, total = (gpu_memory_gb(device) if gpus == 1 else None) or (None, 0.0)
     if gpus == 1:
         release_memory(device)  # what the fold before this one kept is free
+    # several processes look at their GPUs themselves: being on one of them here would take its memory
+    free, total = (gpu_memory_gb(device) if gpus == 1 else None) or (None, 0.0)
     short = half_precision(device, settings.mixed_precision) is not None
     inputs = configuration.n_inputs(len(task.channels), len(task.labels.foreground_values))
     need = training_need(

@@ -24,7 +24,7 @@ import torch
 from ..errors import NNSegmentError, OutOfMemoryError, RunError
 from ..labels import LabelSet
 from ..planning.plan import Configuration
-from ..preflight import stay_in_memory, stay_on_gpu, training_gpu_gb
+from ..preflight import stay_in_memory, stay_on_gpu, training_gpu_gb, turning_gb
 from ..preprocessing.storage import PreparedStore
 from ..run import TrainingSettings
 from .augmentation import Augmentation, training_augmentation, validation_augmentation
@@ -98,6 +98,7 @@ class BatchSource:
                 configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
                 len(share.of(batch_size)),
             )  # fmt: skip
+            network_gb += _THREADS_ON_CUDA * turning_gb(configuration.patch_size, batch_size)
             case_bytes = _told(lambda: stored_bytes(store, ids))
             self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
             self.cases = Cases(store, previous_stage, self.loading.cases_on)

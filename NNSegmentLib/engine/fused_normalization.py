@@ -8,7 +8,10 @@ comes with torch on Linux; without it everything works in torch's own order.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import subprocess
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,9 +21,14 @@ from torch.nn import functional
 try:
     import triton
     import triton.language as tl
-except ImportError:
+except (ImportError, OSError, AttributeError):
     triton = None
 
+_CANNOT_BE_BUILT = (
+    *((triton.TritonError,) if triton else ()),
+    *(RuntimeError, OSError, subprocess.SubprocessError, ImportError, ValueError, AttributeError, TypeError),
+)
+"""What triton raises without a compiler, with one that fails, or beside a driver that it does not know."""
 _ROWS, _CHANNELS = 128, 32
 """Voxels and channels that a kernel works on together."""
 _MOST_PARTS, _PART_ROWS = 256, 128
@@ -40,13 +48,15 @@ class Rows(NamedTuple):
 def rows_of(x: torch.Tensor) -> Rows | None:
     """How the rows of a tensor lie whose channels are neighbours; None for other tensors."""
     images, channels, *space = x.shape
-    stride, expected = x.stride(-1), x.stride(-1)
-    for n, found in zip(reversed((images, *space)), reversed((x.stride(0), *x.stride()[2:])), strict=True):
-        if n > 1 and found != expected:
+    # where an axis has one voxel only, its step means nothing
+    steps = [(n, step) for n, step in zip((images, *space), (x.stride(0), *x.stride()[2:]), strict=True) if n > 1]
+    stride = expected = steps[-1][1] if steps else channels
+    for n, step in reversed(steps):
+        if step != expected:
             return None
         expected *= n
     neighbours = channels == 1 or x.stride(1) == 1
-    return Rows(images, expected // stride // images, channels, stride) if neighbours and stride >= channels else None
+    return Rows(images, math.prod(space), channels, stride) if neighbours and stride >= channels else None
 
 
 def normalize(
@@ -63,29 +73,41 @@ def normalize(
 
 @lru_cache(maxsize=8)
 def is_available(device: torch.device) -> bool:
-    """Whether the kernels can be built for a device, and compute what torch does."""
+    """Whether the kernels can be built for a device, and compute what torch does on an example."""
     if triton is None or device.type != "cuda":
         return False
     x = torch.randn((2, 8, 4, 5, 6), device=device, generator=torch.Generator(device).manual_seed(0))
     weight, bias = torch.linspace(0.5, 1.5, 8, device=device), torch.linspace(-1, 1, 8, device=device)
-    expected = functional.leaky_relu(functional.instance_norm(x, weight=weight, bias=bias), 0.01)
     try:
-        found = normalize(x.to(memory_format=torch.channels_last_3d), weight, bias, 1e-5, 0.01)
-    except (RuntimeError, OSError, subprocess.SubprocessError, triton.TritonError):
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.allclose(
+                *(_gradient_of_example(way, x, weight, bias) for way in (normalize, _plain)), atol=1e-3
+            )
+    except _CANNOT_BE_BUILT:
         return False
-    return torch.allclose(found, expected, atol=1e-4)
+
+
+def _gradient_of_example(way: Callable[..., torch.Tensor], x, weight, bias) -> torch.Tensor:
+    given = x.to(memory_format=torch.channels_last_3d).requires_grad_()
+    way(given, weight, bias, 1e-5, 0.01).square().sum().backward()
+    return given.grad
+
+
+def _plain(x, weight, bias, eps: float, slope: float) -> torch.Tensor:
+    return functional.leaky_relu(functional.instance_norm(x, weight=weight, bias=bias, eps=eps), slope)
 
 
 class _Normalization(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, eps: float, slope: float):
         rows = rows_of(x)
-        mean, rstd = _moments(x, rows, eps)
         y = torch.empty_like(x)
-        _normalize_kernel[_grid(rows)](
-            x, y, mean, rstd, weight, bias, rows.voxels, rows.channels, rows.stride, rows_of(y).stride, slope,
-            ROWS=_ROWS, CHANNELS=_CHANNELS,
-        )  # fmt: skip
+        with _on(x.device):
+            mean, rstd = _moments(x, rows, eps)
+            _normalize_kernel[_grid(rows)](
+                x, y, mean, rstd, weight, bias, rows.voxels, rows.channels, rows.stride, rows_of(y).stride, slope,
+                ROWS=_ROWS, CHANNELS=_CHANNELS,
+            )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.slope = slope
         return y
@@ -96,21 +118,27 @@ class _Normalization(torch.autograd.Function):
         if rows_of(gradient) is None:
             gradient = gradient.contiguous(memory_format=_neighbours(gradient))
         rows, steps = rows_of(x), rows_of(gradient).stride
-        parts, part = _parts(rows)
-        sums = x.new_empty((2, rows.images, parts, rows.channels), dtype=torch.float32)
-        given = (x, gradient, mean, rstd, weight, bias)
-        _sums_kernel[(rows.images * parts, _blocks(rows))](
-            *given, sums, rows.images, rows.voxels, rows.channels, rows.stride, steps, parts, part, ctx.slope,
-            ROWS=_ROWS, CHANNELS=_CHANNELS,
-        )  # fmt: skip
-        sums = sums.sum(2)
-        result = torch.empty_like(x)
-        _gradient_kernel[_grid(rows)](
-            *given, sums, result, rows.images, rows.voxels, rows.channels, rows.stride, steps,
-            rows_of(result).stride, ctx.slope, ROWS=_ROWS, CHANNELS=_CHANNELS,
-        )  # fmt: skip
+        with _on(x.device):
+            parts, part = _parts(rows)
+            sums = x.new_empty((2, rows.images, parts, rows.channels), dtype=torch.float32)
+            given = (x, gradient, mean, rstd, weight, bias)
+            _sums_kernel[(rows.images * parts, _blocks(rows))](
+                *given, sums, rows.images, rows.voxels, rows.channels, rows.stride, steps, parts, part, ctx.slope,
+                ROWS=_ROWS, CHANNELS=_CHANNELS,
+            )  # fmt: skip
+            sums = sums.sum(2)
+            result = torch.empty_like(x)
+            _gradient_kernel[_grid(rows)](
+                *given, sums, result, rows.images, rows.voxels, rows.channels, rows.stride, steps,
+                rows_of(result).stride, ctx.slope, ROWS=_ROWS, CHANNELS=_CHANNELS,
+            )  # fmt: skip
         bias_gradient, weight_gradient = sums.sum(1)
         return result, weight_gradient, bias_gradient, None, None
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager:
+    """triton starts kernels on the current GPU, wherever the tensors lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _moments(x: torch.Tensor, rows: Rows, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,17 +150,9 @@ def _moments(x: torch.Tensor, rows: Rows, eps: float) -> tuple[torch.Tensor, tor
         x, partial, rows.images, rows.voxels, rows.channels, rows.stride, parts, part, ROWS=_ROWS, CHANNELS=_CHANNELS
     )
     _join_kernel[(rows.images, _blocks(rows))](
-        partial,
-        whole,
-        rows.images,
-        rows.voxels,
-        rows.channels,
-        parts,
-        part,
-        eps,
-        PARTS=_MOST_PARTS,
-        CHANNELS=_CHANNELS,
-    )
+        partial, whole, rows.images, rows.voxels, rows.channels, parts, part, eps,
+        PARTS=_MOST_PARTS, CHANNELS=_CHANNELS,
+    )  # fmt: skip
     return whole[0], whole[1]
 
 

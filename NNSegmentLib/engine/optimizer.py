@@ -20,8 +20,8 @@ _OF_THE_DEVICE = ("lr", "fused", "foreach", "capturable")
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum as in nnU-Net, or AdamW; weight decay on all parameters.
 
-    On a CUDA GPU one kernel changes all weights, which also skips steps without finite gradients by itself, and the
-    rate is a number there: neither needs an answer from the GPU, so that a whole step can be recorded.
+    On a CUDA GPU one kernel changes all weights, which the scaler of mixed precision tells on the GPU to skip a step,
+    and the rate is a number there: neither needs an answer from the GPU, so that a whole step can be recorded.
     """
     device, decay = parameters[0].device, settings.weight_decay
     cuda = device.type == "cuda"
@@ -30,16 +30,30 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSetting
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
     momentum = settings.momentum
-    return torch.optim.SGD(
+    made = torch.optim.SGD(
         parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=fused
     )
+    _fill_momentum(made)
+    return made
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """The state to store, with rates as plain numbers as nnU-Net has them."""
-    state = optimizer.state_dict()
-    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
-    return state | {"param_groups": groups}
+def _fill_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zeros for momentum that one kernel needs and does not have.
+
+    torch takes any memory for it when the first step is skipped, and refuses some of the weights having none, as those
+    that ask for no gradient on this device.
+    """
+    for group in optimizer.param_groups:
+        if group["fused"] and group.get("momentum"):
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict:
+    """The state to store: with the rate as a plain number, and free to be computed in the way of another device."""
+    state, way = optimizer.state_dict(), {"lr": rate, "fused": None, "foreach": None}
+    return state | {"param_groups": [group | way for group in state["param_groups"]]}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -60,6 +74,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)  # one kernel wants all in the same order
+    _fill_momentum(optimizer)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -21,8 +21,8 @@ DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
 """What reading a damaged case raises."""
 
 
-_VOXELS_TOGETHER = 2**22
-"""Of patches that are turned at once on a graphics card, which takes some 100 bytes for each."""
+_VOXELS_TOGETHER = 2**20
+"""Of patches that are turned at once on a graphics card, unless a single one is larger; see `turning_gb`."""
 Place = tuple[Shape, np.ndarray | None]
 """Corner of a sample's extraction window, and how the patch in it is turned and scaled."""
 

@@ -7,6 +7,7 @@ them; a recorded step is a single one.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 
@@ -60,8 +61,8 @@ TURNS = Turns()
 class RecordedStep:
     """Calls `work`, a step from batch to loss without an answer from the GPU, in recorded form.
 
-    `optimizer` is the one whose step is in it. All batches must have the same shape. Where recording fails, `say` tells so and `recover` is called, and the
-    steps go on as they are.
+    `optimizer` is the one whose step is in it. All batches must have the same shape. Where recording fails, `say` tells
+    so and `recover` is called, and the steps go on as they are; they do without a word where the memory does not suffice.
     """
 
     def __init__(
@@ -101,16 +102,46 @@ class RecordedStep:
         return loss
 
     def _record(self, batch: Batch) -> None:
+        if not self._has_room():
+            self._ordinary_left = math.inf
+            return
         own, graph = Batch(batch.image.clone(), batch.target.clone()), torch.cuda.CUDAGraph()
+        pool, device = torch.cuda.graph_pool_handle(), self._stream.device
         try:
-            with TURNS.alone(), may_be_recorded(self._optimizer):
-                torch.cuda.synchronize(self._stream.device)
-                with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with TURNS.alone(), may_be_recorded(self._optimizer), _back_on_this_stream(device):
+                torch.cuda.synchronize(device)
+                with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                     self._loss = self._work(own)
         except RuntimeError as error:  # lack of memory is one
             reason = str(error).partition("\n")[0]
             self._say(f"A training step could not be recorded ({reason}); going on without, which is slower.")
-            self._ordinary_left = float("inf")
+            self._ordinary_left = math.inf
+            _stop_recording_memory(device, pool)
             self._recover()
             return
         self._graph, self._batch = graph, own
+
+    def _has_room(self) -> bool:
+        """Whether the card has room for a step's memory twice: what a recorded step uses, others cannot use too.
+
+        Large networks, which fill a card, keep it busy without.
+        """
+        device = self._stream.device
+        free, _ = torch.cuda.mem_get_info(device)
+        return 2 * torch.cuda.max_memory_allocated(device) <= free + torch.cuda.memory_reserved(device)
+
+
+def _stop_recording_memory(device: torch.device, pool: tuple[int, int]) -> None:
+    """After some failures torch goes on as if it recorded, and would keep every batch (pytorch issue 180395)."""
+    with contextlib.suppress(RuntimeError, AttributeError):  # as after other failures, and in other versions
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+
+
+@contextlib.contextmanager
+def _back_on_this_stream(device: torch.device) -> Iterator[None]:
+    """A recording that fails leaves the thread on the stream it was made on."""
+    here = torch.cuda.current_stream(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(here)

@@ -153,14 +153,16 @@ class Session:
         self.counters = Counters()
         self.step_s = 0.0
         self.averaged = self._new_average()
-        self._take_step = self._recorded(say) if self._can_be_recorded() else self._learn
+        self.rate = 0.0
+        """Learning rate of the last step."""
+        self._recorded = self._new_recording(say) if self._can_be_recorded() else None
         self._since = time.monotonic()
 
     def _can_be_recorded(self) -> bool:
         """Whether a step asks for no answer from the GPU: the scaler looks for infinite gradients there."""
         return self.device.type == "cuda" and self.ranks.alone and self.scaler is not None and not self.settings.compile
 
-    def _recorded(self, say: Say) -> RecordedStep:
+    def _new_recording(self, say: Say) -> RecordedStep:
         return RecordedStep(self._learn, self.optimizer, self.device, say, self._renew_scaler)
 
     def _renew_scaler(self) -> None:
@@ -168,6 +170,10 @@ class Session:
         stored = self.scaler.state_dict()
         self.scaler = torch.amp.GradScaler("cuda")
         self.scaler.load_state_dict(stored)
+
+    def close(self) -> None:
+        """Give the graphics memory of a recorded step back; the session could go on, but slower."""
+        self._recorded = None
 
     def _new_average(self) -> AveragedWeights | None:
         decay = self.settings.weight_averaging
@@ -205,8 +211,9 @@ class Session:
 
     def step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step; the loss as a tensor on the device."""
-        set_learning_rate(self.optimizer, self.learning_rate())
-        loss = self._take_step(batch)
+        self.rate = self.learning_rate()
+        set_learning_rate(self.optimizer, self.rate)
+        loss = (self._recorded or self._learn)(batch)
         if self.averaged:
             self.averaged.update(self.counters.steps)
         self.counters.steps += 1
@@ -265,7 +272,7 @@ class Session:
             plans=plan_to_json(request.plan),
             dataset_json=request.dataset_json,
             mirroring_axes=request.mirror_axes or None,
-            optimizer_state=optimizer_state(self.optimizer),
+            optimizer_state=optimizer_state(self.optimizer, self.rate),
             grad_scaler_state=self.scaler.state_dict() if self.scaler else None,
             logging=c.log,
             best_ema=c.best,

@@ -56,6 +56,8 @@ def train_fold(request: TrainingRequest, progress: Progress = silent, ranks: Ran
         if ranks.alone:
             run.record(Failed(str(error), time.time()))
         raise
+    finally:
+        session.close()
     return run
 
 
@@ -165,7 +167,7 @@ class Training:
     def finish_epoch(self, started: float, loss: float | None, dice: tuple[float | None, ...]) -> None:
         """Record an epoch and store the weights when they are the best so far, or when it is time."""
         c = self.counters
-        rate = float(self.session.optimizer.param_groups[0]["lr"])
+        rate = self.session.rate
         train_loss = sum(c.losses) / len(c.losses)
         smoothed = c.smooth(mean_dice(dice))
         values = (mean_dice(dice), smoothed, list(dice), train_loss, loss, rate, started, time.time())

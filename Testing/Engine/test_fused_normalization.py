@@ -89,3 +89,6 @@ def test_rows_are_recognised():
     assert rows_of(torch.zeros(2, 12, 5, 6, 7)) is None
     assert rows_of(last[:, :, 1:]) is None
     assert rows_of(last[..., ::2]) is None
+    # where an axis has one voxel only, its step means nothing
+    assert rows_of(torch.zeros(480).as_strided((2, 8, 5, 6, 1), (240, 1, 48, 8, 1))) == (2, 30, 8, 8)
+    assert rows_of(torch.zeros(1, 5, 1, 1, 1)) == (1, 1, 5, 5)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from NNSegmentLib.engine.optimizer import AveragedWeights, make_optimizer, restore_optimizer
+from NNSegmentLib.engine.optimizer import AveragedWeights, make_optimizer, optimizer_state, restore_optimizer
 from NNSegmentLib.engine.schedule import Pace, decay
 from NNSegmentLib.errors import RunError
 from NNSegmentLib.run import TrainingSettings
@@ -117,3 +117,58 @@ def test_sgd_has_nnunets_constants():
     group = make_optimizer([torch.nn.Parameter(torch.ones(1))], TrainingSettings()).param_groups[0]
 
     assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.01, 0.99, 3e-5, True)
+
+
+def one_kernel(parameters) -> torch.optim.Optimizer:
+    """As on a graphics card."""
+    rate = torch.tensor(0.01)
+    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=0.0, fused=True)
+
+
+def test_a_state_goes_from_one_way_of_computing_to_the_other():
+    """Of a network in another order of numbers, with a weight that asks for no gradient in one of the two ways."""
+    shape = (4, 3, 2, 2, 2)
+    start = torch.randn(shape)
+    here, bias = torch.nn.Parameter(start.clone()), torch.nn.Parameter(torch.ones(4))
+    there = torch.nn.Parameter(start.clone().to(memory_format=torch.channels_last_3d))
+    other_bias = torch.nn.Parameter(torch.ones(4))
+    settings = TrainingSettings(momentum=0.9, weight_decay=0.0)
+    plain, fused = make_optimizer([here, bias], settings), one_kernel([there, other_bias])
+
+    def step(optimizer, weight):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+
+    step(plain, here)
+    there.data.copy_(here.data)
+    restore_optimizer(fused, optimizer_state(plain, 0.01))
+    step(plain, here)
+    step(fused, there)
+    assert torch.allclose(here, there)
+
+    stored = optimizer_state(fused, 0.01)
+    assert (stored["param_groups"][0]["fused"], stored["param_groups"][0]["lr"]) == (None, 0.01)
+    restored = make_optimizer([here, bias], settings)
+    restore_optimizer(restored, stored)
+    bias.grad = torch.ones(4)
+    step(restored, here)
+    step(fused, there)
+    assert torch.allclose(here, there)
+
+    assert isinstance(fused.param_groups[0]["lr"], torch.Tensor)
+    assert fused.state[there]["momentum_buffer"].stride() == there.stride()
+    assert not restored.param_groups[0]["fused"]
+
+
+def test_a_first_step_that_is_skipped_leaves_no_momentum():
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = one_kernel([parameter])
+    restore_optimizer(optimizer, optimizer.state_dict())
+
+    parameter.grad = torch.full((4,), torch.inf)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(1.0)
+    optimizer.step()
+
+    assert torch.equal(parameter, torch.ones(4))
+    assert torch.equal(optimizer.state[parameter]["momentum_buffer"], torch.zeros(4))

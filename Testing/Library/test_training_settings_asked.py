@@ -69,6 +69,17 @@ def test_a_resumed_run_need_not_be_told_its_length_again(file, words):
     assert settings_from_arguments(asked(resume=True, **words), PLAN, stored) == stored
 
 
+@pytest.mark.parametrize("on_card", [True, False])
+def test_a_run_with_a_recipe_is_resumed_on_another_device_with_the_same_words(monkeypatch, on_card):
+    words = asked(time=600.0, recipe="test_training_settings_asked:twice_the_rate")
+    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: on_card)
+    stored = settings_from_arguments(words, PLAN, None)
+    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: not on_card)
+    words.resume = True
+
+    assert settings_from_arguments(words, PLAN, stored) == stored
+
+
 def twice_the_rate(settings):
     return replace(settings, learning_rate=2 * settings.learning_rate)
 
