@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import torch
@@ -122,8 +122,18 @@ def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | N
 
 def has_fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; elsewhere it is emulated, slower than full precision."""
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    known = _capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+@lru_cache(maxsize=1)
+def has_amx() -> bool:
+    """Whether the processor has Intel's matrix unit for bfloat16."""
+    return bool(_capabilities().get("amx_bf16"))
+
+
+def _capabilities() -> Mapping[str, object]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import PlanError
 from ..planning.architecture import RESIDUAL, SLOPE, NetworkSpec
-from .convolution import Convolution3d
+from .convolution import Convolution3d, TransposedConvolution3d
 from .normalization import InstanceNorm
 
 
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         levels = range(spec.n_stages - 2, -1, -1)
-        transposed = nn.ConvTranspose3d if spec.dimensions == 3 else nn.ConvTranspose2d
+        transposed = TransposedConvolution3d if spec.dimensions == 3 else nn.ConvTranspose2d
         self.stages = nn.ModuleList(
             ConvStack(spec, 2 * spec.features[level], spec.features[level], spec.decoder_kernels[level], convs)
             for level, convs in zip(levels, spec.decoder_convs, strict=True)
