@@ -78,6 +78,7 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
     ranks.wait()  # others may still read what the first one puts aside
     if ranks.first:
         _write_beginning(session, run, stored)
+    ranks.wait()  # what fails from here on is a part of this run
     return session
 
 
