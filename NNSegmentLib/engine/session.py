@@ -22,7 +22,7 @@ from ..run import TrainingSettings
 from .batches import Batch
 from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint
 from .compilation import Compiled
-from .devices import autocast, half_precision
+from .devices import autocast, half_precision, has_amx
 from .losses import make_loss, targets_of
 from .network import UNet, build_network
 from .normalization import placed
@@ -137,7 +137,7 @@ class Session:
         settings = request.settings
         self.request, self.settings, self.pace, self.ranks = request, settings, Pace(settings), ranks
         self.device = ranks.device(settings.device)
-        self.dtype = half_precision(self.device, settings.mixed_precision)
+        self.dtype = half_precision(self.device, settings.mixed_precision and not self._compiles_wrong_kernels())
         self.network = placed(make_network(request), self.device)
         self.network.deep_supervision = settings.deep_supervision and request.wanted.network.n_stages > 2
         self.parameters = list(self.network.parameters())
@@ -157,6 +157,10 @@ class Session:
         """Learning rate of the last step."""
         self._recorded = self._new_recording(say) if self._can_be_recorded() else None
         self._since = time.monotonic()
+
+    def _compiles_wrong_kernels(self) -> bool:
+        """Compiled convolutions cannot spare oneDNN's wrong gradients in bfloat16, see `convolution`."""
+        return self.settings.compile and self.device.type == "cpu" and has_amx()
 
     def _can_be_recorded(self) -> bool:
         """Whether a step asks for no answer from the GPU: the scaler looks for infinite gradients there."""

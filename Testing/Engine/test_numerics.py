@@ -88,6 +88,19 @@ def test_a_compiled_network_takes_the_same_steps(prepared, batches, expected):
     assert compiled == pytest.approx(expected, abs=FULL)
 
 
+@pytest.mark.parametrize("amx", [True, False])
+def test_a_compiled_network_is_not_short_where_its_gradients_would_be_wrong(prepared, monkeypatch, amx):
+    monkeypatch.setattr(sessions, "has_amx", lambda: amx)
+    monkeypatch.setattr(sessions, "half_precision", lambda device, wanted: torch.bfloat16 if wanted else None)
+    settings = replace(SETTINGS, mixed_precision=True)
+
+    def precision(**change):
+        return Session(tiny_request(prepared, prepared.parent, replace(settings, **change))).dtype
+
+    assert precision(compile=True) is (None if amx else torch.bfloat16)
+    assert precision(compile=False) is torch.bfloat16
+
+
 @pytest.mark.parametrize(("mixed", "tolerance"), [(False, TF32), (True, SHORT)])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 class TestStepsOnTheGraphicsCard:
