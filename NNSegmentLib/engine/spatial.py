@@ -185,7 +185,7 @@ def interpolate_labels(labels: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     if labels.device.type == "cpu":
         result = _heaviest_between(padded, first, fractions, steps)
     else:
-        result = _heaviest_everywhere(padded.view(-1), first, fractions, steps)
+        result = _heaviest(padded.view(-1), first, fractions[:, None], steps)
     return result.view(*labels.shape[:2], *at.shape[1:-1])
 
 
@@ -196,23 +196,8 @@ def _heaviest_between(padded: torch.Tensor, first: torch.Tensor, fractions: torc
     between = _mixed(padded).view(-1)[first].nonzero(as_tuple=True)
     if len(between[0]):
         image, _, point = between
-        result[between] = _heaviest(flat, first[between], fractions[image, point].unbind(-1), steps)
+        result[between] = _heaviest(flat, first[between], fractions[image, point], steps)
     return result
-
-
-def _heaviest_everywhere(labels: torch.Tensor, first: torch.Tensor, fractions: torch.Tensor, steps) -> torch.Tensor:
-    """Labels for cells (B, N, P) by few operations over all of them; `labels` is flat, `fractions` (B, P, axes)."""
-    shifts = [sum(up * step for up, step in zip(corner, steps, strict=True)) for corner in _corners(steps)]
-    found = labels[first + sent(torch.tensor(shifts), labels.device).view(-1, 1, 1, 1)]  # (corners, B, N, P)
-    shares = torch.stack((1 - fractions, fractions)).unbind(-1)  # one (2, B, P) per axis
-    weights = shares[0]
-    for share in shares[1:]:
-        weights = (weights[:, None] * share).flatten(0, 1)
-    weights = weights[:, :, None]
-    support = (weights * _TIE).expand(found.shape)
-    for label, weight in zip(found, weights, strict=True):
-        support = torch.where(found == label, support + weight, support)
-    return found.gather(0, support.argmax(0, keepdim=True))[0]
 
 
 def _cells(at: torch.Tensor, window, steps) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,13 +218,19 @@ def _mixed(padded: torch.Tensor) -> torch.Tensor:
     return F.pad(least != most, (0, 1) * (padded.ndim - 2))
 
 
-def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions, steps) -> torch.Tensor:
-    """The label of the largest summed corner weight in each cell, which begins at `first`; `labels` is flat."""
-    corners = _corners(steps)
-    shifts = [sum(up * step for up, step in zip(corner, steps, strict=True)) for corner in corners]
-    found = torch.stack([labels[first + shift] for shift in shifts])
-    weights = torch.stack([_weight(corner, fractions) for corner in corners])
-    support = weights * _TIE
+def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
+    """The label of the largest summed corner weight in each cell, which begins at `first`; `labels` is flat.
+
+    `fractions` (…, axes) say where in its cell a place lies, and are spread over the shape of `first`.
+    """
+    corners = torch.tensor(list(product((0, 1), repeat=len(steps))))
+    shifts = sent(corners @ torch.tensor(steps), labels.device)
+    found = labels[first + shifts.view(-1, *(1,) * first.ndim)]
+    shares = [torch.stack((1 - fraction, fraction)) for fraction in fractions.unbind(-1)]
+    weights = shares[0]
+    for share in shares[1:]:
+        weights = (weights[:, None] * share).flatten(0, 1)
+    support = torch.zeros_like(found, dtype=weights.dtype).add_(weights, alpha=_TIE)
     for label, weight in zip(found, weights, strict=True):
         support += torch.where(found == label, weight, 0.0)
     # several times faster than argmax along the short axis
@@ -247,15 +238,3 @@ def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions, steps) -> to
     for label, total in zip(found[1:], support[1:], strict=True):
         winner, most = torch.where(total > most, label, winner), torch.maximum(total, most)
     return winner
-
-
-def _corners(steps: Sequence[int]) -> list[tuple[int, ...]]:
-    """The corners of a cell, (0, 0, 0) first and (1, 1, 1) last."""
-    return list(product((0, 1), repeat=len(steps)))
-
-
-def _weight(corner: Sequence[int], fractions: Sequence[torch.Tensor]) -> torch.Tensor:
-    weight = torch.ones_like(fractions[0])
-    for up, fraction in zip(corner, fractions, strict=True):
-        weight = weight * (fraction if up else 1 - fraction)
-    return weight

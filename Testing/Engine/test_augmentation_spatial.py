@@ -175,7 +175,9 @@ def test_labels_weighed_everywhere_are_those_weighed_between_labels(monkeypatch,
     given = [case()] * 3, sampling, CORNERS[:3], matrices, in_plane
     expected = warped_patches(*given)[1]
     monkeypatch.setattr(
-        spatial, "_heaviest_between", lambda padded, *others: spatial._heaviest_everywhere(padded.view(-1), *others)
+        spatial,
+        "_heaviest_between",
+        lambda padded, first, fractions, steps: spatial._heaviest(padded.view(-1), first, fractions[:, None], steps),
     )
 
     assert (warped_patches(*given)[1] == expected).float().mean() > 0.9995  # equal shares within rounding
