@@ -27,6 +27,8 @@ _PYTHON_GB, _WITH_TORCH_GB, _WITH_CUDA_GB = 0.15, 0.45, 2.5
 _TRAINING_BYTES_SHORT, _TRAINING_BYTES_FULL, _TRAINING_BYTES_GPU = 7.5, 14.0, 7.1
 """Per feature-map value: what is kept for the gradients, workspace, and blocks kept for the next step; on the CPU in
 bfloat16 and in full precision. On the GPU nnU-Net's: 8 GB for 2 × 560e6."""
+VOXELS_TURNED_TOGETHER = 2**20
+"""Of the patches of a batch on a GPU, unless a single patch is larger."""
 _TURNING_BYTES = 420
 """Per voxel of patches that are turned together on a GPU: 270, and 410 with a previous stage's labels beside."""
 _RESIDENT_SHARE = 0.25
@@ -85,9 +87,9 @@ def stay_on_gpu(cases_gb: float, network_gb: float, gpu_memory_gb: float) -> boo
 
 
 def turning_gb(patch_size: Sequence[int], batch: int) -> float:
-    """Graphics memory in which the patches of a batch are turned, at most 2**20 voxels or one patch at a time."""
+    """Graphics memory in which the patches of a batch are turned, some at a time."""
     voxels = math.prod(patch_size)
-    return min(batch * voxels, max(voxels, 2**20)) * _TURNING_BYTES / 1e9
+    return min(batch * voxels, max(voxels, VOXELS_TURNED_TOGETHER)) * _TURNING_BYTES / 1e9
 
 
 def training_gpu_gb(

@@ -13,7 +13,7 @@ from .devices import has_amx
 
 _PLANES_A_THREAD, _LARGEST_PLANE = 16, 256**2
 _FEW_CHANNELS, _SMALL_PLANE = 128, 600
-"""Where oneDNN's gradients for AMX were compared with those in full precision, 64 shapes, and found right."""
+"""Where oneDNN's gradients for AMX were compared with those in full precision and found right, see RESULTS.md."""
 
 
 class Convolution3d(nn.Conv3d):
@@ -61,7 +61,7 @@ class _WithExactWeightGradient(torch.autograd.Function):
 
     For the gradient by the weights in bfloat16, oneDNN 3.12 has kernels for AMX that write beyond their memory when the
     depth that a thread works on is small: on an Intel Xeon they ended the process with 4 × 112 × 112 voxels, gave NaN
-    with 2 × 64 × 64, and were wrong by 2 to 35 % with 5 × 40 × 56 and 64 channels, without a word.
+    with 2 × 64 × 64, and with 64 channels were wrong by 2 % (5 × 40 × 56) to 35 % (1 × 64 × 64) without a word.
     """
 
     @staticmethod

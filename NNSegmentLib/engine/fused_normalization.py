@@ -224,28 +224,21 @@ if triton is not None:
         tl.store(whole + image * channels + c, mean, c < channels)
         tl.store(whole + (images + image) * channels + c, 1 / tl.sqrt(squares / voxels + eps), c < channels)
 
-    @triton.jit(do_not_specialize=["voxels"])
-    def _normalize_kernel(
-        x,
-        y,
-        mean,
-        rstd,
-        weight,
-        bias,
-        voxels,
-        channels,
-        stride,
-        y_stride,
-        slope,
-        ROWS: tl.constexpr,
-        CHANNELS: tl.constexpr,
-    ):
+    @triton.jit
+    def _tile(voxels, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+        """What a program of a `_grid` works on: its image, rows and channels, and which of them are there."""
         image = tl.program_id(2)
         v = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
         inside = c < channels
-        there = (v < voxels)[:, None] & inside[None, :]
-        row = image.to(tl.int64) * voxels + v
+        return image, image.to(tl.int64) * voxels + v, c, inside, (v < voxels)[:, None] & inside[None, :]
+
+    @triton.jit(do_not_specialize=["voxels"])
+    def _normalize_kernel(
+        x, y, mean, rstd, weight, bias, voxels, channels, stride, y_stride, slope,
+        ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    ):  # fmt: skip
+        image, row, c, inside, there = _tile(voxels, channels, ROWS, CHANNELS)
         values = tl.load(x + row[:, None] * stride + c[None, :], there, 0.0).to(tl.float32)
         scale = tl.load(rstd + image * channels + c, inside, 0.0) * tl.load(weight + c, inside, 0.0)
         shift = tl.load(bias + c, inside, 0.0) - tl.load(mean + image * channels + c, inside, 0.0) * scale
@@ -294,12 +287,7 @@ if triton is not None:
         x, gradient, mean, rstd, weight, bias, sums, result, images, voxels, channels, stride, g_stride, r_stride, slope,
         ROWS: tl.constexpr, CHANNELS: tl.constexpr,
     ):  # fmt: skip
-        image = tl.program_id(2)
-        v = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-        c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-        inside = c < channels
-        there = (v < voxels)[:, None] & inside[None, :]
-        row = image.to(tl.int64) * voxels + v
+        image, row, c, inside, there = _tile(voxels, channels, ROWS, CHANNELS)
         at = image * channels + c
         m, r = tl.load(mean + at, inside, 0.0), tl.load(rstd + at, inside, 0.0)
         w, b = tl.load(weight + c, inside, 0.0), tl.load(bias + c, inside, 0.0)

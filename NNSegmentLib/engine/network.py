@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ..errors import PlanError
 from ..planning.architecture import RESIDUAL, SLOPE, NetworkSpec
@@ -157,9 +158,10 @@ class ConvBlock(nn.Module):
         Adding it and summing up its gradient, which is zero, are a seventh of a training step there.
         """
         followed = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if x.device.type == "cuda" and not followed:
-            return self.conv._conv_forward(x, self.conv.weight, None)
-        return self.conv(x)
+        if x.device.type != "cuda" or followed:
+            return self.conv(x)
+        convolve = functional.conv3d if x.ndim == 5 else functional.conv2d
+        return convolve(x, self.conv.weight, None, self.conv.stride, self.conv.padding)
 
 
 class ResidualStage(nn.Module):

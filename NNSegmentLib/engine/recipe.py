@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..geometry import Shape
+from ..preflight import VOXELS_TURNED_TOGETHER
 from ..preprocessing.prepared import OUTSIDE
 from .augmentation import Augmentation
 from .cases import Cases, LoadedCase, cut
@@ -21,8 +22,6 @@ DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError)
 """What reading a damaged case raises."""
 
 
-_VOXELS_TOGETHER = 2**20
-"""Of patches that are turned at once on a graphics card, unless a single one is larger; see `turning_gb`."""
 Place = tuple[Shape, np.ndarray | None]
 """Corner of a sample's extraction window, and how the patch in it is turned and scaled."""
 
@@ -62,9 +61,8 @@ class BatchRecipe:
         cases = [self.cases[case_id] for case_id in batch_ids(rng, self.ids, self.sampling)]
         places = [self._place(rng, i, case) for i, case in enumerate(cases)]
         wanted = self.share.of(len(cases))
-        image, labels = (
-            t.to(self.device) for t in self._patches([cases[i] for i in wanted], [places[i] for i in wanted])
-        )
+        patches = self._patches([cases[i] for i in wanted], [places[i] for i in wanted])
+        image, labels = (tensor.to(self.device) for tensor in patches)
         drawn = self.augmentation.draw_for(rng, len(cases), image.shape[1], wanted)
         image, target = self.augmentation.apply(image, labels, drawn)
         return Batch(image[:, :, 0], target[:, :, 0]) if self.planes else Batch(image, target)
@@ -96,15 +94,15 @@ class BatchRecipe:
         lie_on = self.cases.device
         if lie_on is None or lie_on.type != "cuda":
             return 1
-        return max(1, _VOXELS_TOGETHER // math.prod(self.sampling.patch_size))
+        return max(1, VOXELS_TURNED_TOGETHER // math.prod(self.sampling.patch_size))
 
     def _plain(self, case: LoadedCase, corner: Shape, matrix: np.ndarray | None):
         """Image (C, Z, Y, X) and label maps (L, Z, Y, X) of a sample that is not turned; None of one that is."""
         if isinstance(self.augmentation, ReferenceAugmentation):
             return _window(case, corner, self.sampling.extraction_size)
-        return (
-            None if matrix is not None else _window(case, self.sampling.patch_corner(corner), self.sampling.patch_size)
-        )
+        if matrix is not None:
+            return None
+        return _window(case, self.sampling.patch_corner(corner), self.sampling.patch_size)
 
 
 def damage_sentence(error: Exception) -> str:

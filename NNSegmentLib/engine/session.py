@@ -153,8 +153,8 @@ class Session:
         self.counters = Counters()
         self.step_s = 0.0
         self.averaged = self._new_average()
-        self.rate = 0.0
-        """Learning rate of the last step."""
+        self.rate = settings.learning_rate
+        """Learning rate of the last step, or of the first one to come."""
         self._recorded = self._new_recording(say) if self._can_be_recorded() else None
         self._since = time.monotonic()
 
@@ -296,6 +296,7 @@ class Session:
         if self.scaler and checkpoint.grad_scaler_state:
             self.scaler.load_state_dict(dict(checkpoint.grad_scaler_state))
         self.counters = self._stored_counters(checkpoint)
+        self.rate = self.learning_rate()
 
     def _restore_raw(self, raw: list[torch.Tensor]) -> None:
         if [w.shape for w in raw] != [p.shape for p in self.parameters]:
