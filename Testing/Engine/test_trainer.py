@@ -195,6 +195,20 @@ def test_a_stopped_and_resumed_run_continues_the_same_curve(request_of, averagin
     assert all(torch.allclose(final[0][name], final[1][name], atol=1e-6) for name in final[0])
 
 
+def test_what_is_stored_before_the_first_step_has_a_rate_to_go_on_with(request_of, tmp_path):
+    request = request_of(replace(QUICK, epochs=10))
+    train_fold(request, stopping_after(request.folder, 2 * QUICK.iterations_per_epoch + 1))
+    fresh, resumed = Session(request), Session(request)
+    resumed.restore(load_checkpoint(request.folder.checkpoint_latest))
+
+    rates = []
+    for name, session in (("fresh", fresh), ("resumed", resumed)):
+        session.save(tmp_path / f"{name}.pth")
+        rates.append(load_checkpoint(tmp_path / f"{name}.pth").optimizer_state["param_groups"][0]["lr"])
+
+    assert rates == pytest.approx([QUICK.learning_rate, QUICK.learning_rate * 0.8**0.9])
+
+
 def test_a_time_budget_is_kept_and_the_rate_ends_near_zero(request_of):
     run = train_fold(request_of(replace(QUICK, time_s=2.0, epochs=1)))
     epochs = epochs_of(run)
