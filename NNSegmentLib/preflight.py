@@ -27,8 +27,8 @@ _PYTHON_GB, _WITH_TORCH_GB, _WITH_CUDA_GB = 0.15, 0.45, 2.5
 _TRAINING_BYTES_SHORT, _TRAINING_BYTES_FULL, _TRAINING_BYTES_GPU = 7.5, 14.0, 7.1
 """Per feature-map value: what is kept for the gradients, workspace, and blocks kept for the next step; on the CPU in
 bfloat16 and in full precision. On the GPU nnU-Net's: 8 GB for 2 × 560e6."""
-VOXELS_TURNED_TOGETHER = 2**20
-"""Of the patches of a batch on a GPU, unless a single patch is larger."""
+VOXELS_TURNED_TOGETHER, THREADS_THAT_TURN = 2**20, 2
+"""Where the cases lie on a GPU: of the patches of a batch, unless a single patch is larger; threads that make batches."""
 _TURNING_BYTES = 420
 """Per voxel of patches that are turned together on a GPU: 270, and 410 with a previous stage's labels beside."""
 _RESIDENT_SHARE = 0.25
@@ -72,7 +72,8 @@ def training_need(
         each = _WITH_TORCH_GB + network + values * bytes_each / 1e9 + kept + patches
         return Need("This training", each * ranks, advice=_ADVICE_TRAINING)
     gpu = training_gpu_gb(configuration, settings, n_channels, n_outputs, batch)
-    gpu += cases if stay_on_gpu(cases, gpu, gpu_memory_gb) else 0.0
+    turning = turning_gb(configuration.patch_size, batch)
+    gpu += cases + turning if stay_on_gpu(cases, gpu + turning, gpu_memory_gb) else 0.0
     return Need("This training", (_WITH_CUDA_GB + network + patches) * ranks, gpu, advice=_ADVICE_TRAINING)
 
 
@@ -87,9 +88,10 @@ def stay_on_gpu(cases_gb: float, network_gb: float, gpu_memory_gb: float) -> boo
 
 
 def turning_gb(patch_size: Sequence[int], batch: int) -> float:
-    """Graphics memory in which the patches of a batch are turned, some at a time."""
+    """Graphics memory in which the patches of batches are turned, some at a time, where the cases lie on the GPU."""
     voxels = math.prod(patch_size)
-    return min(batch * voxels, max(voxels, VOXELS_TURNED_TOGETHER)) * _TURNING_BYTES / 1e9
+    together = min(batch * voxels, max(voxels, VOXELS_TURNED_TOGETHER))
+    return THREADS_THAT_TURN * together * _TURNING_BYTES / 1e9
 
 
 def training_gpu_gb(

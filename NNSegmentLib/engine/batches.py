@@ -24,7 +24,7 @@ import torch
 from ..errors import NNSegmentError, OutOfMemoryError, RunError
 from ..labels import LabelSet
 from ..planning.plan import Configuration
-from ..preflight import stay_in_memory, stay_on_gpu, training_gpu_gb, turning_gb
+from ..preflight import THREADS_THAT_TURN, stay_in_memory, stay_on_gpu, training_gpu_gb, turning_gb
 from ..preprocessing.storage import PreparedStore
 from ..run import TrainingSettings
 from .augmentation import Augmentation, training_augmentation, validation_augmentation
@@ -42,8 +42,6 @@ __all__ = ["Batch", "BatchSource", "Loading", "choose_loading"]
 
 _AHEAD = 4
 """Batches prepared ahead of the network."""
-_THREADS_ON_CUDA = 2
-"""A thread takes nearly as long to start the operations of a batch as a fast GPU takes for a step."""
 _MOST_WORKERS = 12
 WHOLE = Share()
 """All of a batch: the usual case of a single training process."""
@@ -98,7 +96,7 @@ class BatchSource:
                 configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
                 len(share.of(batch_size)),
             )  # fmt: skip
-            network_gb += _THREADS_ON_CUDA * turning_gb(configuration.patch_size, batch_size)
+            network_gb += turning_gb(configuration.patch_size, len(share.of(batch_size)))
             case_bytes = _told(lambda: stored_bytes(store, ids))
             self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
             self.cases = Cases(store, previous_stage, self.loading.cases_on)
@@ -119,8 +117,9 @@ class BatchSource:
         self._make = LoaderProcesses(recipe, workers, seed, first) if workers else partial(recipe.make, seed)
         self._cuda = self.device.type == "cuda"
         self._own = threading.local()
-        # processes answer in the order they are asked, which one thread keeps
-        threads = _THREADS_ON_CUDA if self._cuda and not workers else 1
+        # a thread takes nearly as long to start the operations of a batch as a fast GPU takes for a step; processes
+        # answer in the order they are asked, which one thread keeps
+        threads = THREADS_THAT_TURN if self._cuda and not workers else 1
         self._pool = ThreadPoolExecutor(threads, "batches", initializer=self._begin)
         self._waiting: deque[Future[Batch]] = deque()
         self._numbers = count(first)

@@ -120,9 +120,19 @@ def test_ranks_share_the_batch_and_resident_cases_count_while_they_fit(monkeypat
     resident = training_need(PLANNED, settings, **given, gpu_memory_gb=1000.0)
 
     assert four.gpu_gb == pytest.approx(one.gpu_gb / 4, rel=0.1)
-    assert resident.gpu_gb - one.gpu_gb == pytest.approx(1000 * math.prod(PLANNED.median_shape) * 6 / 1e9)
+    cases = 1000 * math.prod(PLANNED.median_shape) * 6 / 1e9
+    assert resident.gpu_gb - one.gpu_gb == pytest.approx(cases + preflight.turning_gb(PLANNED.patch_size, 8))
     on_cpu = {**given, "device": "cpu"}
     assert training_need(PLANNED, settings, **on_cpu).main_gb > one.gpu_gb
+
+
+@pytest.mark.parametrize(
+    ("patch", "batch", "voxels"),
+    [((40, 56, 40), 7, 7 * 89_600), ((40, 56, 40), 366, 2**20), ((128, 128, 128), 2, 128**3), ((512, 512), 12, 2**20)],
+)
+def test_patches_are_turned_in_the_memory_of_some_at_a_time(patch, batch, voxels):
+    """In two threads, 420 bytes a voxel."""
+    assert preflight.turning_gb(patch, batch) == pytest.approx(2 * 420 * voxels / 1e9)
 
 
 def test_the_largest_image_is_found_among_damaged_ones(tmp_path):
