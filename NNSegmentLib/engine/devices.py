@@ -62,6 +62,7 @@ def describe(device: torch.device) -> str:
 def prepare_device(device: torch.device, threads: int = 0) -> None:
     """Set up this process for training: all cores (or `threads`), kept memory, TF32 and tuned convolutions."""
     torch.set_num_threads(threads or cores())
+    torch.get_num_threads()  # this thread keeps the number now; else it takes that of a thread which sets its own first
     keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True

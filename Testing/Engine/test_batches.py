@@ -13,6 +13,8 @@ import torch
 from NNSegmentLib import preflight
 from NNSegmentLib.engine import batches as batches_module
 from NNSegmentLib.engine.batches import Batch, BatchSource, Loading, choose_loading
+from NNSegmentLib.engine.devices import prepare_device
+from NNSegmentLib.engine.recording import Turns
 from NNSegmentLib.errors import RunError, TaskError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.labels import Label, LabelSet
@@ -218,7 +220,7 @@ def test_prepared_files_give_the_same_batches_from_memory_and_from_disk(closing,
 
 
 def test_the_background_thread_leaves_the_networks_threads_alone(closing):
-    torch.set_num_threads(2)
+    prepare_device(torch.device("cpu"), threads=2)
     next(closing(settings=replace(SETTINGS, augmentation="default")))
     assert torch.get_num_threads() == 2
 
@@ -303,3 +305,39 @@ def with_memory(monkeypatch, gpu_gb: float, cores: int = 4) -> None:
     monkeypatch.setattr(preflight, "total_gb", lambda: 16.0)
     monkeypatch.setattr(batches_module, "gpu_memory_gb", lambda device: (gpu_gb, gpu_gb))
     monkeypatch.setattr(batches_module, "cores", lambda: cores)
+
+
+def test_who_wants_to_be_alone_waits_for_the_others_and_keeps_them_waiting():
+    turns, seen = Turns(), []
+    both_in, may_leave = threading.Barrier(3), threading.Event()
+
+    def share() -> None:
+        with turns.together():
+            both_in.wait(10)
+            may_leave.wait(10)
+            seen.append("together")
+
+    def alone() -> None:
+        with turns.alone():
+            seen.append("alone")
+            late.start()
+            late.join(0.2)  # it waits for the end of this
+            seen.append("still alone")
+
+    def come_late() -> None:
+        with turns.together():
+            seen.append("late")
+
+    late = threading.Thread(target=come_late)
+    threads = [threading.Thread(target=work) for work in (share, share, alone)]
+    for thread in threads[:2]:
+        thread.start()
+    both_in.wait(10)
+    threads[2].start()
+    threads[2].join(0.2)
+    assert seen == []
+    may_leave.set()
+    for thread in (*threads, late):
+        thread.join(10)
+
+    assert seen == ["together", "together", "alone", "still alone", "late"]
