@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field, replace
 
@@ -223,6 +225,17 @@ def test_the_background_thread_leaves_the_networks_threads_alone(closing):
     prepare_device(torch.device("cpu"), threads=2)
     next(closing(settings=replace(SETTINGS, augmentation="default")))
     assert torch.get_num_threads() == 2
+
+
+def test_a_thread_that_sets_its_own_number_of_threads_first_leaves_the_network_its_number():
+    """In a process of its own: a thread that has computed before keeps its number anyway."""
+    code = (
+        "import threading, torch; from NNSegmentLib.engine.devices import prepare_device;"
+        "prepare_device(torch.device('cpu'), threads=2);"
+        "thread = threading.Thread(target=torch.set_num_threads, args=(1,)); thread.start(); thread.join();"
+        "raise SystemExit(torch.get_num_threads())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
 
 
 def test_a_device_without_streams_is_used_by_the_callers_thread_only(closing, monkeypatch):

@@ -85,6 +85,17 @@ def test_shared_layers_are_written_once(tmp_path):
     assert (tmp_path / "c.pth").stat().st_size < 5e6
 
 
+def test_weights_are_stored_in_one_order_however_they_lie_in_memory(tmp_path):
+    weight = torch.randn(4, 3, 2, 2, 2)
+    given = weight.to(memory_format=torch.channels_last_3d)
+
+    save_checkpoint(checkpoint(network_weights={"weight": given}), tmp_path / "c.pth")
+
+    stored = load_checkpoint(tmp_path / "c.pth").network_weights["weight"]
+    assert torch.equal(stored, weight)
+    assert stored.is_contiguous()
+
+
 def test_an_optimizer_goes_on_from_its_state(tmp_path):
     network = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
