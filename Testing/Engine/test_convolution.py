@@ -58,11 +58,17 @@ def test_with_amx_the_weights_gradient_is_that_of_full_precision(monkeypatch, ki
 
 @pytest.mark.skipif(not has_amx(), reason="this processor has no AMX, and its gradients no fault")
 @pytest.mark.parametrize(
-    ("shape", "channels"), [((5, 40, 56), 64), ((2, 64, 64), 32), ((4, 112, 112), 16), ((2, 20, 28), 320)]
+    ("shape", "channels", "threads"),
+    [((5, 40, 56), 64, 1), ((2, 64, 64), 32, 1), ((1, 64, 64), 64, 2), ((1, 40, 56), 320, 1), ((4, 112, 112), 16, 1)],
 )
-def test_gradients_are_right_where_they_ended_the_process_or_were_wrong(shape, channels):
-    torch.manual_seed(0)
-    require_same(Convolution3d(channels, channels, 3, padding=1), torch.randn(1, channels, *shape))
+def test_gradients_are_right_where_they_ended_the_process_or_were_wrong(shape, channels, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        require_same(Convolution3d(channels, channels, 3, padding=1), torch.randn(1, channels, *shape))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_was_found_right_stays_fast(monkeypatch):
