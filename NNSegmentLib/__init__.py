@@ -20,7 +20,6 @@ _HOMES = {
     "errors": ("ImageError", "InputError", "ModelError", "NNSegmentError", "OutOfMemoryError", "PlanError", "RunError",
                "SettingsError", "StorageError", "TaskError", "WorkError"),
     "evaluation": ("Scores",),
-    "exchange": ("describe_model", "export_model", "import_model", "list_models"),
     "fingerprint": ("Fingerprint",),
     "folders": ("Workspace",),
     "geometry": ("Geometry",),
@@ -28,13 +27,14 @@ _HOMES = {
     "integrity": ("Finding",),
     "labels": ("Label", "LabelSet"),
     "model": ("Model", "load_model"),
+    "model.exchange": ("describe_model", "export_model", "import_model", "list_models"),
     "planning.plan": ("Configuration", "NetworkSpec", "Plan", "load_plan"),
     "prediction": ("Prediction",),
     "preprocessing.prepare": ("prepare_case",),
     "preprocessing.prepared": ("Placement", "PreparedCase"),
     "preprocessing.restore": ("restore_labels",),
     "run": ("Run", "TrainingSettings"),
-    "selection": ("Selection",),
+    "selection.record": ("Selection",),
     "task": ("Case", "Channel", "Task", "load_task"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     job = os.environ.pop(JOB_VARIABLE, None)  # what this process starts in turn is no job
     if job:
-        from .reporting import run_as_job
+        from .jobs.reporting import run_as_job
 
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
     return _run(args, Terminal()).code
@@ -321,8 +321,8 @@ def _diagram(args, terminal):
 
 
 def _model(args, terminal):
-    from . import exchange
     from .errors import SettingsError
+    from .model import exchange
 
     if args.action == "list":
         models = exchange.list_models(args.workspace)
@@ -357,7 +357,7 @@ def _models_text(models) -> str:
 
 
 def _jobs(args, terminal):
-    from . import job_commands
+    from .jobs import commands as job_commands
 
     return getattr(job_commands, f"{args.action}_command")(args, terminal)
 

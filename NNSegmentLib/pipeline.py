@@ -42,7 +42,7 @@ from .progress import Progress, silent
 from .records import copy_whole
 from .run import Run, TrainingSettings
 from .scores import Scores
-from .selection import Selection
+from .selection.record import Selection
 from .task import Task, load_task
 from .training_setup import copy_if_there, training_request
 
@@ -243,7 +243,7 @@ def best(
     progress: Progress = silent,
 ) -> Selection:
     """Compare the trained configurations and their ensembles by cross-validation and settle the post-processing."""
-    from .selection import find_best
+    from .selection.best import find_best
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     name = plans or (find_preset(preset).plans_name if preset else None)
@@ -340,7 +340,7 @@ def ensemble(
     progress: Progress = silent,
 ) -> tuple[Path, ...]:
     """Average the probabilities of several prediction folders into label maps; returns their files."""
-    from .ensembling import ensemble_folders
+    from .selection.ensembling import ensemble_folders
 
     folders = [Path(path) for path in inputs]
     return ensemble_folders(

@@ -35,7 +35,7 @@ def model_choices(context, path: str = "") -> tuple[ModelChoice, ...]:
 def read_card(choice: ModelChoice):
     """(card, "") of a model, or (None, why not)."""
     from NNSegmentLib.errors import NNSegmentError
-    from NNSegmentLib.model_card import read_card as read
+    from NNSegmentLib.model.card import read_card as read
 
     if choice.place is None:
         return None, _("Choose a model folder or zip.")
@@ -62,7 +62,7 @@ def _of_others(context) -> list[ModelChoice]:
 
 def _entries(context) -> Sequence:
     from NNSegmentLib.errors import NNSegmentError
-    from NNSegmentLib.exchange import list_models
+    from NNSegmentLib.model.exchange import list_models
 
     if context.workspace is None:
         return ()

@@ -67,7 +67,7 @@ class Console:
     def predict(self, volumes, task, model, configuration, segmentation, device, show_3d: bool):
         """A segmentation node of a volume; raises ModelError, ImageError, RunError, StorageError."""
         from NNSegmentLib.application import new_application_folder
-        from NNSegmentLib.model_card import read_card
+        from NNSegmentLib.model.card import read_card
 
         from .scene_application import show_results, write_volumes
 

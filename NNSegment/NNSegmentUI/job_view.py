@@ -25,7 +25,7 @@ class JobView:
 
     def show(self, job) -> None:
         """Follow another job, from its first event on; None hides the view."""
-        from NNSegmentLib.job_progress import JobProgress
+        from NNSegmentLib.jobs.progress import JobProgress
 
         self.job, self._stop_asked = job, False
         self._progress = JobProgress()

@@ -87,7 +87,7 @@ class ResultsSection:
 
     def _selection(self):
         from NNSegmentLib.errors import NNSegmentError
-        from NNSegmentLib.selection_record import load_selection
+        from NNSegmentLib.selection.record import load_selection
 
         if self._context.task is None or not self._context.folders.selection.is_file():
             return None

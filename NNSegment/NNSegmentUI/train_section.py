@@ -268,7 +268,7 @@ class TrainSection:
         return next((s for s in self._statuses if s.state == "running"), None)
 
     def _epoch_text(self, status) -> str:
-        from NNSegmentLib.job_progress import epoch_text
+        from NNSegmentLib.jobs.progress import epoch_text
 
         name = _run_name(status)
         if status.failure:

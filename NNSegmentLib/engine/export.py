@@ -12,7 +12,7 @@ import torch
 
 from ..errors import SettingsError
 from ..model import Member, Model, TrainedConfiguration
-from ..network_card import INPUT, OUTPUT, NetworkCard, SlidingWindow, network_card
+from ..model.network_card import INPUT, OUTPUT, NetworkCard, SlidingWindow, network_card
 from ..progress import Progress, silent
 from ..records import to_json, write_text, written_whole
 from .cascade import require_previous

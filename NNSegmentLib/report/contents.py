@@ -17,7 +17,7 @@ from ..planning.plan import Plan, load_plan
 from ..records import read_json
 from ..run import EpochFinished, Event, Failed, Finished, Stopped, read_events
 from ..scores import CaseScores, Scores, load_scores
-from ..selection_record import Selection, load_selection
+from ..selection.record import Selection, load_selection
 from ..task import Task, load_task, parse_dataset_json
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from ..errors import NNSegmentError
 from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..scores import CaseScores, Scores, nan_mean, shown
-from ..selection_record import Selection
+from ..selection.record import Selection
 from ..terminal import duration
 from .charts import dice_figure, runs_figure
 from .contents import Contents, TrainedFold, TrainedModel

@@ -15,10 +15,10 @@ from version_1 import GRID, image, model_folder, network, plan, stage_plan, writ
 
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ModelError
-from NNSegmentLib.exchange import export_model, import_model
 from NNSegmentLib.model import load_model
-from NNSegmentLib.model_card import read_card
-from NNSegmentLib.v1_model import is_v1_folder
+from NNSegmentLib.model.card import read_card
+from NNSegmentLib.model.exchange import export_model, import_model
+from NNSegmentLib.model.version_1 import is_v1_folder
 
 
 def test_a_model_is_found_from_every_depth(tmp_path):

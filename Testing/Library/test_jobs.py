@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in la
 WORKER = """
 import os, subprocess, sys, time
 from pathlib import Path
-from NNSegmentLib.reporting import run_as_job
+from NNSegmentLib.jobs.reporting import run_as_job
 from NNSegmentLib.terminal import Outcome
 
 def work(reporter):
@@ -258,7 +258,7 @@ def test_resuming_keeps_what_was_done(asked, checkpoint, expected, tmp_path):
         (tmp_path / "checkpoint_latest.pth").touch()
     request = jobs.JobRequest(asked, "", 0.0, Path(sys.executable), tmp_path, "here", (tmp_path,))
 
-    assert jobs._resumed(request) == expected
+    assert jobs.job._resumed(request) == expected
 
 
 @pytest.mark.parametrize("words", [["fly"], [], ["check"], ["train", "1", "2d", "0", "--epochs", "none"]])

@@ -16,11 +16,11 @@ import pytest
 
 from NNSegmentLib import processes
 from NNSegmentLib.errors import RunError
+from NNSegmentLib.jobs.reporting import WatchedRun
 from NNSegmentLib.launch import LIBRARY_PARENT, default_python, environment_for
 from NNSegmentLib.locks import LOCK, holder, only_one_in, require_free
 from NNSegmentLib.processes import ProcessIdentity
 from NNSegmentLib.records import to_json
-from NNSegmentLib.reporting import WatchedRun
 from NNSegmentLib.run import EpochFinished, Finished, Message, Progressed, append_event
 from NNSegmentLib.stopping import interrupt_main_thread, stopping_cleanly
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from NNSegmentLib.archive import unpack
 from NNSegmentLib.errors import ModelError, NNSegmentError
 from NNSegmentLib.model import load_model, require_supported_trainer
+from NNSegmentLib.model.archive import unpack
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 
 NETWORK = NetworkSpec("PlainConvUNet", (4, 8), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)), (1, 1), (1,))

@@ -14,10 +14,10 @@ from NNSegmentLib.colors import save_label_colors
 from NNSegmentLib.errors import ImageError, ModelError, SettingsError, StorageError
 from NNSegmentLib.folders import FoldFolder, new_dated_folder
 from NNSegmentLib.geometry import Geometry
-from NNSegmentLib.job_progress import JobProgress
+from NNSegmentLib.jobs.progress import JobProgress
 from NNSegmentLib.labels import Label
 from NNSegmentLib.locks import only_one_in
-from NNSegmentLib.model_card import read_card
+from NNSegmentLib.model.card import read_card
 from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, read_events, recent_events
 from NNSegmentLib.run_states import RunState, run_status
 from NNSegmentLib.task import load_task

@@ -27,7 +27,7 @@ from NNSegmentLib.report.result_sections import best_and_worst
 from NNSegmentLib.run import EpochFinished, Finished, append_event
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.scores import CaseScores, Metrics, Scores, save_scores
-from NNSegmentLib.selection_record import Candidate, Member, Selection, save_selection
+from NNSegmentLib.selection.record import Candidate, Member, Selection, save_selection
 from NNSegmentLib.task import load_task
 
 NOW = datetime(2024, 3, 1, 12, 30)

@@ -19,7 +19,7 @@ from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
 from NNSegmentLib.records import to_json, write_json
-from NNSegmentLib.selection import find_best, load_selection
+from NNSegmentLib.selection.best import find_best, load_selection
 
 LABELS = {"background": 0, "edge": 1, "core": 2}
 TWO = LabelSet.from_dataset_json({"labels": LABELS})

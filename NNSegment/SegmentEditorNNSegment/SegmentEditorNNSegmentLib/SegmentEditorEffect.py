@@ -259,7 +259,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def _card(self):
         """Channels and labels of the chosen model, read once."""
-        from NNSegmentLib.model_card import read_card
+        from NNSegmentLib.model.card import read_card
 
         model = self._model()
         if model not in self.cards:
@@ -283,7 +283,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
 def model_entries(workspace) -> list[tuple[str, str]]:
     """(folder, text) of what can be applied: of each task what 'best' chose, then every trained configuration."""
-    from NNSegmentLib.exchange import list_models
+    from NNSegmentLib.model.exchange import list_models
 
     models = list_models(workspace)
     tasks = {model.task: workspace.task(model.task) for model in models}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from .errors import InputError
-from .folders import Workspace
-from .jobs import SILENT_S, Job, JobState, find_jobs, resume
-from .run import EpochFinished, Event, Message, Progressed
-from .terminal import Terminal, duration, table
+from ..errors import InputError
+from ..folders import Workspace
+from ..run import EpochFinished, Event, Message, Progressed
+from ..terminal import Terminal, duration, table
+from .job import SILENT_S, Job, JobState, find_jobs, resume
 
 
 def list_command(args: argparse.Namespace, terminal: Terminal) -> tuple[object, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import __version__
-from .folders import LABELS_CSV
-from .labels import LabelSet
-from .model import Member, Model, TrainedConfiguration
-from .model_card import painted
-from .planning.plan import IntensityStats, Resampling
-from .postprocessing_rules import KeepLargest, load_postprocessing
+from .. import __version__
+from ..folders import LABELS_CSV
+from ..labels import LabelSet
+from ..planning.plan import IntensityStats, Resampling
+from ..postprocessing_rules import KeepLargest, load_postprocessing
+from .card import painted
+from .members import Member, Model, TrainedConfiguration
 
 INPUT, OUTPUT = "image", "logits"
 SOFTMAX, SIGMOID = "softmax", "sigmoid"

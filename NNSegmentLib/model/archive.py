@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from .errors import ModelError, StorageError
+from ..errors import ModelError, StorageError
 
 MAX_BYTES = 20 * 1024**3
 """Most that a model archive may hold when unpacked; five folds of the largest preset are about 8 GB."""

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ImageError, InputError, some
-from .evaluation import label_files
-from .geometry import Geometry
-from .image import REORIENTING_READERS, file_ending, read_geometry, read_labels
-from .labels import LabelSet
-from .prediction import Prediction, save_prediction
-from .probability_files import load_probabilities
-from .progress import Progress, in_parallel, silent
-from .records import copy_whole
-from .scores import case_id
+from ..errors import ImageError, InputError, some
+from ..evaluation import label_files
+from ..geometry import Geometry
+from ..image import REORIENTING_READERS, file_ending, read_geometry, read_labels
+from ..labels import LabelSet
+from ..prediction import Prediction, save_prediction
+from ..probability_files import load_probabilities
+from ..progress import Progress, in_parallel, silent
+from ..records import copy_whole
+from ..scores import case_id
 
 _CARDS = ("dataset.json", "plans.json")
 

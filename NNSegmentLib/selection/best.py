@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from ..errors import InputError, RunError
+from ..evaluation import SUMMARY, Scores, load_scores
+from ..folders import ModelFolders, TaskFolders
+from ..labels import LabelSet
+from ..postprocessing_rules import PICKLE_FILE
+from ..progress import Progress, silent
+from ..records import copy_whole, write_text
 from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, crossvalidate
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
-from .errors import InputError, RunError
-from .evaluation import SUMMARY, Scores, load_scores
-from .folders import ModelFolders, TaskFolders
-from .labels import LabelSet
-from .postprocessing_rules import PICKLE_FILE
-from .progress import Progress, silent
-from .records import copy_whole, write_text
-from .selection_record import (
+from .record import (
     POSTPROCESSED,
     Candidate,
     Member,

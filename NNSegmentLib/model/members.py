@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ModelError
-from .image import READERS
-from .labels import LabelSet
-from .planning.architecture import require_sound_network
-from .planning.plan import Configuration, Plan
+from ..errors import ModelError
+from ..image import READERS
+from ..labels import LabelSet
+from ..planning.architecture import require_sound_network
+from ..planning.plan import Configuration, Plan
 
 
 @dataclass(frozen=True)

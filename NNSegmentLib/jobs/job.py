@@ -1,14 +1,4 @@
-"""A verb as a process of its own that outlives whoever started it, with files as the only connection.
-
-    job = jobs.start(["train", "7", "3d_fullres", "0", "--workspace", folder], Workspace.at(folder).jobs)
-    for event in job.follow():
-        ...
-    job.result()
-
-A job's folder holds job.json (what was asked), process.json (who does it), events.jsonl (what happened), log.txt (for
-people), heartbeat, result.json, and STOP when somebody asks for an end. Nothing here needs the process that started
-the job: another one finds it with `find_jobs`, follows and stops it.
-"""
+"""A job: its folder, what it was asked, how it is doing, and starting, finding, following, stopping and resuming it."""
 
 from __future__ import annotations
 
@@ -21,13 +11,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from .errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
-from .folders import FoldFolder, JobFolder, new_dated_folder
-from .launch import JOB_VARIABLE, command, default_python, environment_for
-from .locks import require_free
-from .processes import ProcessIdentity, end_tree, start_detached
-from .records import cannot_write, from_json, read_json, to_json, write_json
-from .run import Event, Failed, Finished, Stopped, last_event, parse_event
+from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
+from ..folders import FoldFolder, JobFolder, new_dated_folder
+from ..launch import JOB_VARIABLE, command, default_python, environment_for
+from ..locks import require_free
+from ..processes import ProcessIdentity, end_tree, start_detached
+from ..records import cannot_write, from_json, read_json, to_json, write_json
+from ..run import Event, Failed, Finished, Stopped, last_event, parse_event
 
 SILENT_S = 60.0
 """A job on another machine whose heartbeat is older than this is lost; one on this machine is said to be silent."""
@@ -292,7 +282,7 @@ def _launch(job: Job, environment: Mapping[str, str] | None) -> Job:
 
 def _parsed(arguments: Sequence[str]):
     """The parsed words; raises SettingsError for what the command line would refuse."""
-    from .arguments import WrongUsage, build_parser
+    from ..arguments import WrongUsage, build_parser
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -310,8 +300,8 @@ def _run_folders(args) -> tuple[Path, ...]:
     """The fold folders that a command writes; none for commands that do not train."""
     if args.command not in ("train", "validate"):
         return ()
-    from .lookup import folders_of, open_task, plan_of
-    from .run_states import fold_count
+    from ..lookup import folders_of, open_task, plan_of
+    from ..run_states import fold_count
 
     folders = folders_of(args.task, args.workspace)
     model = folders.model(plan_of(folders, args.plans, args.preset).name, args.configuration)

@@ -9,19 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..errors import InputError, ModelError
+from ..folders import SELECTION
+from ..planning.plan import CONFIGURATIONS, Plan, load_plan
+from ..records import read_json
+from ..task import parse_dataset_json
 from .archive import unpack
-from .errors import InputError, ModelError
-from .folders import SELECTION
-from .model_parts import Member, Model, TrainedConfiguration, members_of, require_sound
-from .planning.plan import CONFIGURATIONS, Plan, load_plan
-from .records import read_json
-from .task import parse_dataset_json
-from .v1_model import find_v1_folders, is_v1_folder, load_v1_model
-
-__all__ = [
-    "BEST_AVAILABLE", "CHECKPOINTS", "Member", "Model", "TrainedConfiguration", "find_model_folders",
-    "load_model", "require_supported_trainer",
-]  # fmt: skip
+from .members import Model, TrainedConfiguration, members_of, require_sound
+from .version_1 import find_v1_folders, is_v1_folder, load_v1_model
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """In the order of preference."""

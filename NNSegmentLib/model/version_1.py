@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import InputError, ModelError
-from .labels import BACKGROUND, Label, LabelSet
-from .model_parts import Model, TrainedConfiguration, fold_folders, members_of, require_sound
-from .pickled_values import read_pickle
-from .planning.plan import CONFIGURATIONS
-from .postprocessing_rules import JSON_FILE
-from .records import read_json
-from .v1_plan import LARGEST_FILE, V1Plan, read_v1_plan, values_of
+from ..errors import InputError, ModelError
+from ..labels import BACKGROUND, Label, LabelSet
+from ..pickled_values import read_pickle
+from ..planning.plan import CONFIGURATIONS
+from ..postprocessing_rules import JSON_FILE
+from ..records import read_json
+from .members import Model, TrainedConfiguration, fold_folders, members_of, require_sound
+from .version_1_plan import LARGEST_FILE, V1Plan, read_v1_plan, values_of
 
 V1_CHECKPOINTS = ("model_final_checkpoint.model", "model_best.model", "model_latest.model")
 """In the order of preference; beside each lies a description of the same name with .pkl added."""
@@ -139,7 +139,7 @@ def _description(checkpoint: Path) -> _Description:
 
 def _label_set(folder: Path, described: V1Plan) -> LabelSet:
     """The names of a dataset.json that lies in the model's or the task's folder, else numbers: plans.pkl has no names."""
-    from .formats.source import value_to_name  # readers of every system come along, which newer models do not need
+    from ..formats.source import value_to_name  # readers of every system come along, which newer models do not need
 
     for place in (folder, folder.parent):
         try:

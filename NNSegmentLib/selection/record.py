@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ModelError
+from ..evaluation import SUMMARY, Scores, load_scores
+from ..folders import TRAINER, ModelFolders, TaskFolders
+from ..labels import LabelSet
+from ..postprocessing_rules import JSON_FILE, PICKLE_FILE, PostProcessing, load_postprocessing
+from ..records import read_json, write_json
+from ..scores import aligned, nan_mean, shown
 from .crossvalidation import FoldName
-from .errors import ModelError
-from .evaluation import SUMMARY, Scores, load_scores
-from .folders import TRAINER, ModelFolders, TaskFolders
-from .labels import LabelSet
-from .postprocessing_rules import JSON_FILE, PICKLE_FILE, PostProcessing, load_postprocessing
-from .records import read_json, write_json
-from .scores import aligned, nan_mean, shown
 
 POSTPROCESSED = "postprocessed"
 

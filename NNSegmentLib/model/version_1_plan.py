@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ModelError
-from .pickled_values import REFUSED, PickledArray, read_pickle
-from .planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan
-from .preprocessing.normalize import CASE_CT, UNCHANGED
+from ..errors import ModelError
+from ..pickled_values import REFUSED, PickledArray, read_pickle
+from ..planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan
+from ..preprocessing.normalize import CASE_CT, UNCHANGED
 
 LARGEST_FILE = 1 << 28
 """Bytes; plans list every training case, which is far less."""

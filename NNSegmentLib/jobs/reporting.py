@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .folders import JobFolder
-from .processes import ProcessIdentity
-from .records import to_json, write_json
-from .run import (
+from ..folders import JobFolder
+from ..processes import ProcessIdentity
+from ..records import to_json, write_json
+from ..run import (
     EpochFinished,
     Event,
     Failed,
@@ -24,8 +24,8 @@ from .run import (
     append_event,
     read_events,
 )
-from .stopping import handling, interrupt_main_thread
-from .terminal import STOPPED, Outcome, Terminal
+from ..stopping import handling, interrupt_main_thread
+from ..terminal import STOPPED, Outcome, Terminal
 
 HEARTBEAT_S = 2.0
 _LOOK_S = 0.25

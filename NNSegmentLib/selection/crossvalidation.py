@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RunError, some
-from .evaluation import evaluate_folder, label_files
-from .folders import ModelFolders, TaskFolders
-from .folds import Fold, load_folds
-from .image import FILE_ENDINGS, copy_image
-from .labels import LabelSet
-from .postprocessing import PostProcessing, determine_postprocessing
-from .progress import Progress, silent
-from .records import copy_whole
-from .scores import Scores, case_id
+from ..errors import RunError, some
+from ..evaluation import evaluate_folder, label_files
+from ..folders import ModelFolders, TaskFolders
+from ..folds import Fold, load_folds
+from ..image import FILE_ENDINGS, copy_image
+from ..labels import LabelSet
+from ..postprocessing import PostProcessing, determine_postprocessing
+from ..progress import Progress, silent
+from ..records import copy_whole
+from ..scores import Scores, case_id
 
 FoldName = int | str
 CARDS = ("plans.json", "dataset.json")

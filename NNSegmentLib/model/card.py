@@ -8,12 +8,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .colors import colored, load_label_colors, with_colors
-from .errors import InputError, ModelError
-from .folders import LABELS_CSV
-from .labels import LabelSet
-from .model import load_model
-from .task import parse_dataset_json
+from ..colors import colored, load_label_colors, with_colors
+from ..errors import InputError, ModelError
+from ..folders import LABELS_CSV
+from ..labels import LabelSet
+from ..task import parse_dataset_json
+from .loading import load_model
 
 _TEXT_BYTES = 50 * 1024**2
 

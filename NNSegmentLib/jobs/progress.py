@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .run import EpochFinished, Event, Message, Progressed
-from .terminal import duration
+from ..run import EpochFinished, Event, Message, Progressed
+from ..terminal import duration
 
 
 @dataclass(frozen=True)
