@@ -14,6 +14,7 @@ own (`run_fresh`).
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import subprocess
@@ -64,6 +65,7 @@ def _collect_between_tests_only() -> None:
     gc.disable()
     gc.collect()
     gc.freeze()  # what is alive by now stays, and need not be looked through again
+    atexit.register(gc.unfreeze)  # until the end, when triton complains of all that is still there
 
 
 def _remember_exception(kind, error, trace) -> None:
