@@ -321,8 +321,8 @@ def _diagram(args, terminal):
 
 
 def _model(args, terminal):
+    from . import exchange
     from .errors import SettingsError
-    from .model import exchange
 
     if args.action == "list":
         models = exchange.list_models(args.workspace)

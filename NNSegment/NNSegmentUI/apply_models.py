@@ -62,7 +62,7 @@ def _of_others(context) -> list[ModelChoice]:
 
 def _entries(context) -> Sequence:
     from NNSegmentLib.errors import NNSegmentError
-    from NNSegmentLib.model.exchange import list_models
+    from NNSegmentLib.exchange import list_models
 
     if context.workspace is None:
         return ()

@@ -15,9 +15,9 @@ from version_1 import GRID, image, model_folder, network, plan, stage_plan, writ
 
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ModelError
+from NNSegmentLib.exchange import export_model, import_model
 from NNSegmentLib.model import load_model
 from NNSegmentLib.model.card import read_card
-from NNSegmentLib.model.exchange import export_model, import_model
 from NNSegmentLib.model.version_1 import is_v1_folder
 
 

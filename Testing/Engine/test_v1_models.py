@@ -18,9 +18,9 @@ from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.engine.v1_weights import load_v1_weights
 from NNSegmentLib.errors import ModelError
+from NNSegmentLib.exchange import describe_model
 from NNSegmentLib.image import Image, read_labels, write_image
 from NNSegmentLib.model import load_model
-from NNSegmentLib.model.exchange import describe_model
 
 ANISOTROPIC = {"pools": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}
 

@@ -9,8 +9,8 @@ import zipfile
 import pytest
 
 from NNSegmentLib.errors import ModelError, StorageError
+from NNSegmentLib.exchange import describe_model, export_model, import_model, list_models
 from NNSegmentLib.folders import Workspace
-from NNSegmentLib.model.exchange import describe_model, export_model, import_model, list_models
 
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 

@@ -283,7 +283,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
 def model_entries(workspace) -> list[tuple[str, str]]:
     """(folder, text) of what can be applied: of each task what 'best' chose, then every trained configuration."""
-    from NNSegmentLib.model.exchange import list_models
+    from NNSegmentLib.exchange import list_models
 
     models = list_models(workspace)
     tasks = {model.task: workspace.task(model.task) for model in models}

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, ModelError, SettingsError, StorageError
-from ..folders import LABELS_CSV, SELECTION
-from ..lookup import WorkspaceReference, workspace_of
-from ..progress import Progress, silent, stepped
-from ..records import cannot_write, read_json, require_writable, written_whole
-from ..terminal import table
-from .archive import unpack
-from .loading import Model, find_model_folders, load_model
-from .version_1 import find_v1_folders
+from .errors import InputError, ModelError, SettingsError, StorageError
+from .folders import LABELS_CSV, SELECTION
+from .lookup import WorkspaceReference, workspace_of
+from .model import Model, find_model_folders, load_model
+from .model.archive import unpack
+from .model.version_1 import find_v1_folders
+from .progress import Progress, silent, stepped
+from .records import cannot_write, read_json, require_writable, written_whole
+from .terminal import table
 
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
 _FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
@@ -146,7 +146,7 @@ def _require_version_2(version_1: Sequence[Path]) -> None:
 
 def _export_networks(model: Model, target: Path, format: str, progress: Progress) -> Path:
     """The networks in a folder that is whole or absent, or the only one as a file."""
-    from ..engine.export import export_networks, require_format
+    from .engine.export import export_networks, require_format
 
     ending = require_format(format)
     _require_place(model, target, target.suffix == ending)
