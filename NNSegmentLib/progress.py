@@ -9,17 +9,36 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-Progress = Callable[[int, int, str], None]
-"""`progress(done, total, what)`: called once with done == 0 before the work and once after each step."""
+Progress = Callable[[float, int, str], None]
+"""`progress(done, total, what)`: called once with done == 0 before the work and once after each step.
+
+Within a long step it may be called with parts of it: 2.25 of 10 cases.
+"""
 
 
-def silent(done: int, total: int, what: str) -> None:
+def silent(done: float, total: int, what: str) -> None:
     """A progress receiver for callers that do not watch."""
 
 
 def part_of(progress: Progress, part: str) -> Progress:
     """A receiver for one part of a larger work, which is named behind the text."""
     return lambda done, total, what: progress(done, total, f"{what} ({part})")
+
+
+def within(progress: Progress, step: int, total: int, text: Callable[[str], str], rounds: int = 1) -> Progress:
+    """A receiver for the work inside one of `total` steps, which goes `rounds` times from 0 to its end.
+
+    `text` makes of '3 of 24 tiles' what is shown.
+    """
+    begun = 0
+
+    def told(done: float, steps: int, what: str) -> None:
+        nonlocal begun
+        begun += done == 0
+        share = min((max(begun - 1, 0) + done / max(steps, 1)) / rounds, 1.0)
+        progress(round(step + share, 2), total, text(f"{done:g} of {steps} {what}"))
+
+    return told
 
 
 def stepped(items: Sequence[T], progress: Progress, what: str) -> Iterator[T]:

@@ -130,9 +130,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A step of validation or prediction."""
+    """A step of validation or prediction, or a part of one."""
 
-    done: int
+    done: float
     total: int
     what: str
     time: float

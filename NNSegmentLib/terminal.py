@@ -14,6 +14,8 @@ QUIET_S = 2.0
 """Work shorter than this shows nothing."""
 LINE_EVERY_S = 10.0
 """Piped output gets a line at most this often."""
+_BAR = "{l_bar}{bar}| {n:g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+"""tqdm's own, but that parts of a step are shown as 2.25."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Terminal:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._bar = None
-        self._total, self._done, self._first = -1, 0, 0
+        self._total, self._done, self._first = -1, 0.0, 0.0
         self._started = self._last_line = time.monotonic()
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, done: float, total: int, what: str) -> None:
         if total != self._total or done < self._done:
             self._begin(done, total)
         self._done = done
@@ -62,28 +64,30 @@ class Terminal:
             self._bar.close()
             self._bar = None
 
-    def _begin(self, done: int, total: int) -> None:
+    def _begin(self, done: float, total: int) -> None:
         """New work, or work taken up again; a text that changes while the total stays tells more about the same."""
         self.close()
         self._total, self._first = total, done
         self._started = self._last_line = time.monotonic()
 
-    def _draw(self, done: int, total: int, what: str) -> None:
+    def _draw(self, done: float, total: int, what: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=what, initial=done, file=self._stream, leave=True, mininterval=0.2)
+            self._bar = tqdm(
+                total=total, desc=what, initial=done, file=self._stream, leave=True, mininterval=0.2, bar_format=_BAR
+            )
             self._bar.start_t -= time.monotonic() - self._started
         self._bar.set_description(what, refresh=False)
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()
 
-    def _line(self, done: int, total: int, what: str) -> None:
+    def _line(self, done: float, total: int, what: str) -> None:
         passed = time.monotonic() - self._started
         new = done - self._first
         left = f", about {duration(passed / new * (total - done))} left" if new > 0 and done < total else ""
-        self._stream.write(f"{what}: {done} of {total}{left}\n")
+        self._stream.write(f"{what}: {done:g} of {total}{left}\n")
         self._stream.flush()
         self._last_line = time.monotonic()
 

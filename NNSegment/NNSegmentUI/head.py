@@ -103,7 +103,7 @@ class PanelHead:
         for event in events:
             if isinstance(event, Progressed):
                 self._ui.workProgress.setRange(0, event.total)
-                self._ui.workProgress.setValue(event.done)
+                self._ui.workProgress.setValue(int(event.done))
                 self._ui.workProgress.setFormat(f"{event.what} %v / %m")
             elif isinstance(event, Message):
                 self._context.say(event.text)

@@ -13,7 +13,7 @@ from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
 from ..image import FILE_ENDINGS, file_ending, read_geometry, read_image, read_labels
 from ..model import Model
 from ..prediction import Prediction, save_prediction
-from ..progress import Progress, silent
+from ..progress import Progress, silent, within
 from ..records import copy_whole, require_writable
 from ..task import Case, find_images, write_dataset_json
 from .devices import memory_errors
@@ -134,7 +134,8 @@ def _predict_all(
         current, ahead = ahead, None
         if n + 1 < len(cases):
             ahead = reading.submit(_read, predictor, cases[n + 1], request)
-        outputs = _attempt(failed, case, _run, predictor, current, _tiles_of(case, n, len(cases), progress))
+        tiles = _tiles_of(case, n, len(cases), predictor.rounds(bool(request.previous)), progress)
+        outputs = _attempt(failed, case, _run, predictor, current, tiles)
         if behind:
             _attempt(failed, behind[0], behind[1].result)
         behind = (case, writing.submit(_write, predictor, case, *outputs, request)) if outputs else None
@@ -184,11 +185,11 @@ def _run(predictor: Predictor, ready: Future[Ready], progress: Progress) -> tupl
     return ready.result(), predictor.run(ready.result(), progress)
 
 
-def _tiles_of(case: Case, n: int, total: int, progress: Progress) -> Progress:
-    """A receiver of tile counts: the steps of a single case, the text of a case among others."""
+def _tiles_of(case: Case, n: int, total: int, rounds: int, progress: Progress) -> Progress:
+    """A receiver of tile counts: the steps of a single case, parts of a case among others."""
     if total == 1:
         return lambda done, steps, what: progress(done, steps, f"{case.id}: {what}")
-    return lambda done, steps, what: progress(n, total, f"cases ({case.id}: {done} of {steps} {what})")
+    return within(progress, n, total, lambda tiles: f"cases ({case.id}: {tiles})", rounds)
 
 
 def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:

@@ -140,6 +140,11 @@ class Predictor:
         )
         return Outputs(logits, tuple(case.placement for case in ready.prepared))
 
+    def rounds(self, has_previous: bool = False) -> int:
+        """How often the tiles of an image are gone through: once per part, and for a cascade's earlier stage."""
+        earlier = [part for part in self.model.parts if part.configuration.previous_stage]
+        return len(self.model.parts) + (0 if has_previous else len(earlier))
+
     def finish(self, ready: Ready, outputs: Outputs, want_probabilities: bool = False) -> Prediction:
         """Labels on the image's grid; an ensemble averages probabilities there (nnU-Net's rule)."""
         labels_of, geometry = self.model.label_set, ready.image.geometry

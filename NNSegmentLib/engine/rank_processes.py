@@ -35,7 +35,7 @@ _GRACE_S = 5.0
 class Advanced:
     """A rank's report of progress."""
 
-    done: int
+    done: float
     total: int
     what: str
 

@@ -23,7 +23,7 @@ from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
-from ..progress import Progress, silent
+from ..progress import Progress, silent, within
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores
 from .cascade import with_previous_labels
@@ -57,8 +57,11 @@ def validate_fold(
         validation = Validation.of(request, run, save_probabilities)
         cases = request.fold.validation
         for done, case_id in enumerate(cases):
-            _report(run, progress, done, len(cases), f"validating {case_id}")
-            validation.predict(case_id)
+            what = f"validating {case_id}"
+            _report(run, progress, done, len(cases), what)
+            validation.predict(
+                case_id, within(progress, done, len(cases), lambda tiles, what=what: f"{what} ({tiles})")
+            )
     if not cases:
         run.record(Finished(time.time()))
         return None
@@ -89,7 +92,7 @@ class Validation:
         placed(network, device).eval()
         return cls(request, network, device, save_probabilities, lambda text: run.record(Message(text, time.time())))
 
-    def predict(self, case_id: str) -> None:
+    def predict(self, case_id: str, progress: Progress = silent) -> None:
         """Write what is missing of one case."""
         target = self.request.folder.validation / (case_id + self.request.dataset_json["file_ending"])
         archive = target.with_name(case_id + ".npz") if self.save_probabilities else None
@@ -97,7 +100,7 @@ class Validation:
         if target.is_file() and (archive is None or archive.is_file()) and not next_files:
             return
         case = PreparedStore(self.request.prepared).open(case_id)
-        logits = self._logits(case)
+        logits = self._logits(case, progress)
         for next_name, folder in next_files.items():
             self._write_next_stage(logits, case, next_name, folder)
         placement, wanted, label_set = case.placement, self.request.wanted, self.request.label_set
@@ -106,7 +109,7 @@ class Validation:
         prediction = Prediction(labels, placement.geometry, label_set, probabilities)
         save_prediction(prediction, target, self._file_grid(case))
 
-    def _logits(self, case: PreparedCase) -> np.ndarray:
+    def _logits(self, case: PreparedCase, progress: Progress) -> np.ndarray:
         """Outputs (n_outputs, Z, Y, X) on the prepared grid."""
         settings, configuration = self.request.settings, self.request.wanted
         logits = predict_logits(
@@ -117,6 +120,7 @@ class Validation:
             step=settings.validation_step,
             device=self.device,
             mixed_precision=settings.mixed_precision,
+            progress=progress,
             message=self.tell,
         )
         return logits.numpy()

@@ -19,7 +19,7 @@ class JobProgress:
     seconds_left: float | None = None
     _what: str = ""
     _began: Progressed | None = None
-    _done: int = 0
+    _done: float = 0
     """Of the latest step; work that has done less is other work."""
 
     def with_events(self, events: Iterable[Event]) -> JobProgress:
@@ -45,7 +45,7 @@ class JobProgress:
         began = self._began if same else event
         steps, passed = event.done - began.done, event.time - began.time
         left = passed / steps * (event.total - event.done) if steps > 0 else None
-        text = self._epoch_now(event) if kind == "epoch" else f"{event.what}: {event.done} / {event.total}"
+        text = self._epoch_now(event) if kind == "epoch" else f"{event.what}: {event.done:g} / {event.total}"
         return JobProgress(_share(event.done, event.total), text, left, kind, began, event.done)
 
     def _epoch_now(self, event: Progressed) -> str:
@@ -65,5 +65,5 @@ def epoch_text(event: EpochFinished) -> str:
     return f"Epoch {event.epoch} / {event.epochs}{dice}"
 
 
-def _share(done: int, total: int) -> float | None:
+def _share(done: float, total: int) -> float | None:
     return min(done / total, 1.0) if total > 0 else None

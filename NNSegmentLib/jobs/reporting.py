@@ -73,7 +73,7 @@ class Reporter:
                 self.end(Outcome(1, sentence=f"The work ended unexpectedly ({error!r}); log.txt tells where."))
         self._stack.close()
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, done: float, total: int, what: str) -> None:
         self._terminal(done, total, what)
         self._latest = Progressed(done, total, what, time.time())
 

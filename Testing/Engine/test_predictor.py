@@ -181,6 +181,25 @@ def test_a_cascade_continues_from_given_label_maps_as_it_does_in_one_go(cascade,
         np.testing.assert_array_equal(continued, at_once)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_the_stages_of_a_cascade_share_their_cases_progress(cascade, tmp_path, given):
+    for n in range(2):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", seed=n)
+    low, full = (load_model(cascade, name) for name in ("3d_lowres", "3d_cascade_fullres"))
+    cases, seen = find_cases([tmp_path / "in"], full), []
+    if given:
+        predict_files(Predictor(low), cases, FileRequest(tmp_path / "low"))
+    request = FileRequest(tmp_path / "out", previous=tmp_path / "low" if given else None)
+
+    predict_files(Predictor(full), cases, request, lambda *step: seen.append(step))
+
+    shares = [done for done, _, _ in seen]
+    assert shares == sorted(shares)
+    begun = [done for done, _, what in seen if "case1: 0 of" in what]
+    assert begun == ([1] if given else [1, 1.5])  # the earlier stage is half of the case
+    assert seen[-1] == (2, 2, "cases")
+
+
 def test_label_maps_of_an_earlier_stage_are_refused_where_they_do_not_fit(cascade, tmp_path):
     path = write_case(tmp_path, "case0_0000.nii.gz")
     low, full = (load_model(cascade, name) for name in ("3d_lowres", "3d_cascade_fullres"))

@@ -490,9 +490,13 @@ def test_validation_predicts_the_full_cases_and_scores_them(request_of):
     request = request_of(replace(QUICK, epochs=6, iterations_per_epoch=10, learning_rate=0.02))
     run = train_fold(request)
 
-    scores = validate_fold(request, save_probabilities=True)
+    told = []
+    scores = validate_fold(request, save_probabilities=True, progress=lambda *step: told.append(step))
 
     labels = read_labels(run.folder.validation / "case_3.nii.gz")
+    assert told[0] == (0, 1, "validating case_3")
+    assert told[-2][:2] == (1, 1)
+    assert "tiles" in told[-2][2]
     assert labels.array.shape == SHAPE
     assert scores.dice > 0.8
     assert run.folder.summary.is_file()

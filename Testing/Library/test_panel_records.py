@@ -89,6 +89,7 @@ def test_progress_counts_the_time_left_from_the_steps_done():
 
     assert (progress.fraction, progress.text) == (0.4, "cases: 4 / 10")
     assert progress.seconds_left == pytest.approx(30.0)  # two steps took 10 s, six are left
+    assert progress.with_events([Progressed(4.25, 10, "cases (a: 1 of 4 tiles)", 111.0)]).text.endswith(": 4.25 / 10")
     assert progress.with_events([Progressed(0, 5, "scoring", 111.0)]).seconds_left is None
 
 

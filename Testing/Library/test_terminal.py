@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from NNSegmentLib import terminal
+from NNSegmentLib.progress import within
 from NNSegmentLib.terminal import Terminal, duration, parse_duration, table
 
 
@@ -85,6 +86,51 @@ def test_a_changing_text_tells_more_about_the_same_work(monkeypatch):
         "epoch 1, loss 0.8: 2 of 10, about 48 s left",
         "epoch 1, loss 0.6: 4 of 10, about 36 s left",
     ]
+
+
+def test_work_inside_a_step_counts_for_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    shown(0, 4, "cases")
+    tiles = within(shown, 0, 4, lambda tiles: f"cases (a: {tiles})")
+    tiles(0, 8, "tiles")
+    now[0] = 30.0
+    tiles(2, 8, "tiles")
+
+    assert stream.getvalue() == "cases (a: 2 of 8 tiles): 0.25 of 4, about 8 min left\n"
+
+
+def test_rounds_inside_a_step_share_it():
+    seen = []
+    tiles = within(lambda *told: seen.append(told), 1, 3, str.upper, rounds=2)
+
+    for _ in range(2):
+        for done in range(3):
+            tiles(done, 2, "tiles")
+
+    assert [done for done, _, _ in seen] == [1, 1.25, 1.5, 1.5, 1.75, 2]
+    assert seen[1] == (1.25, 3, "1 OF 2 TILES")
+
+
+def test_a_bar_shows_parts_of_a_step_shortly(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    shown = Terminal(stream)
+
+    shown(0, 3, "cases")
+    now[0] = 5.0
+    for part in (0.1, 0.2, 0.3):
+        shown(part, 3, "cases")
+    shown(3, 3, "cases")
+
+    assert "| 0.1/3 [" in stream.getvalue()
+    assert "| 3/3 [" in stream.getvalue()
+    assert "000000" not in stream.getvalue()
 
 
 def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(monkeypatch):
