@@ -60,12 +60,13 @@ class PanelHead:
         self.refresh_tasks()
 
     def show_message(self, text: str, severity: str) -> None:
-        """A sentence with its sign; an empty one hides the line."""
+        """A sentence with its sign; an empty one hides the line. A long path is cut off rather than widening the panel."""
         ui = self._ui
         ui.statusFrame.setVisible(bool(text))
         size = ui.statusLabel.fontMetrics().height()
         ui.statusIcon.setPixmap(slicer.app.style().standardIcon(_ICONS[severity]).pixmap(size, size))
         ui.statusLabel.text = text
+        ui.statusLabel.setToolTip(text)
 
     def refresh_tasks(self) -> None:
         """The tasks of the workspace, after the entry for a new one."""

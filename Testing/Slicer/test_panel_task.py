@@ -342,6 +342,15 @@ def test_a_job_that_another_program_starts_is_found_shown_and_stopped(panel, roo
     assert panel["statusLabel"].text == "Stopped: Started elsewhere"
 
 
+def test_a_long_path_in_a_message_leaves_the_panels_width(panel):
+    message = "Expected a folder at C:\\" + "\\".join(["a_long_name_of_a_folder"] * 20)
+
+    panel.widget.context.say(message)
+
+    assert panel["statusLabel"].text == panel["statusLabel"].toolTip == message
+    assert panel["statusFrame"].minimumSizeHint().width() < 300
+
+
 # Plan
 
 
