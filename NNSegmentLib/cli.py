@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, counted
 from .launch import JOB_VARIABLE
+from .stopping import handling
 from .terminal import STOPPED, Outcome, Terminal
 
 
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .jobs.reporting import run_as_job
 
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
-    return _run(args, Terminal()).code
+    with handling(signal.default_int_handler, signal.SIGTERM):  # Ctrl-C is the shell's to give or to keep away
+        return _run(args, Terminal()).code
 
 
 def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:

@@ -28,12 +28,13 @@ def stopping_cleanly(stop_file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handling(handler) -> Iterator[None]:
-    """Let `handler` answer Ctrl-C and termination requests; the main thread only."""
+def handling(handler, *numbers: int) -> Iterator[None]:
+    """Let `handler` answer these signals, or Ctrl-C and termination requests; the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

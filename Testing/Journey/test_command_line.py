@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,6 +190,27 @@ def test_wrong_usage_is_one_json_object_too(capsys, words):
     said = capsys.readouterr()
     assert stopped.value.code == json.loads(said.out)["exit_code"] == 2
     assert said.err.endswith(f"error: {json.loads(said.out)['error']}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_request_to_end_leaves_nothing_half_written(tmp_path):
+    code = f"""
+import os, signal, time
+from pathlib import Path
+from NNSegmentLib import cli, records
+def write(args, terminal):
+    with records.written_whole(Path({str(tmp_path)!r}) / "labels.nii.gz"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+cli.COMMANDS["doctor"] = write
+raise SystemExit(cli.main(["doctor"]))
+"""
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 130
+    assert ended.stderr == "nnsegment: Stopped; what was finished is kept.\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_planning_only_the_cascades_two_stages_prepares_the_data_of_both(monkeypatch, tmp_path):
