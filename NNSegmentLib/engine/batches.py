@@ -139,9 +139,10 @@ class BatchSource:
         return batch
 
     def close(self) -> None:
-        """Stop preparing batches; may be called twice."""
+        """Stop preparing batches and let go of the cases; may be called twice."""
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.cases.forget()
         if isinstance(self._make, LoaderProcesses):
             self._make.close()
 

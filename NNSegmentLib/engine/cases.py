@@ -53,6 +53,11 @@ class Cases:
         with self._one_at_a_time:
             return self._open(case_id)
 
+    def forget(self) -> None:
+        """Let go of all cases, which would else stay, on a GPU too, until Python looks for circles of objects."""
+        with self._one_at_a_time:
+            self._open.cache_clear()
+
     def __reduce__(self):
         return Cases, (self.store, self.previous_stage, self.device)
 

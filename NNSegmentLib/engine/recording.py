@@ -75,6 +75,7 @@ class RecordedStep:
     ) -> None:
         self._work, self._optimizer, self._say, self._recover = work, optimizer, say, recover
         self._stream = torch.cuda.Stream(device)
+        torch.cuda.reset_peak_memory_stats(device)  # what was before does not count for what a step needs
         self._ordinary_left: float = _ORDINARY_STEPS
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch | None = None
@@ -124,11 +125,14 @@ class RecordedStep:
     def _has_room(self) -> bool:
         """Whether the card has room for a step's memory twice: what a recorded step uses, others cannot use too.
 
+        What lies there between steps, as weights and cases, counts once.
+
         Large networks, which fill a card, keep it busy without.
         """
         device = self._stream.device
         free, _ = torch.cuda.mem_get_info(device)
-        return 2 * torch.cuda.max_memory_allocated(device) <= free + torch.cuda.memory_reserved(device)
+        needed = 2 * torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+        return needed <= free + torch.cuda.memory_reserved(device)
 
 
 def _stop_recording_memory(device: torch.device, pool: tuple[int, int]) -> None:

@@ -296,6 +296,7 @@ class Session:
         if self.scaler and checkpoint.grad_scaler_state:
             self.scaler.load_state_dict(dict(checkpoint.grad_scaler_state))
         self.counters = self._stored_counters(checkpoint)
+        self.start_clock()  # reading the checkpoint is no training
         self.rate = self.learning_rate()
 
     def _restore_raw(self, raw: list[torch.Tensor]) -> None:

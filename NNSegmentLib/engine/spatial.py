@@ -233,8 +233,17 @@ def _heaviest(labels: torch.Tensor, first: torch.Tensor, fractions: torch.Tensor
     support = torch.zeros_like(found, dtype=weights.dtype).add_(weights, alpha=_TIE)
     for label, weight in zip(found, weights, strict=True):
         support += torch.where(found == label, weight, 0.0)
-    # several times faster than argmax along the short axis
+    return _winner_by_turns(found, support) if first.device.type == "cpu" else _winner_at_once(found, support)
+
+
+def _winner_by_turns(found: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+    """Along the first axis, the first label with most support; on a CPU several times faster than `_winner_at_once`."""
     winner, most = found[0], support[0]
     for label, total in zip(found[1:], support[1:], strict=True):
         winner, most = torch.where(total > most, label, winner), torch.maximum(total, most)
     return winner
+
+
+def _winner_at_once(found: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+    """The same in two operations, each of which takes a thread longer to start than a GPU to do."""
+    return found.gather(0, support.argmax(0, keepdim=True))[0]

@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -219,6 +220,18 @@ def test_prepared_files_give_the_same_batches_from_memory_and_from_disk(closing,
         a, b = next(kept), next(read)
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.target, b.target)
+
+
+def test_a_closed_source_keeps_no_case(closing):
+    """On a GPU the cases of one training would lie beside those of the next."""
+    made = closing()
+    next(made)
+    image = weakref.ref(made.cases[made.cases.store.ids[0]].image)
+    assert image() is not None
+
+    made.close()
+
+    assert image() is None
 
 
 def test_the_background_thread_leaves_the_networks_threads_alone(closing):

@@ -58,10 +58,18 @@ def require_small_errors(device: str) -> None:
     assert max(errors_of(device, SHAPES[3], torch.float32, 0.01, offset=300.0).values()) < 1e-4
 
 
+def require_right_examples(device: str) -> None:
+    """What decides whether the kernels are used."""
+    from NNSegmentLib.engine import fused_normalization
+
+    assert fused_normalization._is_right(torch.device(device), torch.float32, 1e-5)
+    assert fused_normalization._is_right(torch.device(device), torch.float16, 5e-3)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not here, so there are no kernels")
 def test_in_the_interpreter():
     """In a process of its own: triton must know from its start that it interprets."""
-    code = "from test_fused_normalization import require_small_errors; require_small_errors('cpu')"
+    code = "from test_fused_normalization import *; require_small_errors('cpu'); require_right_examples('cpu')"
     here = os.path.dirname(__file__)
     search = os.pathsep.join([here, os.path.dirname(os.path.dirname(here)), os.environ.get("PYTHONPATH", "")])
     around = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": search}

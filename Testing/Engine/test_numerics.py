@@ -176,6 +176,7 @@ class TestOnTheGraphicsCard:
 
         session = Session(tiny_request(prepared, tmp_path, settings), say=pytest.fail)
         found = [session.step(batch).item() for batch in moved[:STEPS]]
+        assert session._recorded._graph is not None
         session.save(tmp_path / "latest.pth")
         resumed = Session(tiny_request(prepared, tmp_path, settings), say=pytest.fail)
         resumed.restore(load_checkpoint(tmp_path / "latest.pth"))

@@ -134,7 +134,8 @@ def _request(workspace: str, device: str, **settings):
 
 def _expected_gib(request) -> float:
     """What is announced before such a training starts, without the cases."""
-    from NNSegmentLib.preflight import training_gpu_gb
+    from NNSegmentLib.preflight import training_gpu_gb, turning_gb
 
     wanted, outputs = request.wanted, request.label_set.n_outputs
-    return training_gpu_gb(wanted, request.settings, request.in_channels, outputs, wanted.batch_size) * 1e9 / 2**30
+    network = training_gpu_gb(wanted, request.settings, request.in_channels, outputs, wanted.batch_size)
+    return (network + turning_gb(wanted.patch_size, wanted.batch_size)) * 1e9 / 2**30
