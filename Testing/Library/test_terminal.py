@@ -13,6 +13,14 @@ from NNSegmentLib.progress import within
 from NNSegmentLib.terminal import Terminal, duration, parse_duration, table
 
 
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """Its only entry is the time that a terminal sees."""
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d 2h", 93600)]
 )
@@ -57,30 +65,26 @@ def test_short_work_shows_nothing():
     assert stream.getvalue() == ""
 
 
-def test_piped_work_tells_the_time_left_in_plain_lines(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+def test_piped_work_tells_the_time_left_in_plain_lines(clock):
     stream = io.StringIO()
     shown = Terminal(stream)
 
     shown(0, 4, "Reading")
-    now[0] = 30.0
+    clock[0] = 30.0
     shown(1, 4, "Reading")
-    now[0] = 31.0
+    clock[0] = 31.0
     shown(2, 4, "Reading")
 
     assert stream.getvalue() == "Reading: 1 of 4, about 2 min left\n"
 
 
-def test_a_changing_text_tells_more_about_the_same_work(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+def test_a_changing_text_tells_more_about_the_same_work(clock):
     stream = io.StringIO()
     shown = Terminal(stream)
 
     for step in range(5):
         shown(step, 10, f"epoch 1, loss {1 - step / 10:.1f}")
-        now[0] += 6.0
+        clock[0] += 6.0
 
     assert stream.getvalue().splitlines() == [
         "epoch 1, loss 0.8: 2 of 10, about 48 s left",
@@ -88,16 +92,14 @@ def test_a_changing_text_tells_more_about_the_same_work(monkeypatch):
     ]
 
 
-def test_work_inside_a_step_counts_for_the_time_left(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+def test_work_inside_a_step_counts_for_the_time_left(clock):
     stream = io.StringIO()
     shown = Terminal(stream)
 
     shown(0, 4, "cases")
     tiles = within(shown, 0, 4, lambda tiles: f"cases (a: {tiles})")
     tiles(0, 8, "tiles")
-    now[0] = 30.0
+    clock[0] = 30.0
     tiles(2, 8, "tiles")
 
     assert stream.getvalue() == "cases (a: 2 of 8 tiles): 0.25 of 4, about 8 min left\n"
@@ -115,15 +117,13 @@ def test_rounds_inside_a_step_share_it():
     assert seen[1] == (1.25, 3, "1 OF 2 TILES")
 
 
-def test_a_bar_shows_parts_of_a_step_shortly(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+def test_a_bar_shows_parts_of_a_step_shortly(clock, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: True)
     shown = Terminal(stream)
 
     shown(0, 3, "cases")
-    now[0] = 5.0
+    clock[0] = 5.0
     for part in (0.1, 0.2, 0.3):
         shown(part, 3, "cases")
     shown(3, 3, "cases")
@@ -133,14 +133,12 @@ def test_a_bar_shows_parts_of_a_step_shortly(monkeypatch):
     assert "000000" not in stream.getvalue()
 
 
-def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(clock):
     stream = io.StringIO()
     shown = Terminal(stream)
 
     shown(800, 1000, "Training")
-    now[0] = 60.0
+    clock[0] = 60.0
     shown(802, 1000, "Training")
 
     assert stream.getvalue() == "Training: 802 of 1000, about 1 h 39 min left\n"
