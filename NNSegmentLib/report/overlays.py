@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHT_IN = 3.1
+"""Of a view, or less where it would become too wide."""
+_WIDEST = 6
+"""Width of a picture in heights, which its views share evenly at most."""
+_MOST_ELONGATED = 6
+"""Longer side over shorter side of a view that still shows something beside others."""
+_LEAST_IN = 0.1
+_LEAST_TITLED_IN = 2.5
+_CHARACTER_IN = 0.085
+"""Of the title, generously."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,10 @@ def draw_overlay(
     labels: LabelSet,
     title: str = "",
 ) -> bytes:
-    """PNG of three planes through one channel (Z, Y, X): reference solid, prediction dashed and paler.
+    """PNG of planes through one channel (Z, Y, X): reference solid, prediction dashed and paler.
 
-    The planes are those with most disagreement and foreground; a single plane (2-D image) is shown alone.
+    The planes are those with most disagreement and foreground in each view that shows something: one for a 2-D image
+    or a flat volume, else up to three.
     Raises ImageError when the arrays do not lie on the grid `geometry`.
     """
     shown = [a for a in (image, reference, prediction) if a is not None]
@@ -62,7 +73,7 @@ def draw_overlay(
         )
     volumes = [None if a is None else to_patient_axes(a, geometry) for a in (image, reference, prediction)]
     spacing = _patient_spacing_mm(geometry)
-    views = VIEWS if geometry.dimension == 3 else VIEWS[:1]
+    views = _views(volumes[0].shape, spacing) if geometry.dimension == 3 else VIEWS[:1]
     return _drawn(views, volumes, spacing, labels, title, lettered=geometry.dimension == 3)
 
 
@@ -113,25 +124,49 @@ def _patient_spacing_mm(geometry: Geometry) -> tuple[float, ...]:
     return tuple(geometry.spacing_mm[axis] for axis in _patient_axes(geometry)[0])
 
 
+def _views(shape: Sequence[int], spacing_mm: Sequence[float]) -> list[View]:
+    """The views of more than one row and column that are not too elongated; where there is none, the best of them."""
+
+    def is_line(view: View) -> bool:
+        return min(n for axis, n in enumerate(shape) if axis != view.axis) == 1
+
+    def elongation(view: View) -> float:
+        sides = _extent_mm(shape, spacing_mm, view.axis)
+        return max(sides) / min(sides)
+
+    shown = [view for view in VIEWS if not is_line(view) and elongation(view) <= _MOST_ELONGATED]
+    return shown or [min(VIEWS, key=lambda view: (is_line(view), elongation(view)))]
+
+
 def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: str, lettered: bool) -> bytes:
     image, reference, prediction = volumes
-    extents = [_extent_mm(image.shape, spacing_mm, view.axis) for view in views]
-    widths = [_HEIGHT_IN * width / height for height, width in extents]
-    head = 0.34 if title else 0.0
-    figure = new_figure(sum(widths), _HEIGHT_IN + head)
+    sizes = [_size_in(_extent_mm(image.shape, spacing_mm, view.axis), _WIDEST / len(views)) for view in views]
+    body = max(height for height, _ in sizes)
+    wide = max(sum(width for _, width in sizes), _LEAST_TITLED_IN if title else 0)
+    lines = textwrap.wrap(title, int(wide / _CHARACTER_IN))
+    head = 0.15 + 0.19 * len(lines) if lines else 0.0
+    high = body + head
+    figure = new_figure(wide, high)
     figure.set_facecolor("black")
     left, low_high = 0.0, window(image)
-    for view, width in zip(views, widths, strict=True):
-        axes = figure.add_axes((left / sum(widths), 0, width / sum(widths), _HEIGHT_IN / (_HEIGHT_IN + head)))
+    for view, (height, width) in zip(views, sizes, strict=True):
+        axes = figure.add_axes((left / wide, (body - height) / 2 / high, width / wide, height / high))
         index = best_slice(reference, prediction, view.axis)
         planes = [None if v is None else _plane(v, view, index) for v in volumes]
         _draw_view(axes, planes, labels, low_high)
         if lettered:
             _letter(axes, view, f"{view.name} {index + 1}/{image.shape[view.axis]}")
         left += width
-    if title:
-        figure.text(0.012, 1 - 0.17 / (_HEIGHT_IN + head), title, color="white", fontsize=11, va="center")
+    if lines:
+        figure.text(0.012, 1 - head / 2 / high, "\n".join(lines), color="white", fontsize=11, va="center")
     return _png(figure)
+
+
+def _size_in(extent_mm: tuple[float, float], widest: float) -> tuple[float, float]:
+    """Height and width in inches of a view in true proportions, at most `widest` standard heights wide."""
+    height, width = extent_mm
+    scale = min(_HEIGHT_IN / height, widest * _HEIGHT_IN / width)
+    return max(scale * height, _LEAST_IN), max(scale * width, _LEAST_IN)  # a line has to be seen
 
 
 def _extent_mm(shape, spacing_mm, axis: int) -> tuple[float, float]:

@@ -105,6 +105,55 @@ def test_a_single_plane_is_shown_alone():
     assert picture.shape[1] / picture.shape[0] == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "width_by_height"),
+    [
+        ((1, 128, 128), (1, 1, 1), 1),
+        ((1, 128, 128), (50, 1, 1), 1),
+        ((4, 256, 256), (1, 1, 1), 1),
+        ((96, 1, 128), (1, 4, 1), 128 / 96),
+        ((96, 128, 1), (1, 1, 4), 128 / 96),
+        ((600, 100, 80), (1, 1, 1), 80 / 100 + 100 / 600),
+    ],
+    ids=["one slice", "one thick slice", "flat", "one coronal slice", "one sagittal slice", "long"],
+)
+def test_views_that_would_show_a_line_are_left_out(shape, spacing, width_by_height):
+    empty = np.zeros(shape, np.uint8)
+
+    picture = drawn(empty.astype(np.float32), empty, empty, Geometry(shape, spacing), LABELS)
+
+    assert picture.shape[1] / picture.shape[0] == pytest.approx(width_by_height, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Geometry((20, 256, 256), (2.5, 1, 1)),
+        Geometry((1, 1, 5000)),
+        Geometry((5000, 1, 1)),
+        Geometry((1, 60, 3000), dimension=2),
+        Geometry((1, 3000, 6), dimension=2),
+    ],
+    ids=lambda grid: str(grid.shape),
+)
+def test_no_picture_is_wider_than_six_times_its_usual_height(grid):
+    empty = np.zeros(grid.shape, np.uint8)
+
+    picture = drawn(empty.astype(np.float32), empty, None, grid, LABELS)
+
+    assert 10 <= picture.shape[0] <= 341 and 10 <= picture.shape[1] <= 6 * 341
+
+
+def test_a_long_title_is_broken_rather_than_cut_off():
+    empty, grid = np.zeros((1, 30, 30), np.uint8), Geometry((1, 30, 30), dimension=2)
+    title = "hippocampus_001 (worst) · Dice anterior 0.712 · posterior 0.653"
+
+    short, long = (drawn(empty.astype(np.float32), empty, None, grid, LABELS, text) for text in (title[:15], title))
+
+    assert long[:, 5:-5].max() > 200 and long[:, -5:].max() < 50
+    assert long.shape[0] > short.shape[0] and long.shape[1] == short.shape[1]
+
+
 def test_the_window_ignores_outliers_and_survives_constant_images():
     image = np.random.default_rng(1).normal(100, 10, (20, 20, 20))
     image[0, 0, 0] = 1e6
