@@ -8,16 +8,21 @@ import functools
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InputError, StorageError, TaskError
 
 T = TypeVar("T")
+_BUSY_S = 2.0
+"""How long another program may have a file open on Windows."""
+_LOOK_S = 0.05
 
 
 @contextlib.contextmanager
@@ -38,11 +43,32 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
+        patiently(lambda: os.replace(temporary, path))
     except OSError as error:
         raise StorageError(cannot_write(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # what went wrong before is what to tell
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be absent; raises OSError."""
+    patiently(lambda: path.unlink(missing_ok=True))
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do what Windows refuses while a viewer or virus scanner has the file open; there it is tried for two seconds.
+
+    Raises PermissionError when the file cannot be had, elsewhere at once.
+    """
+    ends = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            return work()
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= ends:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def write_text(path: Path, text: str) -> None:

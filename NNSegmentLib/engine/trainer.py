@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import NNSegmentError, RunError
+from ..errors import NNSegmentError, RunError, StorageError
 from ..memory import unsaid
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
@@ -294,7 +294,7 @@ class ProgressPicture:
         self.run, self._not_before = run, 0.0
 
     def refresh(self, now: bool = False) -> None:
-        """Draw the curves of all epochs so far; without matplotlib there is no picture."""
+        """Draw the curves of all epochs so far; there is no picture without matplotlib or where it cannot be written."""
         if not now and time.monotonic() < self._not_before:
             return
         try:
@@ -304,7 +304,8 @@ class ProgressPicture:
         began = time.monotonic()
         epochs = [event for event in self.run.events() if isinstance(event, EpochFinished)]
         if epochs:
-            draw_progress(epochs, self.run.folder.progress_picture)
+            with contextlib.suppress(StorageError):  # a viewer has it open: the next epoch draws it again
+                draw_progress(epochs, self.run.folder.progress_picture)
         self._not_before = time.monotonic() + (time.monotonic() - began) / _PICTURE_SHARE
 
 

@@ -1,0 +1,78 @@
+"""Files that other programs have open for a moment, as Windows lets them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from NNSegmentLib import records
+from NNSegmentLib.errors import StorageError
+from NNSegmentLib.locks import LOCK, only_one_in
+from NNSegmentLib.records import write_text
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """Its only entry is the time that passes by waiting."""
+    now = [0.0]
+    monkeypatch.setattr(records.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(records.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return now
+
+
+@pytest.fixture
+def opened(monkeypatch, clock):
+    """Call it with a number of seconds: so long another program has the files open. Returns the clock."""
+    replace, unlink = os.replace, Path.unlink
+
+    def until(seconds: float) -> list[float]:
+        def when_closed(work):
+            def try_it(path, *others, **options):
+                if clock[0] < seconds and Path(path).exists():
+                    raise PermissionError(13, "The process cannot access the file", str(path))
+                return work(path, *others, **options)
+
+            return try_it
+
+        monkeypatch.setattr(os, "replace", when_closed(replace))
+        monkeypatch.setattr(Path, "unlink", when_closed(unlink))
+        return clock
+
+    return until
+
+
+def test_a_file_that_is_open_for_a_moment_on_windows_is_waited_for(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr(records.sys, "platform", "win32")
+    clock = opened(1.0)
+
+    write_text(tmp_path / "a.json", "new")
+
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert 1.0 <= clock[0] < 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(("platform", "waited"), [("win32", 2.0), ("linux", 0.0)])
+def test_a_file_that_stays_open_is_told_in_the_end_and_elsewhere_at_once(
+    tmp_path, monkeypatch, opened, platform, waited
+):
+    monkeypatch.setattr(records.sys, "platform", platform)
+    (tmp_path / "a.json").write_text("old")
+    clock = opened(1000.0)
+
+    with pytest.raises(StorageError, match=r"Cannot write .*a\.json \(The process cannot access the file\)"):
+        write_text(tmp_path / "a.json", "new")
+
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert waited <= clock[0] <= 2.5 * waited  # for the file, and for what was to take its place
+
+
+def test_a_lock_that_is_open_for_a_moment_on_windows_is_given_back(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr(records.sys, "platform", "win32")
+
+    with only_one_in(tmp_path):
+        opened(records.time.monotonic() + 1.0)
+
+    assert not (tmp_path / LOCK).exists()
