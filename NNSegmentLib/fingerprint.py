@@ -7,7 +7,7 @@ which a case keeps at most `MAX_KEPT_VALUES / cases`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,6 +68,11 @@ class Fingerprint:
     median_relative_size_after_cropping: float
     cases: tuple[CaseFacts, ...] = ()
     """For the report; empty when the file came from nnU-Net."""
+
+    def is_of(self, case_ids: Iterable[str]) -> bool:
+        """Whether these cases were measured; of a file of nnU-Net, which does not tell, whether as many."""
+        ids = set(case_ids)
+        return ids == {facts.id for facts in self.cases} if self.cases else len(ids) == len(self.spacings_mm)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class TaskFolders:
 
     def prepared(self, data_identifier: str) -> Path:
         """The folder of preprocessed cases of one configuration."""
-        return self.preprocessed / data_identifier
+        return prepared_folder(self.preprocessed, data_identifier)
 
     def model(self, plans_name: str, configuration: str) -> ModelFolders:
         return ModelFolders(self.results / f"{TRAINER}__{plans_name}__{configuration}")
@@ -141,6 +141,11 @@ class TaskFolders:
         """The model folders that exist, sorted by name."""
         found = sorted(self.results.glob("*__*__*")) if self.results.is_dir() else []
         return tuple(ModelFolders(p) for p in found if (p / "plans.json").is_file())
+
+
+def prepared_folder(preprocessed: Path, data_identifier: str) -> Path:
+    """Beside nnU-Net's folder of that name, which nnU-Net takes to hold files of a single format and may empty."""
+    return preprocessed / f"{data_identifier}.prepared"
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,10 @@ class ModelFolders:
     def fold(self, fold: int | str) -> FoldFolder:
         return FoldFolder(self.folder / f"fold_{fold}")
 
+    def folds(self) -> tuple[FoldFolder, ...]:
+        """The folds that were begun, sorted by name."""
+        return tuple(FoldFolder(path) for path in sorted(self.folder.glob("fold_*")) if path.is_dir())
+
     def crossvalidation(self, folds: tuple[int | str, ...]) -> Path:
         return self.folder / ("crossval_results_folds_" + "_".join(str(f) for f in folds))
 
@@ -197,6 +206,11 @@ class FoldFolder:
     @property
     def checkpoint_latest(self) -> Path:
         return self.folder / "checkpoint_latest.pth"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether something was trained here."""
+        return any(p.is_file() for p in (self.checkpoint_final, self.checkpoint_best, self.checkpoint_latest))
 
     @property
     def events(self) -> Path:

@@ -8,15 +8,17 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from .errors import RunError, StorageError
 from .processes import ProcessIdentity
-from .records import from_json, to_json
+from .records import from_json, remove, to_json
 
 LOCK = "running.json"
+_LOOK_S = 0.5
+"""How often to see whether another process has ended."""
 _WRITING_S = 5.0
 """An empty lock younger than this is being written."""
 
@@ -33,10 +35,28 @@ def only_one_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        remove(lock)
         if created:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only succeeds when the work left nothing
+
+
+@contextlib.contextmanager
+def one_after_another_in(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Like `only_one_in`, but waits for another process, which `say` hears."""
+    waiting = False
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(only_one_in(folder))
+            except RunError as occupied:
+                if not waiting:
+                    say(f"{occupied} Waiting for it.")
+                waiting = True
+                time.sleep(_LOOK_S)
+                continue
+            yield
+            return
 
 
 def holder(folder: Path) -> ProcessIdentity | None:
@@ -61,7 +81,7 @@ def _take(lock: Path) -> None:
             if _created(lock):
                 return
             require_free(lock.parent)
-            lock.unlink(missing_ok=True)
+            remove(lock)
     raise RunError(f"Expected {lock.parent} to be free, but other processes keep starting there; try again.")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import PlanError, RunError, SettingsError, TaskError
+from .errors import PlanError, RunError, SettingsError, TaskError, counted, some
 from .folders import RAW, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .labels import LabelSet
+from .memory import Say, unsaid
 from .model import Model, load_model
-from .planning.plan import Plan, load_plan, plans_files
+from .planning.plan import Plan, load_plan, plans_files, require_plans_name
 from .planning.presets import find_preset
 from .records import read_json
 from .task import Task, load_task
@@ -36,8 +37,8 @@ def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task
 
 
 def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None = None) -> Plan:
-    """The plan by name or preset, else the one written last; raises PlanError when there is none."""
-    name = plans or (find_preset(preset).plans_name if preset else None)
+    """The plan by name or preset, else the one written last; raises PlanError without one, SettingsError."""
+    name = _plans_name(plans, preset)
     if name:
         if not folders.plan(name).is_file():
             raise PlanError(f"{folders.name} has no plan {name}; make it with 'nnsegment plan'.")
@@ -48,12 +49,40 @@ def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None =
     return load_plan(max(found, key=lambda path: path.stat().st_mtime))
 
 
-def folds_of(folders: TaskFolders, task: Task) -> tuple[Fold, ...]:
-    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five."""
+def _plans_name(plans: str | None, preset: str | None) -> str | None:
+    """The plans name that is asked for, if any; raises SettingsError for one that would leave the task's folders."""
+    if plans is not None:
+        require_plans_name(plans)
+    return plans or (find_preset(preset).plans_name if preset else None)
+
+
+def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold, ...]:
+    """The task's folds: those in the preprocessed folder, else the raw folder's own, else nnU-Net's five.
+
+    Where cases came or went since, nnU-Net's five are made anew as long as nothing was trained on the old ones;
+    else, or when the folds are somebody's own, `say` hears which cases no fold has.
+    """
+    own, ids = task.folder / "splits_final.json", [case.id for case in task.cases]
     if not folders.splits.is_file():
-        own = task.folder / "splits_final.json"
-        save_folds(load_folds(own) if own.is_file() else make_folds([case.id for case in task.cases]), folders.splits)
-    return load_folds(folders.splits)
+        save_folds(load_folds(own) if own.is_file() else make_folds(ids), folders.splits)
+    folds = load_folds(folders.splits)
+    in_folds = {case_id for fold in folds for case_id in fold.train + fold.validation}
+    if in_folds == set(ids):
+        return folds
+    if folds == make_folds(list(in_folds)) and not _is_trained(folders):
+        say("Cases came or went since the folds were made; they are made anew.")
+        save_folds(make_folds(ids), folders.splits)
+        return load_folds(folders.splits)
+    if unused := sorted(set(ids) - in_folds):
+        say(
+            f"{counted(len(unused), 'case')} of {task.name} ({some(unused)}) are in no fold and are not trained on; "
+            f"delete {folders.splits} to have the folds made anew, and train all of them again."
+        )
+    return folds
+
+
+def _is_trained(folders: TaskFolders) -> bool:
+    return any(fold.has_weights for model in folders.models() for fold in model.folds())
 
 
 def model_of(
@@ -73,13 +102,31 @@ def model_of(
     folders = folders_of(task, workspace)
     if not folders.models():
         raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
-    name = plans or (find_preset(preset).plans_name if preset else None)
+    name = _plans_name(plans, preset)
     if name is None and configuration is not None:
         names = {m.plans_name for m in folders.models() if m.configuration == configuration}
         name = names.pop() if len(names) == 1 else plan_of(folders).name
     if name and configuration:
         return load_model(folders.model(name, configuration).folder, configuration, folds)
-    return load_model(folders.results, configuration, folds)
+    return load_model(folders.results, configuration, folds) if name is None else _model_of_plan(folders, name, folds)
+
+
+def _model_of_plan(folders: TaskFolders, name: str, folds: Sequence[int | str] | None) -> Model:
+    """The only model of a plan, or the selected one if it is of that plan."""
+    found = [model for model in folders.models() if model.plans_name == name]
+    if not found:
+        others = ", ".join(sorted({model.plans_name for model in folders.models()}))
+        raise RunError(
+            f"{folders.name} has no trained model of the plan {name}, but of {others}; train one, or take that."
+        )
+    if len(found) == 1:
+        return load_model(found[0].folder, found[0].configuration, folds)
+    if folders.selection.is_file():
+        selected = load_model(folders.results, None, folds)
+        if all(part.plan.name == name for part in selected.parts):
+            return selected
+    names = ", ".join(model.configuration for model in found)
+    raise SettingsError(f"The plan {name} of {folders.name} has several models ({names}); choose one with -c.")
 
 
 def label_set_beside(*folders: Path) -> LabelSet:

@@ -32,7 +32,7 @@ from .lookup import (
 )
 from .memory import Say, affordable_workers, announce, unsaid
 from .model import Model
-from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan
+from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan, with_configurations
 from .planning.presets import find_preset
 from .postprocessing_rules import PostProcessing
 from .prediction import Prediction
@@ -107,11 +107,13 @@ def extract_fingerprint(
     progress: Progress = silent,
     say: Say = unsaid,
 ) -> Fingerprint:
-    """The task's fingerprint; read from disk when there is one, unless `clean`."""
-    folders = folders_of(task, workspace)
+    """The task's fingerprint; read from disk when there is one of these cases, unless `clean`."""
+    folders, task = folders_of(task, workspace), open_task(task, workspace)
     if folders.fingerprint.is_file() and not clean:
-        return load_fingerprint(folders.fingerprint)
-    task = open_task(task, workspace)
+        stored = load_fingerprint(folders.fingerprint)
+        if stored.is_of(case.id for case in task.cases):
+            return stored
+        say(f"The cases of {task.name} are others than those that were measured; they are measured anew.")
     each = fingerprint_gb(task.cases, len(task.channels))
     workers = affordable_workers(max(1, min(workers, len(task.cases))), each, "Reading a case", say)
     announce(fingerprint_need(each, workers), say)
@@ -134,8 +136,9 @@ def plan(
     say: Say = unsaid,
 ) -> Plan:
     """Fingerprint the task if need be, and write its plan, splits and copies of dataset.json and reference labels."""
-    from .planning.planner import make_plan
+    from .planning.planner import make_plan, require_plan_settings
 
+    require_plan_settings(preset, gpu_memory_gb, name, spacing_mm)  # measuring the task may take long
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     found = extract_fingerprint(task, folders.workspace, clean=clean, workers=workers, progress=progress, say=say)
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
@@ -143,7 +146,7 @@ def plan(
     save_plan(made, folders.plan(made.name))
     copy_whole(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
     copy_if_there(task.folder / LABELS_CSV, folders.preprocessed / LABELS_CSV)
-    folds_of(folders, task)
+    folds_of(folders, task, say)
     return made
 
 
@@ -427,8 +430,8 @@ def _keeping_custom_configurations(made: Plan, existing: Path) -> Plan:
     before = load_plan(existing)
     for name in set(before.unsupported) - {*names, *CONFIGURATIONS}:
         before.configuration(name)  # raises: writing the plan without it would lose it
-    own = tuple(c for c in before.configurations if c.name not in {*names, *CONFIGURATIONS})
-    return replace(made, configurations=made.configurations + own)
+    own = [c.name for c in before.configurations if c.name not in {*names, *CONFIGURATIONS}]
+    return with_configurations(made, before, own)
 
 
 def _validate(request, save_probabilities: bool, workers: int, progress: Progress, again: bool = False) -> Scores:

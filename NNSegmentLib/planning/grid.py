@@ -15,6 +15,9 @@ ANISOTROPIC = 3
 COARSE_PERCENTILE = 10
 """Of the spacings along a coarse axis, instead of the median: few slices are better invented than merged."""
 
+MOST_VOXELS = 1_000_000
+"""Along an axis of the median case at a given spacing; far beyond it the numbers of a plan would overflow."""
+
 MEDIAN, COARSE, GIVEN = "median", "coarse", "given"
 
 
@@ -47,13 +50,14 @@ def find_grid(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = Non
         raise PlanError("The fingerprint should list a shape and a spacing for every case; compute it again.")
     spacings = np.asarray(fingerprint.spacings_mm, float)
     shapes = np.asarray(fingerprint.shapes_after_crop)
-    target, rule = (_given(spacing_mm), GIVEN) if spacing_mm is not None else _target_spacing(spacings, shapes)
+    given = spacing_mm is not None
+    target, rule = (require_spacing(spacing_mm), GIVEN) if given else _target_spacing(spacings, shapes)
     coarsest = int(np.argmax(target))
     order = (coarsest, *(axis for axis in range(3) if axis != coarsest))
-    resampled = [
-        [round(s / t * n) for s, t, n in zip(sp, target, sh, strict=True)]
-        for sp, sh in zip(spacings, shapes, strict=True)
-    ]
+    with np.errstate(over="ignore"):  # a given spacing may be next to nothing
+        median_shape = np.median(np.rint(spacings / target * shapes), axis=0)
+    if given:
+        _require_voxels(median_shape, target, spacings)
 
     def transposed(values: np.ndarray) -> tuple[float, float, float]:
         return tuple(float(values[axis]) for axis in order)
@@ -61,7 +65,7 @@ def find_grid(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None = Non
     return Grid(
         transpose_forward=order,
         spacing_mm=transposed(target),
-        median_shape=transposed(np.median(resampled, axis=0)),
+        median_shape=transposed(median_shape),
         original_spacing_mm=transposed(np.median(spacings, axis=0)),
         original_shape=transposed(np.median(shapes, axis=0)),
         rule=rule,
@@ -81,8 +85,26 @@ def _target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarra
     return target, COARSE
 
 
-def _given(spacing_mm: Sequence[float]) -> np.ndarray:
+def require_spacing(spacing_mm: Sequence[float]) -> np.ndarray:
+    """The spacing that a user gives (z, y, x of the files); raises SettingsError for an impossible one."""
     values = np.asarray(spacing_mm, float)
     if values.shape != (3,) or not (np.isfinite(values).all() and values.min() > 0):
-        raise SettingsError(f"A spacing is three positive numbers in mm (z y x), found {list(spacing_mm)}.")
+        raise SettingsError(
+            f"A spacing is three positive numbers in mm (z y x), found {list(spacing_mm)}; give the voxel size that "
+            "the images should be resampled to."
+        )
     return values
+
+
+def _require_voxels(median_shape: np.ndarray, target_mm: np.ndarray, spacings_mm: np.ndarray) -> None:
+    """Raises SettingsError when the target spacing leaves no voxels along an axis, or far too many."""
+    if median_shape.min() >= 1 and median_shape.max() <= MOST_VOXELS:
+        return
+    found, given, usual = (
+        " × ".join(f"{value:g}" for value in values)
+        for values in (median_shape, target_mm, np.median(spacings_mm, axis=0))
+    )
+    raise SettingsError(
+        f"A spacing should leave the median case 1 to {MOST_VOXELS:,} voxels along each axis, but {given} mm (z y x) "
+        f"would leave it {found}; give one nearer to the images' own, {usual} mm."
+    )

@@ -51,7 +51,7 @@ def find_lowres(grid: Grid, fullres: Fit, n_training: int, n_labels: int, preset
         finer = spacing.max() / spacing > 2
         spacing[finer if finer.any() else slice(None)] *= STEP
         voxels = float(np.prod(full / spacing * shape))
-        median = tuple(round(n) for n in full / spacing * shape)
+        median = tuple(max(1, round(n)) for n in full / spacing * shape)  # as when resampling: no axis vanishes
         fit = fit_patch_and_batch(spacing.tolist(), median, voxels * n_training, n_labels, preset)
         patch_share = math.prod(fit.patch_size) / voxels
     return Lowres(tuple(spacing.tolist()), median, fit, covered, all_voxels / voxels)

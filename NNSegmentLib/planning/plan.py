@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import PlanError
+from ..errors import PlanError, SettingsError
 from ..records import read_json, write_json
 from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
 
 __all__ = [
     "CONFIGURATIONS", "PLAIN", "RESIDUAL", "Configuration", "IntensityStats", "NetworkSpec", "Plan", "Resampling",
-    "load_plan", "plan_from_json", "plan_to_json", "plans_files", "reasons_path", "resolve_inheritance", "save_plan",
+    "load_plan", "plan_from_json", "plan_to_json", "plans_files", "reasons_path", "require_plans_name",
+    "resolve_inheritance", "save_plan", "with_configurations",
 ]  # fmt: skip
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -35,6 +37,7 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Over
 _ADVICE = "copy it again, or make it anew with 'nnsegment plan'"
 _NAMED_WITHIN = 2000
 """Bytes from the beginning of a plans file that tell its name."""
+_PLANS_NAME = re.compile(r"[\w-][\w.-]*")
 _SMALLEST_BATCH = 2
 """Of plans that were stripped to what prediction needs."""
 
@@ -165,6 +168,15 @@ def save_plan(plan: Plan, path: Path) -> None:
         write_json(reasons_path(Path(path)), dict(plan.reasons))
 
 
+def require_plans_name(name: str) -> None:
+    """Raises SettingsError for a plans name that cannot be part of a file name within the task's folders."""
+    if not _PLANS_NAME.fullmatch(name):
+        raise SettingsError(
+            "A plans name should consist of letters, digits, '_', '-' and '.' and not begin with '.', "
+            f"found {name[:60]!r}; choose a name such as 'myPlans'."
+        )
+
+
 def reasons_path(plans_path: Path) -> Path:
     """Where the reasons of a plans file are kept."""
     return plans_path.with_name(plans_path.stem + ".reasons")
@@ -211,7 +223,11 @@ def resolve_inheritance(configurations: Mapping, name: str, where: str = "the pl
 
 
 def plan_to_json(plan: Plan) -> dict:
-    """The parsed content of nnU-Net v2's plans file, keys in nnU-Net's order."""
+    """The parsed content of nnU-Net v2's plans file, keys in nnU-Net's order.
+
+    A configuration that inherits holds only what differs from its parent, or everything when the plan lacks the parent.
+    """
+    by_name = {c.name: c for c in plan.configurations}
     return {
         "dataset_name": plan.dataset_name,
         "plans_name": plan.name,
@@ -220,7 +236,9 @@ def plan_to_json(plan: Plan) -> dict:
         "image_reader_writer": plan.reader,
         "transpose_forward": list(plan.transpose_forward),
         "transpose_backward": list(plan.transpose_backward),
-        "configurations": {c.name: _configuration_to_json(c) for c in plan.configurations},
+        "configurations": {
+            c.name: _configuration_to_json(c, by_name.get(c.inherits_from)) for c in plan.configurations
+        },
         "experiment_planner_used": plan.planner,
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {
@@ -231,6 +249,15 @@ def plan_to_json(plan: Plan) -> dict:
             for i, stats in enumerate(plan.intensities)
         },
     }
+
+
+def with_configurations(plan: Plan, other: Plan, names: Collection[str]) -> Plan:
+    """The plan with these configurations of another; what they inherit is the plan's own where it has the parent."""
+    known = {*names, *(c.name for c in plan.configurations)}
+    own = plan_to_json(replace(other, configurations=tuple(c for c in other.configurations if c.name in known)))
+    values = plan_to_json(plan)
+    values["configurations"] |= {name: own["configurations"][name] for name in names}
+    return replace(plan, configurations=plan_from_json(values).configurations)
 
 
 def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, ...], dict[str, str]]:
@@ -303,9 +330,20 @@ def _resampling(values: Mapping, what: str, order: int) -> Resampling:
     )
 
 
-def _configuration_to_json(c: Configuration) -> dict:
-    if c.inherits_from and c.previous_stage:
-        return {"inherits_from": c.inherits_from, "previous_stage": c.previous_stage}
+def _configuration_to_json(c: Configuration, parent: Configuration | None) -> dict:
+    if parent is None:
+        return _whole_configuration_to_json(c)
+    own = {"inherits_from": parent.name}
+    if c.previous_stage or parent.previous_stage:
+        own["previous_stage"] = c.previous_stage or None  # nnU-Net's word for a child that is no cascade
+    if c.next_stage:
+        own["next_stage"] = c.next_stage  # read from the configuration itself, never from its parent
+    inherited = _whole_configuration_to_json(parent)
+    values = _whole_configuration_to_json(c)
+    return own | {key: value for key, value in values.items() if key not in own and value != inherited.get(key)}
+
+
+def _whole_configuration_to_json(c: Configuration) -> dict:
     lists = {
         "data_identifier": c.data_identifier,
         "preprocessor_name": "DefaultPreprocessor",

@@ -12,9 +12,9 @@ from ..image import READERS
 from ..task import Task
 from . import reasons as why
 from .fit import Fit, fit_patch_and_batch
-from .grid import GIVEN, Grid, find_grid
+from .grid import GIVEN, Grid, find_grid, require_spacing
 from .lowres import Lowres, find_lowres
-from .plan import CONFIGURATIONS, Configuration, Plan
+from .plan import CONFIGURATIONS, Configuration, Plan, require_plans_name
 from .presets import Preset, find_preset
 
 DEFAULT_PLANS = "nnUNetPlans"
@@ -85,7 +85,7 @@ def make_plan(
     scales the preset's memory budget. Raises PlanError when the task cannot be planned, SettingsError for settings out
     of range.
     """
-    chosen = find_preset(preset).for_memory(gpu_memory_gb)
+    chosen = require_plan_settings(preset, gpu_memory_gb, name, spacing_mm)
     _require_channels(task, fingerprint)
     grid = find_grid(fingerprint, spacing_mm)
     schemes = tuple(normalization_scheme(channel.name) for channel in task.channels)
@@ -107,6 +107,17 @@ def make_plan(
         planner=chosen.planner,
         reasons=_common_reasons(draft, fingerprint) | _of_planned(reasons, planned),
     )
+
+
+def require_plan_settings(
+    preset: str, gpu_memory_gb: float | None, name: str | None, spacing_mm: Sequence[float] | None
+) -> Preset:
+    """The preset, scaled to the memory; raises SettingsError for settings that no task can be planned with."""
+    if name is not None:
+        require_plans_name(name)
+    if spacing_mm is not None:
+        require_spacing(spacing_mm)
+    return find_preset(preset).for_memory(gpu_memory_gb)
 
 
 def normalization_scheme(channel_name: str) -> str:

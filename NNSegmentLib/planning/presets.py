@@ -14,6 +14,9 @@ PLAIN_CONVS = 2
 RESIDUAL_BLOCKS = (1, 3, 4, 6)
 """Blocks of the first stages of a residual encoder; deeper stages repeat the last number."""
 
+MOST_MEMORY_GB = 1e5
+"""Beyond any graphics card; far beyond it the numbers of a plan would overflow."""
+
 SMALL_FEATURES = 16
 SMALL_MAX_FEATURES = 192
 SMALL_PATCH_VOXELS_3D = 64**3
@@ -86,8 +89,11 @@ class Preset:
         """The same preset with its budgets scaled to another graphics memory; raises SettingsError."""
         if memory_gb is None:
             return self
-        if memory_gb <= 0:
-            raise SettingsError(f"The graphics memory should be a positive number of GB, found {memory_gb}.")
+        if not 0 < memory_gb <= MOST_MEMORY_GB:  # also not a number
+            raise SettingsError(
+                f"The graphics memory should be a positive number of GB up to {MOST_MEMORY_GB:,.0f}, "
+                f"found {memory_gb}; give that of your graphics card."
+            )
         factor = memory_gb / self.memory_gb
         return replace(self, memory_gb=memory_gb, budget_3d=self.budget_3d * factor, budget_2d=self.budget_2d * factor)
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from NNSegmentLib import arguments
+from NNSegmentLib import arguments, cli, lookup
 from NNSegmentLib.errors import PlanError, SettingsError
 from NNSegmentLib.fingerprint import Fingerprint
+from NNSegmentLib.folders import TaskFolders, Workspace
 from NNSegmentLib.labels import LabelSet
-from NNSegmentLib.planning.plan import CONFIGURATIONS, IntensityStats, load_plan, plan_to_json, save_plan
+from NNSegmentLib.planning.plan import (
+    CONFIGURATIONS,
+    IntensityStats,
+    load_plan,
+    plan_from_json,
+    plan_to_json,
+    save_plan,
+    with_configurations,
+)
 from NNSegmentLib.planning.planner import make_plan
 from NNSegmentLib.planning.presets import PRESETS, SMALL_PATCH_VOXELS_2D, SMALL_PATCH_VOXELS_3D
 from NNSegmentLib.task import Channel, Task
@@ -183,10 +193,25 @@ def test_a_given_spacing_overrides_the_rule_in_the_order_of_the_files():
     assert "asked for" in plan.reasons["spacing"]
 
 
-@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, float("nan"), 1)])
+@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, -1, 1), (1, float("nan"), 1), (1, 1, float("inf"))])
 def test_an_impossible_spacing_is_refused(spacing):
     with pytest.raises(SettingsError, match="three positive numbers"):
         plan_of(**HIPPOCAMPUS, spacing_mm=spacing)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "left"), [((100, 1, 1), "0 × 50 × 35"), ((1, 1, 1e-9), "36 × 50 × 3.5e"), ((1e-320, 1, 1), "inf × 50")]
+)
+def test_a_spacing_that_leaves_no_voxels_or_far_too_many_is_refused(spacing, left):
+    with pytest.raises(SettingsError, match=rf"1 to 1,000,000 voxels along each axis, but .* would leave it {left}"):
+        plan_of(**HIPPOCAMPUS, spacing_mm=spacing)
+
+
+@pytest.mark.parametrize("shape", [(2, 5000, 5000), (5000, 1, 5000)])
+def test_no_axis_of_a_thin_volume_vanishes_at_low_resolution(shape):
+    low = plan_of(shape, (1, 1, 1)).configuration("3d_lowres")
+
+    assert min(low.median_shape) == 1 and min(low.patch_size) == 1
 
 
 def test_normalization_follows_the_name_of_the_channel():
@@ -240,9 +265,10 @@ def test_more_memory_gives_larger_patches_and_less_gives_smaller():
     assert plan_of(**LIVER, gpu_memory_gb=8) == plan_of(**LIVER)
 
 
-def test_memory_must_be_positive():
-    with pytest.raises(SettingsError, match="positive"):
-        plan_of(**LIVER, gpu_memory_gb=0)
+@pytest.mark.parametrize("memory_gb", [0, -8, float("nan"), float("inf"), 1e308])
+def test_memory_must_be_a_positive_number(memory_gb):
+    with pytest.raises(SettingsError, match="positive number of GB up to 100,000"):
+        plan_of(**LIVER, gpu_memory_gb=memory_gb)
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():
@@ -283,6 +309,50 @@ def test_a_plan_can_have_a_name_of_its_own():
 
     assert plan.name == "mine"
     assert plan.configuration("2d").data_identifier == "mine_2d"
+
+
+NO_PLANS_NAMES = ["", ".", "..", ".hidden", "../evil", "a/b", "a\\b", "/tmp/evil", "my plans", "a\n", "C:evil"]
+
+
+@pytest.mark.parametrize("name", NO_PLANS_NAMES)
+def test_a_plans_name_that_is_no_plain_file_name_is_refused(name):
+    with pytest.raises(SettingsError, match="A plans name should consist of letters, digits"):
+        plan_of(**HIPPOCAMPUS, name=name)
+
+
+@pytest.mark.parametrize("name", ["nnUNetPlans", "mine_2.1-b", "_", "Prüfung"])
+def test_plain_plans_names_are_taken(name):
+    assert plan_of(**HIPPOCAMPUS, name=name).name == name
+
+
+@pytest.mark.parametrize("name", NO_PLANS_NAMES)
+def test_no_plan_or_model_is_looked_for_outside_of_the_tasks_folders(tmp_path, name):
+    folders = TaskFolders(Workspace.at(tmp_path), "Dataset900_Numbers", tmp_path)
+    for model in (folders.model("nnUNetPlans", "2d"), folders.model("../evil", "2d")):
+        save_plan(plan_of(**HIPPOCAMPUS), model.plan)
+    save_plan(plan_of(**HIPPOCAMPUS), folders.plan("../evil"))
+
+    with pytest.raises(SettingsError, match="A plans name should"):
+        lookup.plan_of(folders, name)
+    with pytest.raises(SettingsError, match="A plans name should"):
+        lookup.model_of("900", None, folders.workspace, "2d", name, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("-p", "../evil"), "A plans name should"),
+        (("--spacing", "1", "-1", "1"), "A spacing is three positive numbers"),
+        (("--spacing", "nan", "1", "1"), "A spacing is three positive numbers"),
+        (("--gpu-memory", "nan"), "The graphics memory should be a positive number"),
+    ],
+)
+def test_settings_that_no_task_can_be_planned_with_are_refused_before_it_is_measured(tmp_path, capsys, words, sentence):
+    assert cli.main(["plan", "7", "--workspace", str(tmp_path), *words]) == 2
+
+    refused = capsys.readouterr().err
+    assert refused.startswith(f"nnsegment: {sentence}") and refused.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line_offers_the_presets_and_configurations_that_there_are():
@@ -329,6 +399,62 @@ def test_a_plan_with_a_cascade_survives_writing_and_reading(tmp_path):
 
     assert load_plan(tmp_path / "nnUNetPlans.json") == plan
     assert list(plan_to_json(plan)["configurations"]["3d_lowres"])[-2:] == ["batch_dice", "next_stage"]
+
+
+CASCADE = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+
+
+def test_an_untouched_cascade_is_written_with_two_keys():
+    assert plan_to_json(plan_of(**LIVER))["configurations"]["3d_cascade_fullres"] == CASCADE
+
+
+@pytest.mark.parametrize(
+    ("name", "edited"),
+    [
+        ("3d_cascade_fullres", CASCADE | {"batch_size": 7, "patch_size": [8, 16, 16]}),
+        ("mine", {"inherits_from": "3d_fullres", "batch_size": 7}),
+        ("mine", {"inherits_from": "3d_cascade_fullres", "previous_stage": None, "batch_dice": False}),
+        ("mine", {"inherits_from": "3d_lowres", "next_stage": "3d_cascade_fullres", "spacing": [2.0, 2.0, 2.0]}),
+    ],
+    ids=["cascade", "no cascade", "no cascade of a cascade", "first stage"],
+)
+def test_what_a_configuration_changes_of_its_parent_survives_writing_and_reading(tmp_path, name, edited):
+    values = spoiled(plan_to_json(plan_of(**LIVER)), "configurations", **{name: edited})
+    plan = plan_from_json(values)
+
+    save_plan(plan, tmp_path / "nnUNetPlans.json")
+
+    assert load_plan(tmp_path / "nnUNetPlans.json") == plan
+    assert json.loads((tmp_path / "nnUNetPlans.json").read_text())["configurations"][name] == edited
+
+
+def test_a_configuration_whose_parent_is_not_in_the_plan_is_written_whole():
+    plan = plan_of(**LIVER)
+    cascade = plan.configuration("3d_cascade_fullres")
+
+    read = plan_from_json(plan_to_json(replace(plan, configurations=(cascade,))))
+
+    assert read.configurations == (replace(cascade, inherits_from=""),)
+
+
+def test_what_a_configuration_inherits_follows_the_new_plan():
+    before = plan_from_json(spoiled(plan_to_json(plan_of(**LIVER)), "configurations", mine=CASCADE | {"batch_size": 7}))
+    made = plan_of(**LIVER, preset="small")
+
+    plan = with_configurations(made, before, ["mine"])
+    mine, full = plan.configuration("mine"), plan.configuration("3d_fullres")
+
+    assert plan.configurations[:-1] == made.configurations and plan.reasons == made.reasons
+    assert mine == replace(full, name="mine", batch_size=7, **CASCADE)
+
+
+def test_a_configuration_whose_parent_the_new_plan_lacks_stays_as_it_is():
+    low = {"inherits_from": "3d_lowres", "batch_size": 7}
+    before = plan_from_json(spoiled(plan_to_json(plan_of(**LIVER)), "configurations", mine=low))
+
+    mine = with_configurations(plan_of(**HIPPOCAMPUS), before, ["mine"]).configuration("mine")
+
+    assert mine == replace(before.configuration("mine"), inherits_from="")
 
 
 def spoiled(values: dict, *path: str, **changes) -> dict:
