@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from .folders import TaskFolders
+from .errors import InputError
+from .folders import ModelFolders, TaskFolders
 from .image import copy_image
+from .locks import LOCK, one_after_another_in, require_free
 from .memory import Say, affordable_workers, announce, unsaid
-from .planning.plan import Configuration, Plan
+from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
 from .records import read_json, to_json, write_json
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
+_FILE_CLOCK_S = 2.0
+"""Precision with which some file systems note times."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +40,77 @@ class Preparation:
 def prepare_all(
     task: Task, folders: TaskFolders, plan: Plan, name: str, workers: int, progress: Progress, say: Say = unsaid
 ) -> Preparation:
-    """Prepare every case that is missing, older than its files, or was prepared for other settings.
+    """Prepare every case that is missing, of other files than those there now, or was prepared for other settings.
 
-    As many cases at a time as memory allows; `say` hears what is needed.
-    Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit.
+    As many cases at a time as memory allows, and one process after another; `say` hears what is needed.
+    Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit, RunError
+    when cases prepared for other settings are trained on at this moment.
     """
+    configuration = plan.configuration(name)
+    folder = folders.prepared(configuration.data_identifier)
+    signature = _signature(task, plan, configuration)
+    if not _is_for(folder, signature):
+        _require_unused(folders, configuration.data_identifier)
+    with one_after_another_in(folder, say):
+        _begin(folder, signature)
+        missing = [case for case in task.cases if not _is_current(case, folder)]
+        workers = _affordable(missing, configuration, plan, workers, say)
+        prepare = partial(_prepare, task=task, plan=plan, name=name, folder=folder)
+        in_parallel(prepare, missing, workers, progress, f"Preparing {name}")
+    return Preparation(name, folder, len(task.cases), len(missing))
+
+
+def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> None:
     from .preprocessing.prepare import prepare_case
     from .preprocessing.storage import save_prepared
 
-    configuration = plan.configuration(name)
-    folder = folders.prepared(configuration.data_identifier)
-    _begin(folder, _signature(task, plan, configuration))
-    missing = [case for case in task.cases if not _is_current(case, folder)]
-    workers = _affordable(missing, configuration, plan, workers, say)
-
-    def prepare(case: Case) -> None:
-        save_prepared(prepare_case(case, plan, name, task.labels), folder)
-
-    in_parallel(prepare, missing, workers, progress, f"Preparing {name}")
-    return Preparation(name, folder, len(task.cases), len(missing))
+    noted, stamps = _note(folder, case), _stamps(case)
+    noted.unlink(missing_ok=True)
+    save_prepared(prepare_case(case, plan, name, task.labels), folder)
+    write_json(noted, stamps)
 
 
 def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Progress) -> None:
     """Copy the label files beside the prepared data, for evaluation on the original grids; current copies are kept."""
 
     def keep(case: Case) -> None:
-        copy = folders.reference_labels / (case.id + task.file_ending)
-        if case.labels and (not copy.is_file() or copy.stat().st_mtime < case.labels.stat().st_mtime):
+        if case.labels is None or not case.labels.is_file():
+            return  # preparing the case tells
+        copy, given = folders.reference_labels / (case.id + task.file_ending), case.labels.stat()
+        if not copy.is_file() or abs(copy.stat().st_mtime - given.st_mtime) > _FILE_CLOCK_S:
             copy_image(case.labels, copy)
+            os.utime(copy, ns=(given.st_atime_ns, given.st_mtime_ns))
 
     in_parallel(keep, task.cases, workers, progress, "Keeping reference labels")
 
 
 def _begin(folder: Path, signature: str) -> None:
     """Empty the folder when it was prepared for other settings; nothing else is ever deleted."""
+    if not _is_for(folder, signature):
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                path.unlink()
+    if not (folder / _SIGNATURE).is_file():
+        write_json(folder / _SIGNATURE, {"signature": signature})
+
+
+def _is_for(folder: Path, signature: str) -> bool:
     noted = folder / _SIGNATURE
-    if noted.is_file() and read_json(noted).get("signature") != signature:
-        shutil.rmtree(folder)
-    if not noted.is_file():
-        write_json(noted, {"signature": signature})
+    return not noted.is_file() or read_json(noted).get("signature") == signature
+
+
+def _require_unused(folders: TaskFolders, data_identifier: str) -> None:
+    """Raises RunError when a run trains on or validates with these cases now."""
+    for model in folders.models():
+        for fold in model.folds() if _data_of(model) == data_identifier else ():
+            require_free(fold.folder)
+
+
+def _data_of(model: ModelFolders) -> str:
+    try:
+        return load_plan(model.plan).configuration(model.configuration).data_identifier
+    except InputError:  # nobody is at work with a model that cannot be read
+        return ""
 
 
 def _signature(task: Task, plan: Plan, c: Configuration) -> str:
@@ -87,11 +124,22 @@ def _signature(task: Task, plan: Plan, c: Configuration) -> str:
 def _is_current(case: Case, folder: Path) -> bool:
     from .preprocessing.storage import prepared_files
 
-    files = prepared_files(folder, case.id)
-    if not all(path.is_file() for path in files):
+    noted = _note(folder, case)
+    if not noted.is_file() or not all(path.is_file() for path in prepared_files(folder, case.id)):
         return False
-    oldest = min(path.stat().st_mtime for path in files)
-    return all(path.is_file() and path.stat().st_mtime <= oldest for path in (*case.images, case.labels) if path)
+    return read_json(noted) == _stamps(case)
+
+
+def _note(folder: Path, case: Case) -> Path:
+    """Where it says which files a prepared case was made of; there only when the case is complete."""
+    return folder / f"{case.id}.made_of"
+
+
+def _stamps(case: Case) -> list[list[int]]:
+    """Time of change (ns) and size (bytes) of the case's files; a file that is missing has neither."""
+    files = [path for path in (*case.images, case.labels) if path]
+    found = [path.stat() if path.is_file() else None for path in files]
+    return [[status.st_mtime_ns, status.st_size] if status else [] for status in found]
 
 
 def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Plan, workers: int, say: Say) -> int:

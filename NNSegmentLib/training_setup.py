@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from .budget import default_settings
-from .errors import SettingsError, TaskError, some
-from .folders import LABELS_CSV, ModelFolders, TaskFolders
+from .errors import PlanError, SettingsError, TaskError, some
+from .folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from .memory import Need, Say, announce, unsaid
-from .planning.plan import Configuration, Plan, save_plan
+from .planning.plan import Configuration, Plan, load_plan, save_plan
 from .preflight import training_need
 from .preparation import keep_references, prepare_all
 from .preprocessing.storage import previous_stage_file
 from .progress import Progress, silent
-from .records import copy_whole
+from .records import copy_whole, read_json
 from .run import Run, TrainingSettings
-from .task import Task
+from .task import Task, parse_dataset_json
 
 
 def training_request(
@@ -40,21 +40,27 @@ def training_request(
 
     With `say` the memory that training needs is estimated first; raises OutOfMemoryError when it cannot fit.
     What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
+    A run that is resumed keeps the plan that it was begun with.
     """
     from .engine.ranks import require_ranks
     from .engine.trainer import TrainingRequest
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    chosen = plan_of(folders, plans, preset)
-    wanted = chosen.configuration(configuration)
-    model, name = folders.model(chosen.name, configuration), _fold_name(fold)
+    chosen, name = plan_of(folders, plans, preset), _fold_name(fold)
+    model = folders.model(chosen.name, configuration)
     run_folder = model.fold(name)
+    is_described = _is_described(model, None if resume else run_folder)
+    if is_described and resume:
+        chosen = load_plan(model.plan)
+    elif is_described:
+        _require_same_plan(model, chosen, configuration, task)
+    wanted = chosen.configuration(configuration)
     if resume and settings is None and run_folder.settings.is_file():
         settings = Run(run_folder, configuration, name).settings()
     settings = settings or default_settings(chosen)
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
-    folds = folds_of(folders, task)
+    folds = folds_of(folders, task, say or unsaid)
     cases = choose_fold(folds, name, [case.id for case in task.cases])
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
     if say and name != "all" and name >= len(folds):
@@ -63,7 +69,10 @@ def training_request(
         need, free = _training_need(task, wanted, settings, cases, gpus)
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
         announce(need, say, free)
-    _make_ready(task, folders, chosen, configuration, workers, progress, say or unsaid)
+    keep_references(task, folders, workers, progress)
+    prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
+    if not is_described:
+        _write_model_card(model, folders, task, chosen)
     return TrainingRequest(
         folder=run_folder,
         model_folder=model,
@@ -110,12 +119,32 @@ def _training_need(
     return need, free
 
 
-def _make_ready(
-    task: Task, folders: TaskFolders, plan: Plan, configuration: str, workers: int, progress: Progress, say: Say
-) -> None:
-    keep_references(task, folders, workers, progress)
-    prepare_all(task, folders, plan, configuration, workers, progress, say)
-    _write_model_card(folders.model(plan.name, configuration), folders, task, plan)
+def _is_described(model: ModelFolders, replaced: FoldFolder | None) -> bool:
+    """Whether the model folder's plan belongs to trained weights, but for those of a run that is `replaced`."""
+    trained = (fold for fold in model.folds() if fold != replaced and fold.has_weights)
+    return model.plan.is_file() and model.dataset_json.is_file() and any(trained)
+
+
+def _require_same_plan(model: ModelFolders, plan: Plan, configuration: str, task: Task) -> None:
+    """Raises PlanError when a fold's weights would need another plan, labels or channels than those trained before."""
+    before = load_plan(model.plan)
+    card = parse_dataset_json(read_json(model.dataset_json), model.folder)
+    same_task = card == parse_dataset_json(task.dataset_json, task.folder)
+    if not same_task or _used_with_weights(before, configuration) != _used_with_weights(plan, configuration):
+        what = "the plan" if same_task else "labels, channels or file type"
+        raise PlanError(
+            f"All folds of a model need one plan, but {what} changed since the folds in {model.folder} were trained; "
+            "move that folder away to train all folds anew, or give the new plan a name of its own with "
+            "'nnsegment plan -p NAME'."
+        )
+
+
+def _used_with_weights(plan: Plan, name: str) -> tuple[object, ...]:
+    """What of a plan its weights are worth nothing without."""
+    c = plan.configuration(name)
+    scaled = plan.intensities if any(scheme.startswith("CT") for scheme in c.normalization) else ()
+    return (plan.transpose_forward, scaled, c.patch_size, c.spacing_mm, c.normalization, c.use_mask_for_norm,
+            c.network, c.resampling_data, c.previous_stage)  # fmt: skip
 
 
 def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: Fold) -> Path | None:

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import RunError, TaskError
 from ..evaluation import evaluate_folder
-from ..folders import REFERENCE_LABELS, FoldFolder
+from ..folders import REFERENCE_LABELS, FoldFolder, prepared_folder
 from ..geometry import Geometry
 from ..image import REORIENTING_READERS, read_geometry
 from ..model import CHECKPOINTS
@@ -149,7 +149,7 @@ class Validation:
     def _write_next_stage(self, logits: np.ndarray, case: PreparedCase, name: str, folder: Path) -> None:
         following = self.request.plan.configuration(name)
         try:
-            goal = PreparedStore(self.request.prepared.parent / following.data_identifier).open(case.id)
+            goal = PreparedStore(prepared_folder(self.request.prepared.parent, following.data_identifier)).open(case.id)
         except TaskError:
             self.tell(f"{case.id} is not prepared for {name}; its cascade input is left out.")
             return

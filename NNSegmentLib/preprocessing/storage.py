@@ -1,7 +1,8 @@
 """Prepared cases on disk: arrays that are read in parts through the page cache, and JSON for where they lie.
 
 CASE.npy (float32, C, Z, Y, X) · CASE_seg.npy (Z, Y, X) · CASE_foreground.npz · CASE.json (the placement).
-CASE.json is written last: a case with it is complete.
+CASE.json is written last: a case with it is complete, or one that is just prepared again, file by file, while a training
+reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def prepared_files(folder: Path, case_id: str) -> tuple[Path, Path, Path, Path]:
 def save_prepared(prepared: PreparedCase, folder: Path) -> None:
     """Write a prepared case; labels and foreground only if it has labels. Raises StorageError."""
     image, labels, foreground, placement = prepared_files(folder, prepared.id)
-    _forget(placement, labels, foreground)
+    if prepared.labels is None:
+        _forget(placement, labels, foreground)
     _save_array(image, prepared.image)
     if prepared.labels is not None:
         _save_array(labels, prepared.labels)
@@ -77,7 +79,7 @@ def previous_stage_file(folder: Path, case_id: str) -> Path:
 
 
 def _forget(*paths: Path) -> None:
-    """Remove what an earlier preparation left, so that an interrupted one is never taken for complete."""
+    """Remove what an earlier preparation left and this one lacks."""
     for path in paths:
         try:
             if path.exists():

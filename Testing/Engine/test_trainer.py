@@ -26,7 +26,7 @@ from NNSegmentLib.engine.session import Session, TrainingRequest
 from NNSegmentLib.engine.trainer import LossRecord, opened_batches, train_fold
 from NNSegmentLib.engine.validation import validate_fold
 from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError
-from NNSegmentLib.folders import FoldFolder, ModelFolders
+from NNSegmentLib.folders import FoldFolder, ModelFolders, prepared_folder
 from NNSegmentLib.folds import Fold
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
@@ -552,7 +552,7 @@ def test_a_stage_writes_the_next_ones_input_and_the_next_one_trains_on_it(reques
     cascade = configuration("3d_cascade_fullres", previous_stage="3d_lowres")
     plan = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (low, cascade), ())
     for index in range(len(IDS)):
-        save_prepared(prepared_ball(index, finer), prepared.parent / cascade.data_identifier)
+        save_prepared(prepared_ball(index, finer), prepared_folder(prepared.parent, cascade.data_identifier))
     settings = replace(QUICK, epochs=4, iterations_per_epoch=10, learning_rate=0.02)
     first = request_of(settings, plan=plan, configuration="3d_lowres", fold=Fold(IDS[:3], IDS))
 
@@ -567,7 +567,7 @@ def test_a_stage_writes_the_next_ones_input_and_the_next_one_trains_on_it(reques
     assert 2 * (resized & (previous == 1)).sum() / (resized.sum() + previous.sum()) > 0.85
     second = request_of(
         replace(QUICK, epochs=1), "cascade", plan=plan, configuration="3d_cascade_fullres",
-        prepared=prepared.parent / cascade.data_identifier, previous_stage=folder,
+        prepared=prepared_folder(prepared.parent, cascade.data_identifier), previous_stage=folder,
     )  # fmt: skip
     assert second.in_channels == 2
     assert train_fold(second).finished

@@ -1,0 +1,228 @@
+"""Preparing the cases of a task: what is done again, by whom, and when not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from task_on_disk import PLAIN, blocks, edit_json, nnunet_v2, noise
+
+from NNSegmentLib import pipeline
+from NNSegmentLib.errors import PlanError, RunError
+from NNSegmentLib.image import read_labels, write_image, write_labels
+from NNSegmentLib.locks import only_one_in
+from NNSegmentLib.preprocessing.storage import PreparedStore
+from NNSegmentLib.training_setup import training_request
+
+CONFIGURATION = "3d_fullres"
+FINER_MM = (1.5, 0.6, 0.6)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Path:
+    """A planned task of six cases."""
+    nnunet_v2(tmp_path / "nnUNet_raw" / "Dataset501_Blocks", n_cases=6)
+    pipeline.plan(501, tmp_path)
+    return tmp_path
+
+
+def raw(workspace: Path) -> Path:
+    return workspace / "nnUNet_raw" / "Dataset501_Blocks"
+
+
+def folder_of(workspace: Path) -> Path:
+    folders = pipeline.folders_of(501, workspace)
+    return folders.prepared(pipeline.plan_of(folders).configuration(CONFIGURATION).data_identifier)
+
+
+def prepare(workspace: Path, **more):
+    (done,) = pipeline.preprocess(501, workspace, configurations=[CONFIGURATION], **more)
+    return done
+
+
+def add_case(workspace: Path, n: int) -> None:
+    write_image(raw(workspace) / "imagesTr" / f"case{n}_0000.nii.gz", noise(n), PLAIN)
+    write_labels(raw(workspace) / "labelsTr" / f"case{n}.nii.gz", blocks(), PLAIN)
+    edit_json(raw(workspace) / "dataset.json", numTraining=n + 1)
+
+
+def train_nothing(workspace: Path, fold: int):
+    """A fold with weights, as far as its folder tells."""
+    request = training_request(501, CONFIGURATION, fold, workspace)
+    request.folder.folder.mkdir(parents=True, exist_ok=True)
+    request.folder.checkpoint_final.touch()
+    return request
+
+
+def test_only_what_is_missing_is_prepared(workspace):
+    assert prepare(workspace).computed == 6
+    assert prepare(workspace).computed == 0
+
+
+def test_a_corrected_label_counts_whatever_its_date(workspace, tmp_path):
+    folder = prepare(workspace).folder
+    before = read_labels(raw(workspace) / "labelsTr" / "case0.nii.gz")
+    corrected = tmp_path / "corrected.nii.gz"
+    write_labels(corrected, np.where(before.array == 1, 2, 0), PLAIN)
+    yesterday = time.time() - 86400
+    os.utime(corrected, (yesterday, yesterday))
+    shutil.copy2(corrected, raw(workspace) / "labelsTr" / "case0.nii.gz")
+
+    assert prepare(workspace).computed == 1
+
+    assert not (PreparedStore(folder).open("case0").labels == 1).any()
+    copy = pipeline.folders_of(501, workspace).reference_labels / "case0.nii.gz"
+    assert not (read_labels(copy).array == 1).any()
+    assert prepare(workspace).computed == 0
+
+
+def test_files_dated_in_the_future_are_prepared_once(workspace):
+    later = time.time() + 86400
+    for path in raw(workspace).glob("*Tr/*"):
+        os.utime(path, (later, later))
+
+    assert [prepare(workspace).computed for _ in range(2)] == [6, 0]
+
+
+def test_a_case_whose_preparation_was_interrupted_is_prepared_again(workspace, monkeypatch):
+    prepare(workspace)
+    edited = raw(workspace) / "imagesTr" / "case3_0000.nii.gz"
+    write_image(edited, noise(99), PLAIN)
+    monkeypatch.setattr("NNSegmentLib.preprocessing.storage.np.savez", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(workspace)
+    monkeypatch.undo()
+
+    assert prepare(workspace).computed == 1
+
+
+def _interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_two_processes_prepare_one_after_the_other(workspace):
+    folder = folder_of(workspace)
+    said, done = [], []
+    second = threading.Thread(target=lambda: done.append(prepare(workspace, say=said.append)))
+    with only_one_in(folder):
+        second.start()
+        while not said:
+            time.sleep(0.01)
+        assert not done
+    second.join(30)
+
+    assert done[0].computed == 6
+    assert "Another run works in" in said[0]
+
+
+def test_cases_that_are_trained_on_are_not_prepared_for_another_plan(workspace):
+    request = train_nothing(workspace, 0)
+    files = sorted(request.prepared.iterdir())
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+
+    with only_one_in(request.folder.folder), pytest.raises(RunError, match="fold_0 .* wait for it, or stop it"):
+        prepare(workspace)
+
+    assert sorted(request.prepared.iterdir()) == files
+    assert prepare(workspace).computed == 6
+
+
+def test_nnunets_own_arrays_lie_elsewhere(workspace):
+    """It takes its folder to hold files of one format."""
+    theirs = pipeline.folders_of(501, workspace).preprocessed / folder_of(workspace).stem
+    theirs.mkdir()
+    (theirs / "case0.b2nd").touch()
+
+    prepare(workspace)
+
+    assert [path.name for path in theirs.iterdir()] == ["case0.b2nd"]
+
+
+# cases that come and go
+
+
+def test_new_cases_are_measured_and_come_into_the_folds(workspace):
+    add_case(workspace, 6)
+    said = []
+
+    pipeline.plan(501, workspace, say=said.append)
+
+    folders, task = pipeline.folders_of(501, workspace), pipeline.open_task(501, workspace)
+    assert any("measured anew" in text for text in said)
+    assert any("folds were made; they are made anew" in text for text in said)
+    assert {facts.id for facts in pipeline.extract_fingerprint(501, workspace).cases} == {f"case{n}" for n in range(7)}
+    assert {case_id for fold in pipeline.folds_of(folders, task) for case_id in fold.validation} == {
+        case.id for case in task.cases
+    }
+
+
+def test_new_cases_that_trained_folds_lack_are_named(workspace):
+    train_nothing(workspace, 0)
+    splits = pipeline.folders_of(501, workspace).splits
+    before = splits.read_text()
+    add_case(workspace, 6)
+    said = []
+
+    training_request(501, CONFIGURATION, 1, workspace, say=said.append)
+
+    assert f"1 case of Dataset501_Blocks (case6) are in no fold and are not trained on; delete {splits} " in " ".join(
+        said
+    )
+    assert splits.read_text() == before
+
+
+def test_folds_of_somebodys_own_are_kept(workspace):
+    splits = pipeline.folders_of(501, workspace).splits
+    splits.write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
+    said = []
+
+    training_request(501, CONFIGURATION, 0, workspace, say=said.append)
+
+    assert json.loads(splits.read_text()) == [{"train": ["case0", "case1"], "val": ["case2"]}]
+    assert "3 cases of Dataset501_Blocks (case3, case4, case5) are in no fold" in " ".join(said)
+
+
+# the plan of a trained model
+
+
+def test_a_trained_fold_keeps_its_plan_when_it_goes_on(workspace):
+    request = train_nothing(workspace, 0)
+    described = request.model_folder.plan.read_bytes()
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+
+    again = training_request(501, CONFIGURATION, 0, workspace, resume=True)
+
+    assert again.wanted == request.wanted
+    assert request.model_folder.plan.read_bytes() == described
+
+
+@pytest.mark.parametrize("change", ["plan", "labels"])
+def test_folds_of_two_plans_do_not_share_a_model(workspace, change):
+    request = train_nothing(workspace, 0)
+    described = request.model_folder.plan.read_bytes(), request.model_folder.dataset_json.read_bytes()
+    if change == "plan":
+        pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+    else:
+        edit_json(raw(workspace) / "dataset.json", labels={"background": 0, "left": 1, "other": 2})
+
+    with pytest.raises(PlanError, match=f"{change}.* changed since the folds in .* move that folder away"):
+        training_request(501, CONFIGURATION, 1, workspace)
+
+    assert (request.model_folder.plan.read_bytes(), request.model_folder.dataset_json.read_bytes()) == described
+    replaced = training_request(501, CONFIGURATION, 0, workspace)  # the only fold may be trained anew
+    assert replaced.plan == pipeline.plan_of(pipeline.folders_of(501, workspace))
+    assert (request.model_folder.plan.read_bytes(), request.model_folder.dataset_json.read_bytes()) != described
+
+
+def test_more_cases_that_change_no_network_are_no_other_plan(workspace):
+    train_nothing(workspace, 0)
+    add_case(workspace, 6)
+    pipeline.plan(501, workspace)
+
+    assert training_request(501, CONFIGURATION, 1, workspace).fold_name == 1
