@@ -221,12 +221,21 @@ def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str,
 
 
 def _postprocessing_file(dataset: Path, written: str) -> Path | None:
-    """The file named by selection, perhaps on another machine: the same place below this data set's folder."""
+    """The file named by selection, perhaps on another machine: the same place below this data set's folder.
+
+    None when no file is named, or for a data set of another name; raises ModelError when the file is missing.
+    """
     parts = PurePosixPath(written.replace("\\", "/")).parts
     if dataset.name not in parts or ".." in parts:
         return None
     place = dataset.joinpath(*parts[len(parts) - parts[::-1].index(dataset.name) :])
-    return next((p for p in (place.with_suffix(".json"), place.with_suffix(".pkl")) if p.is_file()), None)
+    found = next((p for p in (place.with_suffix(".json"), place.with_suffix(".pkl")) if p.is_file()), None)
+    if found is None:
+        raise ModelError(
+            f"{dataset / SELECTION} names the post-processing {place}, which is missing; run 'nnsegment best' again, or "
+            "choose a configuration to predict without post-processing."
+        )
+    return found
 
 
 def _unpacked_for_this_process(archive: Path) -> Path:

@@ -14,8 +14,8 @@ from ..folders import ModelFolders, TaskFolders
 from ..labels import LabelSet
 from ..postprocessing_rules import PICKLE_FILE
 from ..progress import Progress, silent
-from ..records import copy_whole, write_text
-from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, crossvalidate
+from ..records import copy_whole, remove, write_text
+from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, crossvalidate, folds_to_predict
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .record import (
     POSTPROCESSED,
@@ -26,6 +26,7 @@ from .record import (
     instructions,
     load_selection,
     member_of,
+    prediction_notes,
     save_selection,
 )
 
@@ -48,16 +49,18 @@ def find_best(
 ) -> Selection:
     """Compare trained configurations and all pairs of them as ensembles, and settle the best one's post-processing.
 
-    `candidates` are (plans name, configuration) or model folders; `folds` None takes those that all have finished.
-    Ensembles whose probabilities are missing are left out with a note. Writes
-    crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
-    results folder. Raises RunError for missing or incomplete folds.
+    `candidates` are (plans name, configuration) or model folders; `folds` None compares those that all have finished
+    and predicts with every fold that the best one has. Ensembles whose probabilities are missing are left out with a
+    note. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into
+    the results folder. Raises RunError for missing or incomplete folds.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
     compared = choose_folds(folders, _models(folders, candidates), folds, file_ending)
+    for told in (folders.selection, folders.results / INSTRUCTIONS):
+        remove(told)  # what it names is made anew from here on, and would be missing if that ended early
     found = [_single(model, compared.folds, scoring) for model in compared.models]
     pairs, notes = _pairs(folders, compared, scoring) if ensembles else ((), ())
-    selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles)
+    selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles, every_fold=folds is None)
     save_selection(selection, folders.selection)
     write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))
     return selection
@@ -135,12 +138,15 @@ def _select(
     notes: Sequence[str],
     scoring: Scoring,
     ensembles: bool,
+    every_fold: bool,
 ) -> Selection:
-    """The first of those with the highest Dice, and its post-processing."""
+    """The first of those with the highest Dice, its post-processing and, if `every_fold`, all folds it has."""
     index = max(range(len(found)), key=lambda i: found[i].candidate.rank)
     best = found[index]
     rules = scoring.determine(best.candidate.folder, best.scores)
     after = load_scores(best.candidate.folder / POSTPROCESSED / SUMMARY)
+    members = [ModelFolders(folders.results / member.name) for member in best.candidate.members]
+    trained = folds_to_predict(members, compared.folds) if every_fold else compared.folds
     return Selection(
         task=folders.name,
         folds=compared.folds,
@@ -154,5 +160,6 @@ def _select(
         postprocessing_file=best.candidate.folder / PICKLE_FILE,
         plans_file=best.candidate.folder / "plans.json",
         postprocessing_text=rules.describe(scoring.label_set),
-        notes=(*compared.notes, *notes),
+        notes=(*compared.notes, *prediction_notes(best.candidate, compared.folds, trained), *notes),
+        prediction_folds=trained,
     )

@@ -111,6 +111,12 @@ def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = 
     return target
 
 
+def folds_to_predict(models: Sequence[ModelFolders], compared: Sequence[int]) -> tuple[int, ...]:
+    """The compared folds, and those whose training every one of the models has finished all the same; sorted."""
+    finished = [{p.parent.name[5:] for p in model.folder.glob("fold_*/checkpoint_final.pth")} for model in models]
+    return tuple(sorted({*compared, *(int(name) for name in set.intersection(*finished) if name.isdigit())}))
+
+
 def cards(model: ModelFolders) -> list[Path]:
     """plans.json and dataset.json of a model, where it has them."""
     return [model.folder / name for name in CARDS if (model.folder / name).is_file()]

@@ -70,6 +70,7 @@ class Selection:
 
     task: str
     folds: tuple[FoldName, ...]
+    """Those that were compared."""
     targets: tuple[str, ...]
     """Names of the classes that were scored."""
     candidates: tuple[Candidate, ...]
@@ -84,6 +85,8 @@ class Selection:
     plans_file: Path
     postprocessing_text: str = ""
     notes: tuple[str, ...] = ()
+    prediction_folds: tuple[FoldName, ...] = ()
+    """Those to predict with, at least the compared ones; empty means just these."""
 
     @property
     def best(self) -> Candidate:
@@ -107,12 +110,17 @@ class Selection:
 
 
 def save_selection(selection: Selection, path: Path) -> None:
-    """Write nnU-Net's inference_information.json; raises StorageError."""
+    """Write nnU-Net's inference_information.json; raises StorageError.
+
+    Its "folds" are those to predict with; "compared_folds", which nnU-Net does not know, is there where these differ.
+    """
     considered = [c.members[0] for c in selection.candidates if len(c.members) == 1]
+    folds = selection.prediction_folds or selection.folds
+    compared = {} if folds == selection.folds else {"compared_folds": list(selection.folds)}
     write_json(
         path,
         {
-            "folds": list(selection.folds),
+            "folds": list(folds),
             "dataset_name_or_id": selection.task,
             "considered_models": [
                 {"plans": m.plans_name, "configuration": m.configuration, "trainer": m.trainer} for m in considered
@@ -129,7 +137,8 @@ def save_selection(selection: Selection, path: Path) -> None:
                     for m in selection.members
                 ],
             },
-        },
+        }
+        | compared,
     )
 
 
@@ -148,7 +157,7 @@ def load_selection(path: Path) -> Selection:
 def instructions(selection: Selection, folders: TaskFolders) -> str:
     """How to predict with the selection, as command lines."""
     models = [shlex.quote(str(folders.results / member.name)) for member in selection.members]
-    folds = " ".join(map(str, selection.folds))
+    folds = " ".join(map(str, selection.prediction_folds or selection.folds))
     several = len(models) > 1
     outputs = [f"OUTPUT_FOLDER_MODEL_{n}" for n in range(1, len(models) + 1)] if several else ["OUTPUT_FOLDER"]
     lines = [
@@ -168,6 +177,14 @@ def instructions(selection: Selection, folders: TaskFolders) -> str:
     return "\n".join(lines) + "\n"
 
 
+def prediction_notes(best: Candidate, compared: Sequence[FoldName], folds: Sequence[FoldName]) -> tuple[str, ...]:
+    """What to say where the best one predicts with more folds than were compared."""
+    if set(folds) == set(compared):
+        return ()
+    trained = "all that are trained" if len(best.members) == 1 else "all that each of them has trained"
+    return (f"Predictions use fold {', '.join(map(str, folds))} of {best.title}, {trained}, not only those compared.",)
+
+
 def member_of(model: ModelFolders) -> Member:
     """The member a model folder's name tells."""
     return _member(model.folder.name)
@@ -185,7 +202,8 @@ def result_name(candidate: Candidate, folds: Sequence[FoldName]) -> str:
 
 def _parsed(values: Mapping, results: Path) -> Selection:
     folds, best = tuple(values["folds"]), values["best_model_or_ensemble"]
-    candidates = tuple(_read_candidate(name, dice, folds, results) for name, dice in values["all_results"].items())
+    compared = tuple(values.get("compared_folds", folds))
+    candidates = tuple(_read_candidate(name, dice, compared, results) for name, dice in values["all_results"].items())
     chosen = {Member(m["trainer"], m["plans_identifier"], m["configuration"]) for m in best["selected_model_or_models"]}
     index = next(i for i, c in enumerate(candidates) if set(c.members) == chosen)
     folder = candidates[index].folder
@@ -194,7 +212,7 @@ def _parsed(values: Mapping, results: Path) -> Selection:
     postprocessing = load_postprocessing(rules)
     return Selection(
         task=str(values["dataset_name_or_id"]),
-        folds=folds,
+        folds=compared,
         targets=_titles(labels, _averages(folder / SUMMARY)),
         candidates=candidates,
         best_index=index,
@@ -205,6 +223,8 @@ def _parsed(values: Mapping, results: Path) -> Selection:
         postprocessing_file=rules,
         plans_file=_nearest(Path(best["some_plans_file"]), folder / "plans.json"),
         postprocessing_text=postprocessing.describe(labels) if labels else "",
+        notes=prediction_notes(candidates[index], compared, folds),
+        prediction_folds=folds,
     )
 
 

@@ -156,6 +156,25 @@ def test_what_was_selected_is_taken_with_its_post_processing(dataset):
     assert load_model(dataset, "3d_fullres").postprocessing is None
 
 
+def test_a_selection_without_its_post_processing_is_refused(dataset):
+    write_model(dataset, "2d")
+    write_model(dataset, "3d_fullres")
+    selection(dataset, ["2d"], "/elsewhere/Dataset001_A/nnUNetTrainer__nnUNetPlans__2d/crossval/postprocessing.pkl")
+
+    with pytest.raises(ModelError, match=r"crossval.postprocessing\.pkl, which is missing; run 'nnsegment best' again"):
+        load_model(dataset)
+    assert load_model(dataset, "2d").postprocessing is None
+    assert load_model(dataset, postprocess=False).configurations == ("2d",)
+
+
+@pytest.mark.parametrize("file", ["", "/elsewhere/Dataset002_B/ensembles/e/postprocessing.pkl"])
+def test_a_selection_that_names_no_post_processing_of_this_data_set_is_taken_without(dataset, file):
+    write_model(dataset, "2d")
+    selection(dataset, ["2d"], file)
+
+    assert load_model(dataset).postprocessing is None
+
+
 @pytest.mark.parametrize("name", ["../2d", "3d_lowres", "/etc", ""])
 def test_a_selection_of_models_that_are_not_there_is_refused(dataset, name):
     write_model(dataset, "2d")

@@ -236,6 +236,75 @@ def test_only_folds_that_all_have_finished_are_compared(world):
         world.best(folds=["0", "1"])
 
 
+def trained(world, **folds):
+    """What finished trainings leave in the folds of a configuration."""
+    for configuration, numbers in folds.items():
+        for number in numbers:
+            path = world.folders.model("nnUNetPlans", configuration.removeprefix("_")).fold(number).checkpoint_final
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"weights")
+
+
+def test_the_best_model_predicts_with_all_its_folds_though_fewer_were_compared(world):
+    (world.folders.model(*MODELS[0]).fold(1).validation / "d.nii.gz").unlink()
+    trained(world, _2d=(0,), _3d_fullres=(0, 1, 2))
+
+    selection = world.best(ensembles=False)
+
+    assert (selection.best.title, selection.folds, selection.prediction_folds) == ("3d_fullres", (0,), (0, 1, 2))
+    assert any("fold 0, 1, 2 of 3d_fullres" in note for note in selection.notes)
+    information = json.loads(world.folders.selection.read_text())
+    assert (information["folds"], information["compared_folds"]) == ([0, 1, 2], [0])
+    assert " -f 0 1 2\n" in (world.folders.results / "inference_instructions.txt").read_text()
+    loaded = load_selection(world.folders.selection)
+    assert to_json(loaded) | {"notes": []} == to_json(selection) | {"notes": []}
+    assert loaded.notes[0] in selection.notes
+
+
+def test_an_ensemble_predicts_with_the_folds_that_all_its_members_have(world):
+    trained(world, _2d=(0, 1, 2), _3d_fullres=(0, 1, 2, 3))
+    for configuration in MODELS:
+        (world.folders.model(*configuration).fold(1).validation / "d.nii.gz").unlink()
+
+    selection = world.best()
+
+    assert (selection.best.title, selection.folds) == ("2d + 3d_fullres", (0,))
+    assert selection.prediction_folds == (0, 1, 2)
+
+
+def test_folds_that_were_asked_for_are_compared_and_predicted_with(world):
+    trained(world, _2d=(0, 1), _3d_fullres=(0, 1))
+
+    selection = world.best(folds=["1"])
+
+    assert selection.folds == selection.prediction_folds == (1,)
+    assert not any("Predictions use" in note for note in selection.notes)
+    information = json.loads(world.folders.selection.read_text())
+    assert information["folds"] == [1] and "compared_folds" not in information
+
+
+def test_a_comparison_that_ends_early_leaves_no_selection_of_what_is_gone(world, monkeypatch):
+    world.best()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("NNSegmentLib.selection.best.crossvalidate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.best()
+
+    assert not list(world.folders.results.glob("inference_*"))
+
+
+def test_a_comparison_that_cannot_begin_keeps_the_selection(world):
+    world.best()
+
+    with pytest.raises(RunError, match="Fold 4"):
+        world.best(folds=[4])
+
+    assert len(list(world.folders.results.glob("inference_*"))) == 2
+
+
 def test_a_model_that_has_not_finished_any_fold_is_left_out(world):
     world.validated("3d_lowres", 0.1, seed=7, folds=())
     (world.folders.model("nnUNetPlans", "3d_lowres").fold(0).validation).mkdir(parents=True)
