@@ -37,13 +37,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
+def _command(
+    commands, name: str, text: str, *, workspace: bool = True, workers: bool = True
+) -> argparse.ArgumentParser:
+    """The parser of a command; all take `-j`, so that a script need not choose, even where it is not offered."""
     parser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument(
-        "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
-    )
+    if workspace:
+        parser.add_argument(
+            "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
+        )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("-j", "--workers", type=_positive, default=_cores(), metavar="N", help="parallel workers")
+    parser.add_argument(
+        "-j", "--workers", type=_positive, default=_cores(), metavar="N",
+        help="parallel workers" if workers else argparse.SUPPRESS,
+    )  # fmt: skip
     return parser
 
 
@@ -99,8 +106,9 @@ def _planning(commands) -> None:
 def _training(commands) -> None:
     train = _command(commands, "train", "train one fold, or all of them, and validate it")
     _run_choice(train)
-    train.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
-    train.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
+    length.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
     train.add_argument("--device", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     train.add_argument(
         "--gpus",
@@ -128,7 +136,9 @@ def _selection(commands) -> None:
     best = _command(commands, "best", "find the best configuration or ensemble by cross-validation")
     best.add_argument("task", help=TASK)
     best.add_argument("-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG")
-    best.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="folds to count (default: those trained)")
+    best.add_argument(
+        "-f", "--folds", nargs="+", metavar="FOLD", help="folds to count and use (default: those trained)"
+    )
     best.add_argument("--no-ensemble", action="store_true", help="compare single configurations only")
     _plan_choice(best)
     evaluate = _command(commands, "evaluate", "score predictions against references")
@@ -151,7 +161,7 @@ def _selection(commands) -> None:
 
 
 def _prediction(commands) -> None:
-    predict = _command(commands, "predict", "segment images with a trained model")
+    predict = _command(commands, "predict", "segment images with a trained model", workers=False)
     predict.add_argument(
         "-i", "--input", type=Path, nargs="+", required=True, metavar="IN", help="folder, or one file per channel"
     )
@@ -175,7 +185,7 @@ def _prediction(commands) -> None:
         "--device", default="auto", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)"
     )
     _plan_choice(predict)
-    model = _command(commands, "model", "list, describe, export and import models")
+    model = _command(commands, "model", "list, describe, export and import models", workers=False)
     model.add_argument("action", choices=("list", "info", "export", "import"))
     model.add_argument("what", nargs="?", help="task or model folder; for import a zip")
     model.add_argument("-o", "--output", type=Path, metavar="PATH", help="zip, or folder of networks, to write")
@@ -190,20 +200,20 @@ def _prediction(commands) -> None:
 
 
 def _seeing(commands) -> None:
-    diagram = _command(commands, "diagram", "draw a configuration's network")
+    diagram = _command(commands, "diagram", "draw a configuration's network", workers=False)
     diagram.add_argument("task", help=TASK)
     diagram.add_argument("configuration", metavar="CONFIG", choices=CONFIGURATIONS)
     diagram.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.svg")
     _plan_choice(diagram)
-    report = _command(commands, "report", "write one HTML page about a task and its models")
+    report = _command(commands, "report", "write one HTML page about a task and its models", workers=False)
     report.add_argument("task", help=TASK)
     report.add_argument("-o", "--output", type=Path, metavar="FILE.html")
-    jobs = _command(commands, "jobs", "see, follow, stop and resume what runs in the background")
+    jobs = _command(commands, "jobs", "see, follow, stop and resume what runs in the background", workers=False)
     jobs.add_argument("action", nargs="?", choices=("list", "follow", "stop", "resume"), default="list")
     jobs.add_argument("job", nargs="?", help="name of the job or its beginning (default: the newest)")
     jobs.add_argument("--grace", type=_seconds, default=60.0, metavar="60s", help="time for a clean stop")
-    _command(commands, "doctor", "tell what works on this machine, and what would mend the rest")
-    demo = _command(commands, "demo", "the whole journey on a small sample task")
+    _command(commands, "doctor", "tell what works on this machine, and what would mend the rest", workers=False)
+    demo = _command(commands, "demo", "the whole journey on a small sample task", workspace=False, workers=False)
     demo.add_argument("--data", type=Path, metavar="FOLDER", help="real data instead: anything 'convert' reads")
     demo.add_argument("--folder", type=Path, default=Path("NNSegment-demo"), help="where to work")
     demo.add_argument("--time", type=_seconds, metavar="40s", help="training time of each fold")

@@ -98,7 +98,8 @@ def _asked(
 ) -> TrainingSettings:
     if args.settings:
         settings = load_settings(args.settings)
-        settings = replace(settings, time_s=time_s or settings.time_s, epochs=epochs or settings.epochs)
+        stored_s = None if args.epochs else settings.time_s
+        settings = replace(settings, time_s=time_s or stored_s, epochs=epochs or settings.epochs)
     else:
         settings = default_settings(plan, time_s, epochs, args.device or "auto", many_steps)
     settings = replace(
@@ -123,7 +124,7 @@ def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
 
 
 def _require_same_schedule(args: argparse.Namespace, stored: TrainingSettings) -> None:
-    asked = {"time_s": args.time, "epochs": None if args.time else args.epochs}
+    asked = {"time_s": args.time, "epochs": args.epochs}
     for name, value in asked.items():
         if value is not None and value != getattr(stored, name):
             raise SettingsError(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .arguments import WrongUsage, build_parser
-from .errors import NNSegmentError, counted
+from .errors import NNSegmentError, RunError, counted
 from .launch import JOB_VARIABLE
 from .stopping import handling
 from .terminal import STOPPED, Outcome, Terminal
@@ -36,6 +36,7 @@ class Rejected(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _replace_unknown_characters()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     try:
         args = parser.parse_args(argv)
@@ -53,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
     with handling(signal.default_int_handler, signal.SIGTERM):  # Ctrl-C is the shell's to give or to keep away
         return _run(args, Terminal()).code
+
+
+def _replace_unknown_characters() -> None:
+    """Redirected output on Windows is in an encoding without arrows; better a question mark than an end."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
@@ -243,12 +251,33 @@ def _run_text(run) -> str:
 
 def _validate(args, terminal):
     from . import pipeline
+    from .progress import part_of
 
-    scores = pipeline.validate(
-        args.task, args.configuration, args.fold, args.workspace, plans=args.plans, preset=args.preset,
-        save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal,
-    )  # fmt: skip
-    return scores, scores.table()
+    several = args.fold == "folds"
+    folds = _trained_folds(args, pipeline) if several else [args.fold]
+    results, texts = [], []
+    for number, fold in enumerate(folds, start=1):
+        scores = pipeline.validate(
+            args.task, args.configuration, fold, args.workspace, plans=args.plans, preset=args.preset,
+            save_probabilities=args.save_probabilities, workers=args.workers,
+            progress=part_of(terminal, f"fold {number} of {len(folds)}") if several else terminal,
+        )  # fmt: skip
+        results.append({"fold": fold, "scores": scores} if several else scores)
+        texts.append(f"Fold {fold}\n{scores.table()}" if several else scores.table())
+    return results if several else results[0], "\n\n".join(texts)
+
+
+def _trained_folds(args, pipeline) -> list[int]:
+    """The listed folds of a configuration that have weights; raises RunError when none has."""
+    folders = pipeline.folders_of(args.task, args.workspace)
+    model = folders.model(pipeline.plan_of(folders, args.plans, args.preset).name, args.configuration)
+    found = [fold for fold in _folds("folds", folders, pipeline) if model.fold(fold).has_weights]
+    if not found:
+        raise RunError(
+            f"{folders.name} has no trained fold of {args.configuration} with {model.plans_name}; run "
+            f"'nnsegment train {folders.name} {args.configuration} folds'."
+        )
+    return found
 
 
 def _best(args, terminal):
@@ -346,10 +375,15 @@ def _model(args, terminal):
 
 
 def _model_place(what: str, workspace: Path | None) -> Path:
-    """A folder or zip as given, else a task's results."""
+    """A folder or zip as given, else a task's results; raises RunError when the task has none."""
     from . import pipeline
 
-    return Path(what) if Path(what).exists() else pipeline.folders_of(what, workspace).results
+    if Path(what).exists():
+        return Path(what)
+    folders = pipeline.folders_of(what, workspace)
+    if not folders.results.is_dir():
+        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
+    return folders.results
 
 
 def _models_text(models) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -123,16 +124,25 @@ def export_model(
 def _zip(
     source: Path, target: Path, configuration: str | None, folds: Sequence[int | str] | None, progress: Progress
 ) -> Path:
+    if not source.is_dir():
+        raise ModelError(
+            f"Expected a folder of trained models at {source}, found none there; train one, or choose another."
+        )
     models = [m for m in find_model_folders(source) if configuration in (None, m.name, m.name.split("__")[-1])]
     if not models:
-        _require_version_2(find_v1_folders(source) if source.is_dir() else [])
-        raise ModelError(f"{source} holds no trained model {configuration or ''} to export; train one first.")
+        _require_version_2(find_v1_folders(source))
+        wanted = f"trained model {configuration}" if configuration else "trained model"
+        raise ModelError(f"{source} holds no {wanted} to export; train one first.")
     root = models[0].parent.parent
     files = [path for model in models for path in _files_of(model, folds)]
     files += _selection_files(models[0].parent, models)
     with written_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in stepped(files, progress, "Packing"):
-            archive.write(path, path.relative_to(root).as_posix())
+            name = path.relative_to(root).as_posix()
+            if path.name == SELECTION and folds:
+                archive.writestr(name, json.dumps(read_json(path) | {"folds": list(folds)}, indent=2))  # those it has
+            else:
+                archive.write(path, name)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 
 import pytest
@@ -52,6 +53,17 @@ def test_an_export_is_laid_out_as_nnunet_does_and_leaves_predictions_at_home(tra
     assert f"Dataset007_Knee/{MODEL}/fold_0/checkpoint_final.pth" in names
     assert "Dataset007_Knee/inference_information.json" in names
     assert not [name for name in names if name.endswith(".nii.gz")]
+
+
+def test_an_export_of_some_folds_predicts_with_those(trained, tmp_path):
+    shutil.copytree(trained / MODEL / "fold_0", trained / MODEL / "fold_1")
+    (trained / "inference_information.json").write_text(json.dumps({"folds": [0, 1], "all_results": {MODEL: 0.75}}))
+
+    archive = zipfile.ZipFile(export_model(trained, tmp_path / "knee.zip", folds=[1]))
+
+    selection = json.loads(archive.read("Dataset007_Knee/inference_information.json"))
+    assert selection == {"folds": [1], "all_results": {MODEL: 0.75}}
+    assert f"Dataset007_Knee/{MODEL}/fold_0/checkpoint_final.pth" not in archive.namelist()
 
 
 def test_importing_never_overwrites_a_model(trained, tmp_path):
@@ -115,5 +127,7 @@ def test_a_zip_without_a_model_is_refused(tmp_path):
 
     with pytest.raises(ModelError, match="should hold"):
         import_model(tmp_path / "other.zip", tmp_path / "here")
-    with pytest.raises(ModelError, match="no trained model"):
+    with pytest.raises(ModelError, match="no trained model to export; train one first"):
         export_model(tmp_path, tmp_path / "none.zip")
+    with pytest.raises(ModelError, match="nowhere, found none there; train one"):
+        export_model(tmp_path / "nowhere", tmp_path / "none.zip")

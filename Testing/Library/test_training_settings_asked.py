@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -50,6 +51,16 @@ def test_a_device_that_is_not_there_is_refused():
 def test_a_seed_is_taken_and_zero_is_one(file):
     assert settings_from_arguments(asked(seed=0), PLAN, None).seed == 0
     assert settings_from_arguments(asked(settings=file, seed=3), PLAN, None).seed == 3
+
+
+def test_epochs_that_are_asked_for_outweigh_the_time_of_a_file(tmp_path):
+    (tmp_path / "timed.json").write_text(json.dumps({"time_s": 600.0}))
+    file = tmp_path / "timed.json"
+
+    timed = settings_from_arguments(asked(settings=file), PLAN, None)
+    counted = settings_from_arguments(asked(settings=file, epochs=20), PLAN, None)
+
+    assert (timed.time_s, counted.time_s, counted.epochs) == (600.0, None, 20)
 
 
 def test_a_run_is_resumed_with_the_words_it_was_started_with(file):

@@ -1,0 +1,122 @@
+"""The command line without any work: what it offers, refuses and prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from NNSegmentLib import cli, pipeline
+from NNSegmentLib.arguments import WrongUsage, build_parser
+from NNSegmentLib.cli import main
+from NNSegmentLib.errors import RunError
+from NNSegmentLib.folders import Workspace
+from NNSegmentLib.scores import Scores
+
+
+@pytest.fixture
+def task(tmp_path):
+    """The folders of a task that was neither planned nor trained."""
+    workspace = Workspace.at(tmp_path)
+    (workspace.raw / "Dataset501_Tiny").mkdir(parents=True)
+    return workspace.task(501)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_characters_that_the_output_lacks_are_replaced(monkeypatch, fails):
+    def tell(args, terminal):
+        if fails:
+            raise RunError("Grüße ← →")
+        return None, "Grüße ← →"
+
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "cp1252", "strict", "") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setitem(cli.COMMANDS, "doctor", tell)
+
+    assert main(["doctor"]) == int(fails)
+
+    for stream in streams.values():
+        stream.flush()
+    written = b"".join(stream.buffer.getvalue() for stream in streams.values())
+    assert written == ("nnsegment: " * fails + "Grüße ? ?\n").encode("cp1252")
+
+
+def test_output_without_an_encoding_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setitem(cli.COMMANDS, "doctor", lambda args, terminal: (None, "2d ← best"))
+
+    assert main(["doctor"]) == 0
+
+    assert sys.stdout.getvalue() == "2d ← best\n"
+
+
+def test_all_trained_folds_are_validated_in_turn(task, monkeypatch, capsys):
+    for fold in (0, 2):
+        weights = task.model("nnUNetPlans", "2d").fold(fold).checkpoint_final
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    seen = validations(monkeypatch)
+
+    assert main(["validate", "501", "2d", "folds", "--json", "--workspace", str(task.workspace.raw.parent)]) == 0
+
+    assert seen == [0, 2]
+    assert [entry["fold"] for entry in json.loads(capsys.readouterr().out)["result"]] == [0, 2]
+    assert main(["validate", "501", "2d", "folds", "--workspace", str(task.workspace.raw.parent)]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Fold")] == ["Fold 0", "Fold 2"]
+
+
+def test_without_a_trained_fold_there_is_nothing_to_validate(task, monkeypatch, capsys):
+    seen = validations(monkeypatch)
+
+    assert main(["validate", "501", "2d", "folds", "--workspace", str(task.workspace.raw.parent)]) == 1
+
+    assert seen == []
+    assert "no trained fold of 2d with nnUNetPlans; run 'nnsegment train" in capsys.readouterr().err
+
+
+def validations(monkeypatch) -> list:
+    """Stand-ins for a planned task with three folds; the list fills with the folds that are validated."""
+    seen = []
+    monkeypatch.setattr(pipeline, "plan_of", lambda *_: SimpleNamespace(name="nnUNetPlans"))
+    monkeypatch.setattr(pipeline, "open_task", lambda *_: None)
+    monkeypatch.setattr(pipeline, "folds_of", lambda *_: (None,) * 3)
+    monkeypatch.setattr(pipeline, "validate", lambda t, c, fold, *_, **__: seen.append(fold) or Scores((), ()))
+    return seen
+
+
+@pytest.mark.parametrize("words", [("export", "501"), ("export", "501", "--format", "onnx"), ("info", "501")])
+def test_a_task_without_a_model_has_none_to_show_or_give_away(task, capsys, words):
+    assert main(["model", *words, "--workspace", str(task.workspace.raw.parent)]) == 1
+
+    assert capsys.readouterr().err == (
+        "nnsegment: Dataset501_Tiny has no trained model yet; train one with 'nnsegment train'.\n"
+    )
+
+
+def test_a_training_is_given_one_length():
+    train = ["train", "4", "2d", "0"]
+
+    with pytest.raises(WrongUsage, match="--epochs: not allowed with argument --time"):
+        build_parser().parse_args([*train, "--time", "1h", "--epochs", "20"])
+    assert build_parser().parse_args([*train, "--time", "1h", "--resume"]).time == 3600.0
+    assert build_parser().parse_args([*train, "--epochs", "20", "--resume"]).epochs == 20
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", "-i", "a", "-o", "b", "-t", "4"), ("demo",), ("jobs",), ("doctor",), ("report", "4")]
+)
+def test_workers_are_taken_but_not_offered_where_there_are_none(words, capsys):
+    assert build_parser().parse_args([*words, "-j", "2"]).workers == 2
+
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([words[0], "--help"])
+    assert "--workers" not in capsys.readouterr().out
+
+
+def test_the_demo_has_a_folder_of_its_own():
+    with pytest.raises(WrongUsage, match="unrecognized arguments: --workspace"):
+        build_parser().parse_args(["demo", "--workspace", "elsewhere"])
