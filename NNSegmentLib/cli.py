@@ -208,7 +208,7 @@ def _train(args, terminal):
 
     folders = pipeline.folders_of(args.task, args.workspace)
     plan = pipeline.plan_of(folders, args.plans, args.preset)
-    runs, folds = [], _folds(args.fold, folders, pipeline)
+    runs, folds = [], _folds(args.fold, folders, terminal)
     for number, fold in enumerate(folds, start=1):
         folder = folders.model(plan.name, args.configuration).fold(fold)
         stored = load_settings(folder.settings) if args.resume and folder.settings.is_file() else None
@@ -226,10 +226,12 @@ def _train(args, terminal):
     return [_run_result(run) for run in runs], "\n".join(_run_text(run) for run in runs)
 
 
-def _folds(fold: str, folders, pipeline) -> list:
+def _folds(fold: str, folders, terminal) -> list:
+    from . import pipeline
+
     if fold != "folds":
         return [fold]
-    return list(range(len(pipeline.folds_of(folders, pipeline.open_task(folders.raw)))))
+    return list(range(len(pipeline.folds_of(folders, pipeline.open_task(folders.raw), terminal.say))))
 
 
 def _run_result(run) -> dict:
@@ -254,7 +256,7 @@ def _validate(args, terminal):
     from .progress import part_of
 
     several = args.fold == "folds"
-    folds = _trained_folds(args, pipeline) if several else [args.fold]
+    folds = _trained_folds(args, terminal) if several else [args.fold]
     results, texts = [], []
     for number, fold in enumerate(folds, start=1):
         scores = pipeline.validate(
@@ -267,11 +269,13 @@ def _validate(args, terminal):
     return results if several else results[0], "\n\n".join(texts)
 
 
-def _trained_folds(args, pipeline) -> list[int]:
+def _trained_folds(args, terminal) -> list[int]:
     """The listed folds of a configuration that have weights; raises RunError when none has."""
+    from . import pipeline
+
     folders = pipeline.folders_of(args.task, args.workspace)
     model = folders.model(pipeline.plan_of(folders, args.plans, args.preset).name, args.configuration)
-    found = [fold for fold in _folds("folds", folders, pipeline) if model.fold(fold).has_weights]
+    found = [fold for fold in _folds("folds", folders, terminal) if model.fold(fold).has_weights]
     if not found:
         raise RunError(
             f"{folders.name} has no trained fold of {args.configuration} with {model.plans_name}; run "
