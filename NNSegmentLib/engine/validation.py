@@ -51,10 +51,10 @@ def validate_fold(
     validation cases. Raises RunError when the fold was never trained, OutOfMemoryError, StorageError.
     """
     run = Run(request.folder, request.configuration, request.fold_name)
-    if again:
-        shutil.rmtree(request.folder.validation, ignore_errors=True)
     with memory_errors(_ADVICE):
         validation = Validation.of(request, run, save_probabilities)
+        if again:
+            shutil.rmtree(request.folder.validation, ignore_errors=True)
         cases = request.fold.validation
         for done, case_id in enumerate(cases):
             what = f"validating {case_id}"

@@ -542,8 +542,13 @@ def test_validation_keeps_cases_that_are_done(request_of):
 
 
 def test_validation_of_an_untrained_fold_is_refused(request_of):
+    request = request_of()
+    request.folder.validation.mkdir(parents=True)
+
     with pytest.raises(RunError, match="train this fold first"):
-        validate_fold(request_of())
+        validate_fold(request, again=True)
+
+    assert request.folder.validation.is_dir()
 
 
 def test_a_stage_writes_the_next_ones_input_and_the_next_one_trains_on_it(request_of, prepared, tmp_path):
