@@ -30,8 +30,13 @@ PREDICTION_ATTRIBUTE = "NNSegment.Prediction"
 """Marks segmentations that show a prediction, so that they are not taken for training labels."""
 _HIGHEST_LABEL = np.iinfo(np.uint16).max
 _log = logging.getLogger(__name__)
-_histories: dict[str, slicer.vtkSegmentationHistory] = {}
-"""Id of a segmentation node → its segments before each prediction shown in it."""
+_histories: dict[str, tuple[slicer.vtkSegmentationHistory, int]] = {}
+"""Id of a segmentation node → its segments before each prediction shown in it, and the observer of the node's removal.
+
+The segments are copies of whole label maps: an entry leaves with its node.
+"""
+_label_values: dict[str, tuple[int, tuple[int, ...]]] = {}
+"""Address of a label map's image → when it was changed last, and the values that occur in it."""
 
 
 def read_case(
@@ -51,7 +56,7 @@ def read_case(
     notes = tuple(note for _, own in found for note in own) + notes
     segments = None
     if segmentation_node is not None:
-        rows = segment_table(segmentation_node)
+        rows = segment_table(segmentation_node, find_empty=True)
         chosen = match_segments(rows, labels or labels_from_rows([rows]), others)
         segments = combined(grid.shape, _layers(segmentation_node, volumes[0], grid, chosen))
         lost = [chosen[row.id] for row in rows if row.id in chosen and not row.is_empty]
@@ -64,16 +69,16 @@ def read_case(
     return CaseArrays(channels, grid, segments, origin)
 
 
-def segment_table(segmentation_node) -> tuple[SegmentRow, ...]:
-    """The segments of a segmentation, or the labels of a label map volume, in their order."""
+def segment_table(segmentation_node, *, find_empty: bool = False) -> tuple[SegmentRow, ...]:
+    """The segments of a segmentation, or the labels that occur in a label map volume, in their order.
+
+    The voxels of a segmentation are looked at with `find_empty` only: what shows a table again and again does without.
+    """
     if segmentation_node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _label_rows(segmentation_node)
     segmentation = segmentation_node.GetSegmentation()
-    filled = _filled_segments(segmentation)
-    return tuple(
-        _segment_row(segment_id, segmentation.GetSegment(segment_id), segment_id in filled)
-        for segment_id in segmentation.GetSegmentIDs()
-    )
+    filled = _filled_segments(segmentation) if find_empty else None
+    return tuple(_segment_row(i, segmentation.GetSegment(i), filled) for i in segmentation.GetSegmentIDs())
 
 
 def show_prediction(
@@ -240,9 +245,10 @@ def _fractional_threshold(image) -> float:
 # Segments in nodes --------------------------------------------------------------------------------------------------
 
 
-def _segment_row(segment_id: str, segment, is_filled: bool) -> SegmentRow:
+def _segment_row(segment_id: str, segment, filled: set[str] | None) -> SegmentRow:
+    is_empty = None if filled is None else segment_id not in filled
     color = tuple(round(255 * part) for part in segment.GetColor())
-    return SegmentRow(segment_id, segment.GetName(), color, segment.GetTerminology() or "", not is_filled)
+    return SegmentRow(segment_id, segment.GetName(), color, segment.GetTerminology() or "", is_empty)
 
 
 def _filled_segments(segmentation) -> set[str]:
@@ -253,7 +259,8 @@ def _filled_segments(segmentation) -> set[str]:
         return {segment_id for segment_id, part in parts.items() if part is not None and part.GetNumberOfPoints()}
     filled = set()
     for layer in range(segmentation.GetNumberOfLayers(BINARY)):
-        present = _values_in(segmentation.GetLayerDataObject(layer, BINARY))
+        image = segmentation.GetLayerDataObject(layer, BINARY)
+        present = _values_in(_array(image)[0]) if image is not None and image.GetNumberOfPoints() else ()
         ids = segmentation.GetSegmentIDsForLayer(layer, BINARY)
         filled |= {i for i in ids if segmentation.GetSegment(i).GetLabelValue() in present}
     return filled
@@ -263,8 +270,8 @@ def _label_rows(node) -> tuple[SegmentRow, ...]:
     """The labels that occur in a label map volume, with the names and colours of its colour table."""
     display = node.GetDisplayNode()
     table = display.GetColorNode() if display else None
-    rows, foreground = [], np.bincount(_label_voxels(node).ravel())[1:]
-    for value in (np.flatnonzero(foreground) + 1).tolist():
+    rows = []
+    for value in _foreground_values(node):
         known = table is not None and value < table.GetNumberOfColors()
         rgba, text = [0.0] * 4, table.GetTerminologyAsString(value) if known else ""
         name = (table.GetColor(value, rgba) and table.GetColorName(value)) if known else ""
@@ -272,6 +279,18 @@ def _label_rows(node) -> tuple[SegmentRow, ...]:
         terminology = text if text.strip("~^") else ""
         rows.append(SegmentRow(str(value), name or f"label {value}", color, terminology, False, value))
     return tuple(rows)
+
+
+def _foreground_values(node) -> tuple[int, ...]:
+    """The values above 0 of a label map volume in their order; looked for again only when its image has changed."""
+    image = node.GetImageData()
+    if image is None:
+        return ()
+    address, changed = image.GetAddressAsString(""), image.GetMTime()
+    known = _label_values.get(address)
+    if known is None or known[0] != changed:
+        known = _label_values[address] = changed, tuple(sorted(_values_in(_label_voxels(node)) - {0}))
+    return known[1]
 
 
 def _label_voxels(node) -> np.ndarray:
@@ -344,16 +363,30 @@ def _matrix_in(node, volume_node) -> np.ndarray:
 
 
 def _save_state(node) -> None:
-    history = _history(node)
+    """Keep the segments as they are until the node leaves its scene.
+
+    So does a node that was made for the prediction: it has no voxels yet, and `undo_prediction` knows it by that state.
+    """
+    scene, history = node.GetScene(), _history(node)
+    if scene is None:
+        return
     if history is None:
-        history = _histories[node.GetID()] = slicer.vtkSegmentationHistory()
+        history = slicer.vtkSegmentationHistory()
         history.SetSegmentation(node.GetSegmentation())
+        _histories[node.GetID()] = history, scene.AddObserver(scene.NodeRemovedEvent, _forget_states)
     history.SaveState()
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _forget_states(scene, _event: str, node) -> None:
+    """What the scene calls for each node that is removed, also when it is closed."""
+    if _history(node) is not None:
+        scene.RemoveObserver(_histories.pop(node.GetID())[1])
 
 
 def _history(node):
     """The saved states of this very node; another scene's node may have had the same id."""
-    history = _histories.get(node.GetID())
+    history, _observer = _histories.get(node.GetID(), (None, 0))
     return history if history is not None and history.GetSegmentation() is node.GetSegmentation() else None
 
 
@@ -409,10 +442,14 @@ def _oriented(array: np.ndarray, ijk_to_ras: np.ndarray):
     return image
 
 
-def _values_in(image) -> set[int]:
-    if image is None or not image.GetNumberOfPoints():
-        return set()
-    return set(np.flatnonzero(np.bincount(_array(image).ravel())).tolist())
+def _values_in(array: np.ndarray) -> set[int]:
+    """The values in an array (Z, Y, X). Label maps are long runs of one value: only where one begins is it read."""
+    found: set[int] = set()
+    for plane in array:
+        flat = plane.ravel()
+        begins = flat[1:] != flat[:-1]
+        found.update(flat[:1].tolist(), np.unique(flat[1:][begins]).tolist())
+    return found
 
 
 def _source(node) -> str:

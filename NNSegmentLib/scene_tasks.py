@@ -44,6 +44,11 @@ class Pair:
     found_by: str = ""
     """'reference' (the segmentation's own reference volume) or 'name'."""
 
+    @property
+    def is_prediction(self) -> bool:
+        """Whether the segmentation was made to show a prediction, corrected since or not."""
+        return bool(self.segmentation.GetAttribute(PREDICTION_ATTRIBUTE))
+
 
 def create_task_from_nodes(
     workspace: Workspace | Path | str,
@@ -143,10 +148,11 @@ def export_images(
     return write_channels(Path(folder), case, file_ending)
 
 
-def find_pairs(scene) -> tuple[Pair, ...]:
+def find_pairs(scene, *, predictions: bool = False) -> tuple[Pair, ...]:
     """Each segmentation with the volume it was drawn on: its reference volume, else the only one of the same name.
 
-    Predictions, hidden nodes, and label maps of volumes that have a segmentation are left out.
+    Hidden nodes and label maps of volumes that have a segmentation are left out. So are predictions, which nobody
+    should train on uncorrected, unless `predictions` asks for them too.
     """
     label_maps = _nodes(scene, "vtkMRMLLabelMapVolumeNode")
     volumes = [node for node in _nodes(scene, "vtkMRMLScalarVolumeNode") if node not in label_maps]
@@ -155,10 +161,10 @@ def find_pairs(scene) -> tuple[Pair, ...]:
         reference = node.GetNodeReference(REFERENCE_ROLE)
         same = [volume for volume in volumes if _subject(volume) == _subject(node)]
         found = [reference] if reference in volumes else same
-        is_taken = any(found == list(pair.volumes) for pair in pairs)
-        if len(found) == 1 and not (is_taken and node in label_maps) and not node.GetAttribute(PREDICTION_ATTRIBUTE):
+        is_taken = any(found == list(pair.volumes) for pair in pairs if not pair.is_prediction)
+        if len(found) == 1 and not (is_taken and node in label_maps):
             pairs.append(Pair(tuple(found), node, "reference" if reference in volumes else "name"))
-    return tuple(pairs)
+    return tuple(pair for pair in pairs if predictions or not pair.is_prediction)
 
 
 def _case_ids(pairs: Sequence[Pair], given: Sequence[str] | None) -> list[str]:

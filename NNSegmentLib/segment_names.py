@@ -23,7 +23,8 @@ class SegmentRow:
     """RGB, 0 to 255; None when it has none of its own."""
     terminology: str
     """Slicer's terminology entry as a string; empty when there is none."""
-    is_empty: bool
+    is_empty: bool | None
+    """None where nobody looked; it takes a pass over all voxels."""
     value: int = 0
     """Its value in the label map it shares with others."""
 

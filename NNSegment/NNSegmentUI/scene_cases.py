@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from .context import ERROR, SUCCESS, WARNING, PanelContext
+from .context import ERROR, INFO, SUCCESS, WARNING, PanelContext
 from .pairs import channel_names, segment_choices, with_channels
 from .widgets import fit_height, set_enabled
 
@@ -64,14 +64,14 @@ class SceneCases(VTKObservationMixin):
         self._add([Pair(volumes, self._ui.segmentationSelector.currentNode(), "")])
 
     def add_all_pairs(self) -> None:
-        """Add every segmentation whose volume is known, once."""
+        """Add every segmentation whose volume is known, once; predictions are for the user to add, once corrected."""
         from NNSegmentLib.scene_tasks import find_pairs
 
         volumes = slicer.util.getNodesByClass(VOLUME_TYPES[0])
-        found = find_pairs(slicer.mrmlScene)
+        found = find_pairs(slicer.mrmlScene, predictions=True)
         complete = [pair for pair in (with_channels(p, self.channels, volumes) for p in found) if pair is not None]
         new = [pair for pair in complete if not self._is_in_task(pair)]
-        self._add(new)
+        self._add([pair for pair in new if not pair.is_prediction])
         self._tell_pairs(found, complete, new)
 
     def _is_in_task(self, pair) -> bool:
@@ -82,22 +82,38 @@ class SceneCases(VTKObservationMixin):
         return task is not None and case_name(pair.volumes[0].GetName()) in [case.id for case in task.cases]
 
     def _tell_pairs(self, found, complete, new) -> None:
+        """What was left out and why: predictions always, as they are left out on purpose, of the rest the gravest."""
+        text, severity = self._why_left_out(found, complete, new)
+        predictions = self._predictions_left_out(new)
+        if text or predictions:
+            self._context.say(" ".join(filter(None, (text, predictions))), WARNING if predictions else severity)
+
+    def _why_left_out(self, found, complete, new) -> tuple[str, str]:
+        """A sentence and its severity; an empty one when there is nothing to tell."""
         if not found:
-            self._context.say(_("No segmentation in the scene has a volume that it was drawn on."), WARNING)
-        elif len(complete) < len(found):
+            return _("No segmentation in the scene has a volume that it was drawn on."), WARNING
+        if len(complete) < len(found):
             text = _(
                 "Left out for want of a volume for every channel: {count}. Name volumes like P1_{first} and P1_{last}."
             )
             first, last = self.channels[0] if self.channels else "", self.channels[-1] if self.channels else ""
-            self._context.say(text.format(count=len(found) - len(complete), first=first, last=last), WARNING)
-        elif len(new) < len(complete):
-            text = _("Left out because the task has them already: {count}.")
-            self._context.say(text.format(count=len(complete) - len(new)))
-        elif self._listed_twice():
+            return text.format(count=len(found) - len(complete), first=first, last=last), WARNING
+        if self._listed_twice():
             text = _(
                 "More than one segmentation belongs to {names}; leave out all but one, or put them together first."
             )
-            self._context.say(text.format(names=", ".join(self._listed_twice())), WARNING)
+            return text.format(names=", ".join(self._listed_twice())), WARNING
+        if len(new) < len(complete):
+            text = _("Left out because the task has them already: {count}.")
+            return text.format(count=len(complete) - len(new)), INFO
+        return "", INFO
+
+    def _predictions_left_out(self, new) -> str:
+        """A sentence about the predictions that nobody has added by hand."""
+        listed = [pair.segmentation for pair in self.pairs]
+        count = len([pair for pair in new if pair.segmentation not in listed])
+        text = _('Left out because they are predictions: {count}; add those that you have corrected with "{button}".')
+        return text.format(count=count, button=self._ui.addPairButton.text) if count else ""
 
     def _listed_twice(self) -> list[str]:
         """Volumes of more than one pair: an image must not be learned and tested on at once."""

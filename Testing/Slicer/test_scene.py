@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -185,7 +187,7 @@ def test_node_to_case_to_prediction_to_node_is_exact_in_the_world(build, tmp_pat
     ]
     for name in ("organ", "tumor"):
         assert np.array_equal(segment_points(shown, name), segment_points(segmentation, name))
-    assert bridge.segment_table(shown)[2].is_empty
+    assert bridge.segment_table(shown, find_empty=True)[2].is_empty
     again = export_case(tmp_path, "again", volume, shown, task.labels)
     assert np.array_equal(read_labels(again.labels).array, as_label_map(two_boxes(any_geometry)))
 
@@ -233,6 +235,33 @@ def test_showing_a_prediction_can_be_taken_back_step_by_step(build):
     assert np.array_equal(segment_points(target, "tumor"), first)
     assert [row.name for row in bridge.segment_table(target)] == ["tumor", "other"]
     assert not bridge.undo_prediction(target)
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["the node is removed", "the scene is closed"])
+def test_segments_kept_for_undo_are_let_go_with_their_node(scene, build, close):
+    import vtk
+
+    geometry = Geometry((6, 7, 8))
+    volume, gone = build.volume(image_of(geometry), geometry.ijk_to_ras), []
+    prediction = Prediction(np.ones(geometry.shape, np.uint8), geometry, LABELS)
+    target, other = (build.segmentation({"organ": np.ones((2, 2, 2))}, np.eye(4)) for _ in range(2))
+    for node in (target, target, other):
+        bridge.show_prediction(prediction, volume, node)
+    made = bridge.show_prediction(prediction, volume)
+    removed = (target, made, other) if close else (target, made)
+    for node in removed:
+        node.GetSegmentation().AddObserver(vtk.vtkCommand.DeleteEvent, lambda *_: gone.append(True))
+
+    if close:
+        scene.Clear(0)
+    else:
+        scene.RemoveNode(target), scene.RemoveNode(made)
+        assert bridge.undo_prediction(other), "the states of a node that stays are kept"
+    count = len(removed)
+    del node, target, made, removed, other
+    gc.collect()
+
+    assert len(gone) == count
 
 
 @pytest.mark.parametrize("kind", ["Closed surface", "Fractional labelmap"])
@@ -449,7 +478,7 @@ def test_crossing_segments_get_a_label_for_their_intersection_so_that_both_come_
     painted = task.labels.decide(active.astype(float), probabilities=True)
     assert np.array_equal(painted, read_labels(task.cases[1].labels).array)
     shown = bridge.show_prediction(Prediction(painted, geometry, task.labels), volumes[0])
-    assert {row.name: row.is_empty for row in bridge.segment_table(shown)} == {
+    assert {row.name: row.is_empty for row in bridge.segment_table(shown, find_empty=True)} == {
         "a": False, "b": False, "c": False, "nothing": True,
     }  # fmt: skip
     for name in ("a", "b", "c"):
@@ -613,6 +642,59 @@ def test_a_label_map_volume_serves_as_a_segmentation(scene, build, tmp_path):
     assert np.array_equal(read_labels(task.cases[0].labels).array, as_label_map(masks))
 
 
+def test_a_table_of_segments_is_made_without_looking_at_their_voxels(build, monkeypatch):
+    geometry = Geometry((6, 10, 10))
+    segmentation = build.segmentation(two_boxes(geometry) | {"nothing": None}, geometry.ijk_to_ras)
+    assert [row.is_empty for row in bridge.segment_table(segmentation, find_empty=True)] == [False, False, True]
+
+    monkeypatch.setattr(bridge.numpy_support, "vtk_to_numpy", _no_voxels)
+
+    assert [row.name for row in bridge.segment_table(segmentation)] == ["organ", "tumor", "nothing"]
+    assert {row.is_empty for row in bridge.segment_table(segmentation)} == {None}
+
+
+def _no_voxels(*_unused):
+    raise AssertionError("The voxels were looked at.")
+
+
+def test_the_labels_of_a_label_map_are_looked_for_again_only_when_it_has_changed(scene, build, monkeypatch):
+    geometry = Geometry((6, 10, 10))
+    masks = two_boxes(geometry)
+    label_map = build.label_map(3 * masks["organ"] + 7 * masks["tumor"], geometry.ijk_to_ras, "Case1-label")
+    scalars = label_map.GetImageData().GetPointData().GetScalars()
+
+    first = bridge.segment_table(label_map)
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge.numpy_support, "vtk_to_numpy", _no_voxels)
+        build.color_table(label_map, {3: ("organ", (10, 20, 30)), 7: ("tumor", (200, 100, 0))})
+        named = bridge.segment_table(label_map)
+    bridge.numpy_support.vtk_to_numpy(scalars)[-1] = 9
+    scalars.Modified()
+    painted = bridge.segment_table(label_map)
+    label_map.SetAndObserveImageData(build.label_map(masks["organ"], np.eye(4), "Other").GetImageData())
+
+    assert [row.value for row in first] == [row.value for row in named] == [3, 7]
+    assert [row.name for row in named] == ["organ", "tumor"]
+    assert [row.value for row in painted] == [3, 7, 9]
+    assert [row.value for row in bridge.segment_table(label_map)] == [1]
+
+
+@pytest.mark.parametrize("kind", ["label map", "segmentation"])
+def test_finding_what_occurs_takes_no_memory_of_the_size_of_the_image(build, kind):
+    geometry = Geometry((64, 128, 128))
+    masks = two_boxes(geometry)
+    made = {"label map": lambda: build.label_map(as_label_map(masks), np.eye(4), "Case1-label"),
+            "segmentation": lambda: build.segmentation(masks, np.eye(4))}[kind]()  # fmt: skip
+
+    tracemalloc.start()
+    rows = bridge.segment_table(made, find_empty=True)
+    _now, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert [row.is_empty for row in rows] == [False, False]
+    assert most < np.prod(geometry.shape) / 4
+
+
 def test_pairs_are_found_by_reference_volume_then_by_name_and_predictions_are_left_out(scene, build):
     geometry = Geometry((4, 5, 6))
     array, matrix, mask = image_of(geometry), geometry.ijk_to_ras, {"organ": np.ones((2, 2, 2))}
@@ -624,14 +706,20 @@ def test_pairs_are_found_by_reference_volume_then_by_name_and_predictions_are_le
     build.segmentation(mask, matrix, "Clara-seg")
     hidden = build.segmentation(mask, matrix, "Hidden", volume=drawn)
     hidden.SetHideFromEditors(True)
-    bridge.show_prediction(Prediction(np.ones(geometry.shape, np.uint8), geometry, LABELS), named)
+    mapped = build.volume(array, matrix, "Dora")
+    label_map = build.label_map(np.ones(geometry.shape), matrix, "Dora-label")
+    prediction = Prediction(np.ones(geometry.shape, np.uint8), geometry, LABELS)
+    predicted = [bridge.show_prediction(prediction, volume) for volume in (named, mapped)]
 
-    pairs = find_pairs(scene)
+    pairs, all_pairs = find_pairs(scene), find_pairs(scene, predictions=True)
 
     assert [(p.volumes, p.segmentation, p.found_by) for p in pairs] == [
         ((drawn,), first, "reference"),
         ((named,), second, "name"),
+        ((mapped,), label_map, "name"),
     ]
+    assert [pair for pair in all_pairs if not pair.is_prediction] == list(pairs)
+    assert [pair.segmentation for pair in all_pairs if pair.is_prediction] == predicted
 
 
 def test_slicer_reads_the_labels_of_a_task_as_a_colour_table(scene, build, tmp_path):
