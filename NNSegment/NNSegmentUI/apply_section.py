@@ -235,13 +235,21 @@ class ApplySection:
                 segmentation=self.ui.applyOutputSelector.currentNode() if one else None,
                 roi=self.ui.applyRoiSelector.currentNode() if one else None,
                 probabilities=self.ui.applyProbabilitiesBox.checked,
+                say=self._say_at_once,
             )  # fmt: skip
         except NNSegmentError as error:
             if folder is not None:
                 shutil.rmtree(folder.folder, ignore_errors=True)
             self._context.say(str(error), "error")
             return None
+        finally:
+            show_text(self.ui.applyStatusLabel, "")
         return self._words(folder.images, folder.labels)
+
+    def _say_at_once(self, text: str) -> None:
+        """Painted now: while volumes are written, events wait."""
+        show_text(self.ui.applyStatusLabel, text)
+        self.ui.applyStatusLabel.repaint()
 
     def _follow(self, job) -> None:
         self._job_view.show(job)
@@ -260,10 +268,11 @@ class ApplySection:
         if job.request.arguments[0] != "predict":
             return
         folder = application_of(job.request.arguments)
-        if state == "finished":
-            self._show_results(folder, job)
-        if folder is not None:
-            folder.forget_images()
+        if folder is None or not folder.load().shown_by:
+            if state == "finished":
+                self._show_results(folder, job)
+            if folder is not None:
+                folder.put_away()
         self._refresh_controls()
 
     def _show_results(self, folder, job) -> None:
@@ -275,14 +284,14 @@ class ApplySection:
             show_text(self.ui.applyStatusLabel, text)
             return
         try:
-            nodes, lost = show_results(folder)
+            shown = show_results(folder)
         except NNSegmentError as error:
             self._context.say(str(error), "error")
             return
-        if nodes:
-            self.ui.applyShow3DButton.setSegmentationNode(nodes[-1])
-            self._shown = tuple(node.GetID() for node in nodes)
-        show_text(self.ui.applyStatusLabel, _result_text(nodes, lost, folder))
+        if shown.nodes:
+            self.ui.applyShow3DButton.setSegmentationNode(shown.nodes[-1])
+            self._shown = tuple(node.GetID() for node in shown.nodes)
+        show_text(self.ui.applyStatusLabel, _result_text(shown, folder))
 
     def _undo(self) -> None:
         """Bring back the segments from before the last prediction; segmentations that were made for it go."""
@@ -307,11 +316,12 @@ def loaded_volumes() -> list:
     return [node for node in plain if node.GetImageData() is not None]
 
 
-def _result_text(nodes, lost, folder) -> str:
-    parts = []
-    if nodes:
-        parts.append(_("In the scene: {names}.").format(names=", ".join(node.GetName() for node in nodes)))
-    if lost:
-        text = _("No longer in the scene: {names}; their label maps are in {folder}.")
-        parts.append(text.format(names=", ".join(lost), folder=folder.labels))
-    return " ".join(parts)
+def _result_text(shown, folder) -> str:
+    lost = _("No longer in the scene: {names}; their label maps are in {folder}.")
+    others = _("Not the volume that was segmented, or changed or moved since: {names}; the label maps are in {folder}.")
+    texts = (
+        (_("In the scene: {names}."), [node.GetName() for node in shown.nodes]),
+        (lost, shown.lost),
+        (others, shown.others),
+    )
+    return " ".join(text.format(names=", ".join(names), folder=folder.labels) for text, names in texts if names)

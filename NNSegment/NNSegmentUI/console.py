@@ -66,7 +66,8 @@ class Console:
 
     def predict(self, volumes, task, model, configuration, segmentation, device, show_3d: bool):
         """A segmentation node of a volume; raises ModelError, ImageError, RunError, StorageError."""
-        from NNSegmentLib.application import new_application_folder
+        from NNSegmentLib.application import CONSOLE, new_application_folder
+        from NNSegmentLib.errors import ImageError
         from NNSegmentLib.model.card import read_card
 
         from .scene_application import show_results, write_volumes
@@ -74,15 +75,25 @@ class Console:
         volumes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
         source = self._model_folder(task, model)
         folder = new_application_folder(self.folder)
-        write_volumes(folder, [volumes], read_card(source, configuration), segmentation=segmentation)
+        card = read_card(source, configuration)
+        write_volumes(folder, [volumes], card, segmentation=segmentation, shown_by=CONSOLE)
         which = ["-t", _reference(task)] if model is None else ["-m", source]
         words = ["predict", "--workspace", self.folder, "-i", folder.images, "-o", folder.labels, *which]
         words += [] if configuration is None else ["-c", configuration]
         words += [] if device is None else ["--device", device]
-        self.wait(self._start(words), float("inf"))
-        nodes, _lost = show_results(folder, show_3d)
-        folder.forget_images()
-        return nodes[0]
+        job = self._start(words)
+        try:
+            self.wait(job, float("inf"))
+            shown = show_results(folder, show_3d)
+        finally:
+            if not job.is_running():  # after Ctrl+C it goes on
+                folder.put_away()
+        if not shown.nodes:
+            raise ImageError(
+                f"The volume {volumes[0].GetName()} left the scene, or was changed or moved, while it was segmented; "
+                f"its label map is in {folder.labels}."
+            )
+        return shown.nodes[0]
 
     def _start(self, words):
         from NNSegmentLib import jobs

@@ -2,71 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
+TARGET_ATTRIBUTE = "NNSegment.Application"
+"""Names the application whose answer a segmentation waits for: its id comes back in the scene of the next patient."""
 
-def write_volumes(folder, groups: Sequence[Sequence], card, *, segmentation=None, roi=None, probabilities=False):
+
+@dataclass(frozen=True)
+class Shown:
+    """What became of the answers of an application."""
+
+    nodes: tuple
+    """The segmentations that they are in."""
+    lost: tuple[str, ...]
+    """Names of volumes that are no longer in the scene."""
+    others: tuple[str, ...]
+    """Names that other volumes have by now, or that of a volume with other voxels or in another place."""
+
+
+def write_volumes(
+    folder,
+    groups: Sequence[Sequence],
+    card,
+    *,
+    segmentation=None,
+    roi=None,
+    probabilities: bool = False,
+    shown_by: str = "",
+    say: Callable[[str], object] = lambda text: None,
+):
     """Write each group of volumes (one per channel) as a case; returns the `Application`.
 
-    Raises ImageError when a volume cannot be used, the region lies elsewhere, or the segmentation cannot hold an
-    answer as it is; StorageError.
+    With several groups `say` is told which one it is. Raises ImageError when a volume cannot be used, the region lies
+    elsewhere, or the segmentation cannot hold an answer as it is; StorageError.
     """
-    from NNSegmentLib.application import Application, AppliedCase, cropped
-    from NNSegmentLib.case_files import case_name
-    from NNSegmentLib.scene import read_case, require_exact
+    from NNSegmentLib.application import Application
+    from NNSegmentLib.scene import require_exact
 
     if segmentation is not None:
         require_exact(segmentation)  # now, not after minutes of computing
-    cases, ending = [], usable_ending(card.file_ending)
-    for volumes in groups:
-        case_id = case_name(volumes[0].GetName(), [case.id for case in cases])
-        arrays = read_case(case_id, list(volumes))
-        channels, grid = arrays.channels, arrays.geometry
-        if roi is not None:
-            channels, grid = cropped(channels, grid, roi_corners(roi))
-        folder.write_case(case_id, channels, grid, ending)
-        ids = tuple(volume.GetID() for volume in volumes)
-        target = segmentation.GetID() if segmentation is not None else ""
-        cases.append(AppliedCase(case_id, ids, volumes[0].GetName(), target))
+    cases = []
+    with wait_cursor():
+        for number, volumes in enumerate(groups, 1):
+            if len(groups) > 1:
+                text = _("Writing volume {number} of {total} for the model: {name}")
+                say(text.format(number=number, total=len(groups), name=volumes[0].GetName()))
+            cases.append(_write_case(folder, volumes, [case.id for case in cases], segmentation, roi))
     labels = card.label_set
-    application = Application(tuple(cases), labels.labels, labels.regions_class_order, ending, probabilities)
+    application = Application(
+        tuple(cases), labels.labels, labels.regions_class_order, probabilities=probabilities, shown_by=shown_by
+    )
     folder.save(application)
+    if segmentation is not None:
+        segmentation.SetAttribute(TARGET_ATTRIBUTE, folder.folder.name)
     return application
 
 
-def usable_ending(file_ending: str) -> str:
-    """The model's own ending where it can hold a volume with its place in the patient."""
-    from NNSegmentLib.case_files import VOLUME_ENDINGS
+@contextlib.contextmanager
+def wait_cursor() -> Iterator[None]:
+    """Show that the program is at work; unlike Slicer's own, it lets no click through meanwhile."""
+    qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()
 
-    return file_ending if file_ending in VOLUME_ENDINGS else ".nii.gz"
 
+def show_results(folder, show_3d: bool = False) -> Shown:
+    """Put the answers of an application into the scene, each on the volume that it was made for and on no other.
 
-def show_results(folder, show_3d: bool = False) -> tuple[tuple, tuple[str, ...]]:
-    """Put the answers of an application into the scene.
-
-    Returns the segmentation nodes, and the names of the cases whose volume is no longer there.
     Raises ImageError when an answer is missing or does not lie on its volume.
     """
-    application, nodes, lost = folder.load(), [], []
+    application, nodes, lost, others = folder.load(), [], [], []
     for case in application.cases:
         volume = volume_of(case)
-        if volume is None:
+        if volume is not None:
+            nodes.append(_show_case(folder, application, case, volume, show_3d))
+        elif _volumes_named(case.name):
+            others.append(case.name)
+        else:
             lost.append(case.name)
-            continue
-        nodes.append(_show_case(folder, application, case, volume, show_3d))
-    return tuple(nodes), tuple(lost)
+    return Shown(tuple(nodes), tuple(lost), tuple(others))
 
 
 def volume_of(case):
-    """The first volume of a case: the node it was made of, else the only one of its name."""
-    node = slicer.mrmlScene.GetNodeByID(case.volumes[0])
-    if node is not None and node.GetName() == case.name:
-        return node
-    named = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if n.GetName() == case.name]
-    return named[0] if len(named) == 1 else None
+    """The first volume of a case: the node it was made of, else one that is the same; None where there is none."""
+    same = [node for node in _volumes_named(case.name) if _is_volume_of(case, node)]
+    own = [node for node in same if node.GetID() == case.volumes[0]]
+    is_certain = len(same) == 1 or case.identity is not None  # a name alone may be that of several
+    return next(iter(own or (same if is_certain else ())), None)
+
+
+def identity_of(volume):
+    """What a volume is known by, now and when it is loaded again."""
+    import vtk
+
+    from NNSegmentLib.application import VolumeIdentity
+
+    matrix, parent = vtk.vtkMatrix4x4(), volume.GetParentTransformNode()
+    volume.GetIJKToRASMatrix(matrix)
+    if parent is not None and parent.IsTransformToWorldLinear():  # any other one has no matrix
+        to_world = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(to_world)
+        vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
+    return VolumeIdentity.of(slicer.util.arrayFromVolume(volume), slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def roi_corners(roi):
@@ -79,12 +124,50 @@ def roi_corners(roi):
     return signs * half @ rotation[:3, :3].T + rotation[:3, 3]
 
 
+def _write_case(folder, volumes: Sequence, taken: Sequence[str], segmentation, roi):
+    """The files of one case; returns its `AppliedCase`."""
+    from NNSegmentLib.application import IMAGE_ENDING, AppliedCase, cropped
+    from NNSegmentLib.case_files import case_name
+    from NNSegmentLib.scene import read_case
+
+    first = volumes[0]
+    case_id = case_name(first.GetName(), taken)
+    arrays = read_case(case_id, list(volumes))
+    channels, grid = arrays.channels, arrays.geometry
+    if roi is not None:
+        channels, grid = cropped(channels, grid, roi_corners(roi))
+    folder.write_case(case_id, channels, grid, IMAGE_ENDING)
+    ids = tuple(volume.GetID() for volume in volumes)
+    target = segmentation.GetID() if segmentation is not None else ""
+    return AppliedCase(case_id, ids, first.GetName(), target, identity_of(first))
+
+
+def _volumes_named(name: str) -> list:
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [node for node in nodes if node.GetName() == name and node.GetImageData() is not None]
+
+
+def _is_volume_of(case, node) -> bool:
+    return case.identity is None or identity_of(node).is_same(case.identity)
+
+
+def _target_of(folder, case, volume):
+    """The segmentation that an answer was asked into; None when it is gone, or another one has its id."""
+    from NNSegmentLib.scene_tasks import REFERENCE_ROLE
+
+    node = slicer.mrmlScene.GetNodeByID(case.segmentation) if case.segmentation else None
+    if node is None:
+        return None
+    waits = node.GetAttribute(TARGET_ATTRIBUTE) == folder.folder.name
+    return node if waits or node.GetNodeReference(REFERENCE_ROLE) is volume else None
+
+
 def _show_case(folder, application, case, volume, show_3d: bool):
     from NNSegmentLib.scene import show_prediction
 
-    prediction = folder.prediction(application, case)
-    target = slicer.mrmlScene.GetNodeByID(case.segmentation) if case.segmentation else None
+    prediction, target = folder.prediction(application, case), _target_of(folder, case, volume)
     node = show_prediction(prediction, volume, target, show_3d=show_3d)
+    node.RemoveAttribute(TARGET_ATTRIBUTE)
     if prediction.probabilities is not None:
         _show_probabilities(prediction, case.name)
     return node

@@ -24,8 +24,9 @@ class Asked:
     folder: object
     """ApplicationFolder with the copies of the volume and the answer."""
     application: object
-    volume_id: str
-    segmentation_id: str
+    volume: object
+    segmentation: object
+    """The nodes, not their ids: after a scene is closed, the nodes of the next one get the same ids."""
 
 
 class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
@@ -145,9 +146,15 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             return
         asked, self.job, self.asked = self.asked, None, None
         self.timer.stop()
-        asked.folder.forget_images()
         self.job_view.show(None)
-        self._say(self._shown(asked) if state == "finished" else job.failure())
+        gone = [node for node in (asked.volume, asked.segmentation) if not slicer.mrmlScene.IsNodePresent(node)]
+        if state != "finished":
+            self._say(job.failure())
+        elif not gone:
+            self._say(self._shown(asked))
+        asked.folder.put_away()
+        if state == "finished" and gone:
+            self._say(_kept(asked, gone[0]))
         self.updateGUIFromMRML()
 
     def _shown(self, asked: Asked) -> str:
@@ -155,34 +162,33 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         from NNSegmentLib import scene
         from NNSegmentLib.errors import NNSegmentError
 
-        volume = slicer.mrmlScene.GetNodeByID(asked.volume_id)
-        segmentation = slicer.mrmlScene.GetNodeByID(asked.segmentation_id)
-        if volume is None or segmentation is None:
-            return _("The scene was closed meanwhile; the result is in {folder}").format(folder=asked.folder.labels)
         try:
             prediction = asked.folder.prediction(asked.application, asked.application.cases[0])
-            if segmentation is self._segmentation():
+            if asked.segmentation is self._segmentation():
                 self.scriptedEffect.saveStateForUndo()
-            scene.show_prediction(prediction, volume, segmentation)
+            scene.show_prediction(prediction, asked.volume, asked.segmentation)
         except NNSegmentError as error:
             return str(error)
         names = ", ".join(label.name for label in prediction.label_set.foreground)
-        return _("{volume} was segmented: {names}").format(volume=volume.GetName(), names=names)
+        return _("{volume} was segmented: {names}").format(volume=asked.volume.GetName(), names=names)
 
     def _write_question(self) -> Asked:
+        from NNSegmentUI.scene_application import wait_cursor
+
         from NNSegmentLib.application import IMAGE_ENDING, Application, AppliedCase, new_application_folder
         from NNSegmentLib.case_files import case_name
         from NNSegmentLib.scene import read_case
 
         volume, segmentation, card = self._volume(), self._segmentation(), self._card()
         name = case_name(volume.GetName())
-        arrays = read_case(name, [volume])
-        folder = new_application_folder(self.context.workspace_path)
-        folder.write_case(name, arrays.channels, arrays.geometry, IMAGE_ENDING)
+        with wait_cursor():
+            arrays = read_case(name, [volume])
+            folder = new_application_folder(self.context.workspace_path)
+            folder.write_case(name, arrays.channels, arrays.geometry, IMAGE_ENDING)
         case = AppliedCase(name, (volume.GetID(),), volume.GetName(), segmentation.GetID())
         labels = card.label_set
         application = Application((case,), labels.labels, labels.regions_class_order)
-        return Asked(folder, application, volume.GetID(), segmentation.GetID())
+        return Asked(folder, application, volume, segmentation)
 
     def _words(self, folder) -> list[str]:
         """The command line, as one would type it."""
@@ -279,6 +285,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def _segmentation(self):
         editor = self.scriptedEffect.parameterSetNode()
         return editor.GetSegmentationNode() if editor else None
+
+
+def _kept(asked: Asked, gone) -> str:
+    """Where the answer is whose place in the scene is gone."""
+    file = asked.folder.label_map(asked.application, asked.application.cases[0])
+    return _("{name} is no longer in the scene; the label map of the model is {file}").format(
+        name=gone.GetName(), file=file
+    )
 
 
 def model_entries(workspace) -> list[tuple[str, str]]:

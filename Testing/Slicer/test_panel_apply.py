@@ -1,0 +1,355 @@
+"""Answers of a model find the volume that they were made for and no other, once, and writing volumes holds nobody up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished_runs import GRID, NAME, make_job, make_task, train
+from mrml_nodes import Builder
+
+from NNSegmentLib.application import Application, AppliedCase, new_application_folder
+from NNSegmentLib.errors import ImageError
+from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.image import read_geometry, write_labels
+from NNSegmentLib.labels import Label, LabelSet
+from NNSegmentLib.model.card import ModelCard
+from NNSegmentLib.records import write_json
+from NNSegmentLib.run import Finished, append_event
+
+MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
+CARD = ModelCard(("MRI",), LabelSet((Label("background", (0,)), Label("organ", (1,), (200, 10, 10)))), ".nii.gz")
+SHIFT = np.array([[1.0, 0, 0, 25], [0, 1, 0, -4], [0, 0, 1, 3], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def parts(bench):
+    """`scene_application`, which the panel and the console have in common."""
+    from bench.modules import load_scripted_module
+
+    load_scripted_module(MODULE)
+    from NNSegmentUI import scene_application
+
+    return scene_application
+
+
+def load_volume(seed: int = 1, name: str = "CT", grid: Geometry = GRID, transform=None):
+    """A volume as a series of a common protocol gives it: the patients differ in the voxels."""
+    import slicer
+
+    voxels = np.random.default_rng(seed).normal(100, 30, grid.shape).astype(np.int16)
+    return Builder(slicer.mrmlScene).volume(voxels, grid.ijk_to_ras, name, transform)
+
+
+def make_transform(matrix: np.ndarray = SHIFT):
+    import slicer
+
+    return Builder(slicer.mrmlScene).linear(matrix)
+
+
+def ask(parts, root: Path, volumes, **options):
+    """Write volumes as a caller does, and let a model answer at once; returns the folder."""
+    folder = new_application_folder(root)
+    parts.write_volumes(folder, [[volume] for volume in volumes], CARD, **options)
+    answer(folder.images, folder.labels)
+    return folder
+
+
+def answer(images: Path, labels: Path) -> None:
+    """Label maps of the images' file type, as a model writes them: every voxel is the organ."""
+    for path in sorted(images.iterdir()):
+        grid = read_geometry(path)
+        write_labels(labels / path.name.replace("_0000", ""), np.ones(grid.shape, np.uint8), grid)
+
+
+def segmentations() -> list:
+    import slicer
+
+    return list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+
+
+def names_in(node) -> list[str]:
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetSegment(i).GetName() for i in segmentation.GetSegmentIDs()]
+
+
+# The volume
+
+
+def another_patient():
+    return load_volume(seed=2)
+
+
+def another_grid():
+    return load_volume(grid=Geometry(GRID.shape, (2.5, 1.0, 1.0), GRID.origin_mm))
+
+
+def under_a_transform():
+    return load_volume(transform=make_transform())
+
+
+@pytest.mark.parametrize("load_next", [another_patient, another_grid, under_a_transform])
+def test_an_answer_is_not_put_on_the_volume_that_has_the_id_and_the_name_in_the_next_scene(
+    bench, parts, tmp_path, load_next
+):
+    asked = load_volume()
+    asked_id, folder = asked.GetID(), ask(parts, tmp_path, [asked])
+    bench.close_scene()
+    other = load_next()
+    assert (other.GetID(), other.GetName()) == (asked_id, "CT")
+
+    shown = parts.show_results(folder)
+
+    assert (shown.nodes, shown.lost, shown.others) == ((), (), ("CT",))
+    assert segmentations() == []
+
+
+def test_the_volume_is_found_when_its_file_is_loaded_into_another_scene(bench, parts, tmp_path):
+    """Under another id, among volumes of the same name."""
+    folder = ask(parts, tmp_path, [load_volume()])
+    bench.close_scene()
+    another_patient(), load_volume(seed=3)
+    again = load_volume()
+
+    (node,) = parts.show_results(folder).nodes
+
+    assert node.GetNodeReference("referenceImageGeometryRef") is again
+
+
+@pytest.mark.parametrize("saved", ["before", "while"])
+def test_volume_and_segmentation_are_found_when_the_scene_is_saved_and_loaded(bench, parts, tmp_path, saved):
+    """Whether it was saved before Apply was clicked, or while the model was at work."""
+    import slicer
+
+    transform, scene = make_transform(), tmp_path / "scene.mrb"
+    volume = load_volume(transform=transform)
+    mine = Builder(slicer.mrmlScene).segmentation({"mine": None}, GRID.ijk_to_ras, "Mine", transform, volume)
+    if saved == "before":
+        slicer.util.saveScene(str(scene))
+    folder = ask(parts, tmp_path, [volume], segmentation=mine)
+    if saved == "while":
+        slicer.util.saveScene(str(scene))
+    bench.close_scene()
+    shutil.unpack_archive(scene, tmp_path / "unpacked", "zip")  # as Slicer does before it reads it
+    slicer.util.loadScene(str(next((tmp_path / "unpacked").rglob("*.mrml"))))
+
+    (node,) = parts.show_results(folder).nodes
+
+    assert (node.GetName(), len(segmentations())) == ("Mine", 1)
+    assert names_in(node) == ["mine", "organ"]
+    (again,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    assert slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(1), again).all()
+
+
+def test_a_record_of_an_earlier_version_finds_its_volume_by_id_and_name(parts, tmp_path):
+    volume, folder = load_volume(), new_application_folder(tmp_path)
+    labels = CARD.label_set.labels
+    folder.save(Application((AppliedCase("CT", (volume.GetID(),), "CT"),), labels, file_ending=".nii.gz"))
+    write_labels(folder.labels / "CT.nii.gz", np.ones(GRID.shape, np.uint8), GRID)
+
+    assert len(parts.show_results(folder).nodes) == 1
+
+
+# The segmentation
+
+
+def test_a_segmentation_that_has_the_id_in_the_next_scene_takes_no_answer(bench, parts, tmp_path):
+    import slicer
+
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    mine_id, folder = mine.GetID(), ask(parts, tmp_path, [load_volume()], segmentation=mine)
+    bench.close_scene()
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Of another patient")
+    assert other.GetID() == mine_id
+    load_volume()
+
+    (node,) = parts.show_results(folder).nodes
+
+    assert node is not other
+    assert names_in(other) == []
+
+
+@pytest.mark.parametrize("drawn_on", ["nothing", "another volume"])
+def test_a_segmentation_takes_the_answer_whatever_it_was_drawn_on(parts, tmp_path, drawn_on):
+    import slicer
+
+    volume, other = load_volume(), load_volume(seed=2, name="MR")
+    reference = other if drawn_on == "another volume" else None
+    drawn = np.ones(GRID.shape, bool)
+    mine = Builder(slicer.mrmlScene).segmentation({"mine": drawn}, GRID.ijk_to_ras, "Mine", volume=reference)
+
+    shown = parts.show_results(ask(parts, tmp_path, [volume], segmentation=mine))
+
+    assert shown.nodes == (mine,)
+    assert names_in(mine) == ["mine", "organ"]
+
+
+# Writing
+
+
+def test_while_volumes_are_written_the_cursor_waits_and_each_one_is_told(parts, tmp_path):
+    import qt
+
+    told = []
+
+    def say(text):
+        told.append((text, qt.QApplication.overrideCursor().shape()))
+
+    ask(parts, tmp_path, [load_volume(1, "first"), load_volume(2, "second")], say=say)
+
+    assert told == [
+        (f"Writing volume {n} of 2 for the model: {name}", qt.Qt.WaitCursor)
+        for n, name in ((1, "first"), (2, "second"))
+    ]
+    assert qt.QApplication.overrideCursor() is None
+
+
+def test_the_cursor_comes_back_when_a_volume_cannot_be_written(parts, tmp_path):
+    import qt
+    import slicer
+
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    with pytest.raises(ImageError, match="holds no voxels"):
+        parts.write_volumes(new_application_folder(tmp_path), [[empty]], CARD)
+
+    assert qt.QApplication.overrideCursor() is None
+
+
+def test_copies_are_written_plain_whatever_files_the_model_has_learned_from(parts, tmp_path):
+    folder = new_application_folder(tmp_path)
+    card = ModelCard(CARD.channels, CARD.label_set, ".nrrd")
+    parts.write_volumes(folder, [[load_volume()]], card)
+
+    (file,) = folder.images.iterdir()
+    assert file.name == "CT_0000.nii"
+    assert file.stat().st_size > 2 * np.prod(GRID.shape)  # int16, not compressed
+
+
+# Panel and console
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    train(make_task(tmp_path), "3d_fullres", 0)
+    return tmp_path
+
+
+@pytest.fixture
+def panel(bench, root):
+    panel = bench.open_module(MODULE)
+    panel.choose("workspaceEdit", root)
+    panel.choose("taskCombo", NAME)
+    panel["taskButton"].collapsed, panel["applyButton"].collapsed = True, False
+    yield panel
+    panel.close()
+
+
+class Computing:
+    """Stands for the child process, which the panel finds while it runs; it ends with `finish`."""
+
+    def __init__(self, context, root: Path) -> None:
+        self.context, self.root, self.job = context, root, None
+
+    def start(self, words, *_where, title: str = "Segmenting", **_how):
+        self.job = make_job(self.root, tuple(map(str, words)), title)
+        self.context.poll()
+        assert self.context.running_verb("predict").id == self.job.id
+        return self.job
+
+    def finish(self) -> None:
+        words = self.job.request.arguments
+        answer(*(Path(words[words.index(option) + 1]) for option in ("-i", "-o")))
+        write_json(self.job.folder.result, [])
+        append_event(self.job.folder.events, Finished(time.time()))
+
+
+@pytest.fixture
+def computing(panel, root, monkeypatch):
+    from NNSegmentLib import jobs
+
+    stand_in = Computing(panel.widget.context, root)
+    monkeypatch.setattr(jobs, "start", stand_in.start)
+    return stand_in
+
+
+def test_the_panel_tells_where_the_answer_is_that_it_put_on_no_other_volume(panel, computing, bench, root):
+    panel.choose("applyVolume0", load_volume())
+    panel.click("applyRunButton")
+    bench.close_scene()
+    another_patient()
+    computing.finish()
+    panel.widget.context.poll()
+
+    (folder,) = (root / "predictions").iterdir()
+    assert segmentations() == []
+    assert panel["applyStatusLabel"].text == (
+        f"Not the volume that was segmented, or changed or moved since: CT; the label maps are in {folder / 'labels'}."
+    )
+    assert [path.name for path in (folder / "labels").iterdir()] == ["CT.nii.gz"]
+
+
+def test_what_the_console_predicts_is_in_the_scene_once(panel, computing, root, monkeypatch):
+    """The panel's timer finds the job, too."""
+    import slicer
+
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+    monkeypatch.setattr(logic.console, "wait", lambda job, timeout_s: computing.finish())
+
+    node = logic.predict(load_volume(), task=NAME)
+    panel.widget.context.poll()
+
+    assert segmentations() == [node]
+    (folder,) = (root / "predictions").iterdir()
+    assert sorted(path.name for path in folder.rglob("*.*")) == ["CT.nii.gz", "application.json"]
+    assert panel["applyRunButton"].text == "Apply"
+
+
+def test_the_console_tells_that_the_volume_is_gone(panel, computing, bench, root, monkeypatch):
+    import slicer
+
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+
+    def wait(job, timeout_s):
+        computing.finish()
+        bench.close_scene()
+        another_patient()
+
+    monkeypatch.setattr(logic.console, "wait", wait)
+
+    with pytest.raises(ImageError, match="The volume CT left the scene, or was changed or moved, while"):
+        logic.predict(load_volume(), task=NAME)
+    panel.widget.context.poll()
+
+    assert segmentations() == []
+
+
+def test_the_panel_names_the_volume_that_it_writes(panel, computing, monkeypatch):
+    from NNSegmentUI import apply_section
+
+    load_volume(1, "first"), load_volume(2, "second")
+    panel.choose("applyInputBox", "All loaded volumes")
+    shown, real = [], apply_section.write_volumes
+
+    def watched(*given, say, **named):
+        def heard(text):
+            say(text)
+            shown.append((panel["applyStatusLabel"].text, panel["applyStatusLabel"].visible))
+
+        return real(*given, say=heard, **named)
+
+    monkeypatch.setattr(apply_section, "write_volumes", watched)
+    panel.click("applyRunButton")
+
+    assert shown == [
+        (f"Writing volume {n} of 2 for the model: {name}", True) for n, name in ((1, "first"), (2, "second"))
+    ]
+    assert panel["applyStatusLabel"].text == ""
+    computing.finish()
+    panel.widget.context.poll()
+    assert len(segmentations()) == 2
