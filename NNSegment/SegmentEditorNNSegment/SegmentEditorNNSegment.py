@@ -47,6 +47,8 @@ class SegmentEditorNNSegmentTest(ScriptedLoadableModuleTest):
         editor = slicer.qMRMLSegmentEditorWidget()
         editor.setMRMLScene(slicer.mrmlScene)
         editor.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+        # without a segmentation no effect becomes active, and Slicer 5.10 crashes
+        editor.setSegmentationNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
         editor.setActiveEffectByName("NNSegment")
         effect = editor.activeEffect()
         self.assertEqual(effect.name, "NNSegment")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench import harness
+from finished_runs import make_job
 
 ROOT = Path(__file__).resolve().parents[2]
 EFFECT_MODULE = ROOT / "NNSegment" / "SegmentEditorNNSegment" / "SegmentEditorNNSegment.py"
@@ -167,6 +168,22 @@ def test_the_hidden_module_registers_one_effect_with_an_icon(effects):
     assert "trained model" in found.self().helpText()
 
 
+def test_the_self_test_of_developer_mode_passes(effects):
+    script = f"""
+import sys
+from bench import harness
+harness.start()
+import slicer
+from bench.modules import load_scripted_module
+for path in ({str(ROOT / "NNSegment" / "NNSegment.py")!r}, {str(EFFECT_MODULE)!r}):
+    load_scripted_module(path)
+sys.modules["SegmentEditorNNSegment"].register_effect()
+slicer.selfTests["SegmentEditorNNSegment"]()
+harness.check_slots()
+"""
+    harness.run_fresh(script, timeout_s=240)
+
+
 def test_apply_says_what_is_missing(effect):
     python = effect.self()
 
@@ -203,6 +220,19 @@ def test_without_torch_apply_says_who_installs_it(effect, monkeypatch):
     effect.activate()
 
     assert effect.self().apply_button.toolTip == "PyTorch is not installed: the module NNSegment installs it."
+
+
+def test_with_a_torch_that_cannot_be_used_apply_says_what_is_needed(effect, monkeypatch):
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies.importlib.metadata, "version", lambda name: "2.9.1+cu128")
+    edit(effect)
+
+    effect.activate()
+
+    assert effect.self().apply_button.toolTip == (
+        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed: the module NNSegment replaces it."
+    )
 
 
 def test_a_python_chosen_in_the_panel_applies_the_model_without_torch_in_slicer(effect, monkeypatch, tmp_path):
@@ -254,6 +284,74 @@ def test_the_choices_are_kept_in_the_scene(effect):
     assert effect.integerParameter("Mirroring") == 0
 
 
+def ask(effect, workspace, monkeypatch):
+    """Click Apply; returns the job, which no process does, the copy, and where the model is to write its label map."""
+    python, jobs = effect.self(), []
+
+    def start_job(words, title):
+        jobs.append(make_job(workspace, tuple(words), title))
+        return jobs[0]
+
+    monkeypatch.setattr(python.context, "start_job", start_job)
+    effect.activate()
+    click_apply(effect)
+    words = jobs[0].request.arguments
+    (image,) = Path(words[words.index("-i") + 1]).iterdir()
+    return jobs[0], image, Path(words[words.index("-o") + 1]) / image.name.replace("_0000", "")
+
+
+@pytest.mark.parametrize("closed", ["scene", "segmentation"])
+def test_segments_are_not_put_into_what_has_the_same_id_by_then(effect, workspace, monkeypatch, closed):
+    """After a scene is closed, the nodes of the next patient get the ids of the last one's."""
+    import slicer
+
+    from NNSegmentLib.image import read_geometry, write_labels
+
+    volume, segmentation = edit(effect)
+    ids = (volume.GetID(), segmentation.GetID())
+    job, image, answer = ask(effect, workspace, monkeypatch)
+    write_labels(answer, np.ones((18, 20, 16), np.uint8), read_geometry(image))
+    if closed == "scene":
+        harness.close_scene()
+        volume = slicer.util.addVolumeFromArray(np.zeros((18, 20, 16), np.float32), name="patient 11")
+    else:
+        slicer.mrmlScene.RemoveNode(segmentation)
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert (volume.GetID(), other.GetID()) == ids or closed == "segmentation"
+
+    effect.self()._on_ended(job, "finished")
+
+    gone = "patient 11" if closed == "scene" else "edited"
+    assert other.GetSegmentation().GetNumberOfSegments() == 0
+    assert effect.self().status_label.text == (
+        f"{gone} is no longer in the scene; the label map of the model is {answer}.gz"
+    )
+    assert answer.with_name(answer.name + ".gz").is_file()
+
+
+def test_the_copy_for_the_model_is_written_plain_while_the_cursor_waits(effect, workspace, monkeypatch):
+    import qt
+
+    from NNSegmentLib.application import ApplicationFolder
+
+    seen, real = [], ApplicationFolder.write_case
+
+    def write_case(self, *given):
+        seen.append(qt.QApplication.overrideCursor().shape())
+        real(self, *given)
+
+    monkeypatch.setattr(ApplicationFolder, "write_case", write_case)
+    edit(effect)
+    job, image, _answer = ask(effect, workspace, monkeypatch)
+
+    assert image.name == "patient_11_0000.nii"
+    assert image.stat().st_size > 4 * 18 * 20 * 16  # float32, not compressed
+    assert seen == [qt.Qt.WaitCursor]
+    assert qt.QApplication.overrideCursor() is None
+    effect.self()._on_ended(job, "stopped")
+    assert not image.exists()
+
+
 @pytest.mark.slow
 def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effect, effects, workspace):
     from NNSegmentLib.image import read_labels
@@ -299,7 +397,7 @@ def test_a_stopped_model_leaves_the_segmentation_as_it_was(effect):
 
 
 @pytest.mark.slow
-def test_an_answer_that_comes_after_the_scene_was_closed_is_kept_on_disk(effect):
+def test_an_answer_that_comes_after_the_scene_was_closed_is_kept_on_disk(effect, workspace):
     edit(effect)
     effect.activate()
     python = effect.self()
@@ -311,4 +409,5 @@ def test_an_answer_that_comes_after_the_scene_was_closed_is_kept_on_disk(effect)
         python.context.poll()
         time.sleep(0.2)
 
-    assert python.status_label.text.startswith("The scene was closed meanwhile; the result is in ")
+    file = sorted((workspace / "predictions").rglob("labels/*.nii.gz"))[-1]
+    assert python.status_label.text == f"patient 11 is no longer in the scene; the label map of the model is {file}"

@@ -104,6 +104,9 @@ class qMRMLSegmentEditorWidget:
         return self._bench.active
 
     def setActiveEffect(self, effect):
+        """Without a segmentation no effect becomes active, as in 5.12; 5.10 crashes instead."""
+        if self.segmentationNode() is None:
+            effect = None
         before, self._bench.active = self._bench.active, effect
         if before is not None:
             before.optionsFrame().hide()

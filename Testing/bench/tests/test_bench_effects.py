@@ -24,6 +24,7 @@ def editor(bench):
     made = slicer.qMRMLSegmentEditorWidget()
     made.setMRMLScene(slicer.mrmlScene)
     made.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    made.setSegmentationNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
     yield made
     made.setMRMLSegmentEditorNode(None)
 
@@ -76,6 +77,14 @@ def test_the_options_follow_the_parameters_of_the_scene(editor):
     editor.mrmlSegmentEditorNode().SetAttribute("Bright.Level", "70")
 
     assert editor.activeEffect().self().levelBox.value == 70
+
+
+def test_no_effect_becomes_active_without_a_segmentation(editor):
+    editor.setSegmentationNode(None)
+
+    editor.setActiveEffectByName("Bright")
+
+    assert editor.activeEffect() is None
 
 
 def test_an_effect_has_no_names_of_its_own_invention(editor):
