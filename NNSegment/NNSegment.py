@@ -29,6 +29,8 @@ SECTIONS = (
     ("applyButton", "apply_section", "ApplySection"),
 )
 """(collapsible button of the panel, file in NNSegmentUI, class)."""
+COMMAND_LINES = ("workCommand", "trainCommandEdit", "applyCommandEdit")
+"""The lines of the panel that show a command, to copy it."""
 
 
 def _make_library_importable():
@@ -93,6 +95,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.context = PanelContext(saved_python())
         self.head = PanelHead(self.ui, self.context, self.resourcePath)
         self._make_sections()
+        self._explain_commands(widget)
         self.head.open_last_workspace()
         self.parameters = SceneParameters(self.logic, self.context)
         self.timer = qt.QTimer()
@@ -128,6 +131,17 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for button, file, name in SECTIONS:
             section = getattr(importlib.import_module(f"NNSegmentUI.{file}"), name)
             self.sections[file] = section(getattr(self.ui, button), self.context, self.resourcePath)
+
+    def _explain_commands(self, widget):
+        """A terminal does not know where the library is: the tooltips of command lines tell what it needs first."""
+        from NNSegmentLib.launch import terminal_setting
+
+        for name in COMMAND_LINES:
+            edit = slicer.util.findChild(widget, name)
+            text = _(
+                "{tip}\nA terminal (on Windows the Command Prompt) first needs this line, so that Python finds NNSegment:"
+            )
+            edit.toolTip = text.format(tip=edit.toolTip) + f"\n{terminal_setting()}"
 
 
 class NNSegmentLogic(ScriptedLoadableModuleLogic):
@@ -238,7 +252,8 @@ class NNSegmentTest(ScriptedLoadableModuleTest):
         self.delayDisplay("Two volumes with a segmentation each are written as a task and checked in a job")
         for number in range(2):
             self._add_pair(f"case{number}")
-        with tempfile.TemporaryDirectory() as folder:
+        # Windows deletes no file that is open, and a process that has just ended may still hold its log
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             logic = NNSegmentLogic()
             logic.set_workspace(folder)
             task = logic.create_task("SelfTest")

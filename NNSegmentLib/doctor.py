@@ -75,10 +75,11 @@ def _package(name: str, use: str) -> Check:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Check(name, False, f"not installed (needed for {use})", f"pip install {name.lower()}")
-    return _torch(version) if name == "torch" else Check(name, True, version)
+    return torch_check(version) if name == "torch" else Check(name, True, version)
 
 
-def _torch(version: str) -> Check:
+def torch_check(version: str) -> Check:
+    """Whether this version of PyTorch is one that the work is done with; torch itself is not asked."""
     release = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if release == SLOW_TORCH:
         return Check(

@@ -7,9 +7,13 @@ variable as it was before (APPLAUNCHER_0_NAME), which is what a process outside 
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .processes import WINDOWS
 
 JOB_VARIABLE = "NNSEGMENT_JOB"
 """Names the job's folder to the child process."""
@@ -38,6 +42,18 @@ def is_slicers(python: Path) -> bool:
 def command(python: Path, arguments: Sequence[str]) -> tuple[str, ...]:
     """The words that run `nnsegment ARGUMENTS`."""
     return (str(python), "-m", "NNSegmentLib", *map(str, arguments))
+
+
+def as_line(words: Sequence[str], windows: bool = WINDOWS) -> str:
+    """The words as one line for a terminal; the Command Prompt of Windows knows double quotes only."""
+    return subprocess.list2cmdline(words) if windows else shlex.join(words)
+
+
+def terminal_setting(windows: bool = WINDOWS) -> str:
+    """The line that tells a terminal where our library is; it comes before those that run `NNSegmentLib`."""
+    if windows:
+        return f'set "PYTHONPATH={LIBRARY_PARENT}"'
+    return f"export PYTHONPATH={shlex.quote(str(LIBRARY_PARENT))}"
 
 
 def environment_for(python: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:

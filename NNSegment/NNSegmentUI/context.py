@@ -157,9 +157,9 @@ class PanelContext:
 
     def command_line(self, arguments: Sequence[str]) -> str:
         """The command that `start_job` would run, to show and to copy."""
-        import shlex
+        from NNSegmentLib.launch import as_line, command
 
-        return shlex.join(("nnsegment", *self.words(arguments)))
+        return as_line(command(self.python_executable, self.words(arguments)))
 
     def words(self, arguments: Sequence[str]) -> tuple[str, ...]:
         """The arguments with the workspace added."""

@@ -9,6 +9,7 @@ where this Slicer has it, else through slicer.util. Both run in a thread, so tha
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import platform
@@ -47,6 +48,31 @@ def torch_is_missing() -> bool:
     return importlib.util.find_spec("torch") is None
 
 
+def unsuitable_torch() -> str:
+    """The version of a PyTorch that cannot be used, which another extension may have installed, or nothing."""
+    from NNSegmentLib.doctor import torch_check
+
+    if torch_is_missing():
+        return ""
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:  # not installed by pip: nobody knows before it is loaded
+        return ""
+    return "" if torch_check(version).ok else version
+
+
+def _needed_torch() -> str:
+    from NNSegmentLib.doctor import OLDEST_TORCH, SLOW_TORCH
+
+    oldest, slow = (".".join(map(str, release)) for release in (OLDEST_TORCH, SLOW_TORCH))
+    return _("{oldest} or newer except {slow}").format(oldest=oldest, slow=slow)
+
+
+def lacks_torch() -> bool:
+    """Whether a PyTorch that can be used is still to be installed."""
+    return torch_is_missing() or bool(unsuitable_torch())
+
+
 def has_no_torch() -> bool:
     """Whether no suitable PyTorch exists for this Slicer: for Intel processors of Macs it ends at 2.2."""
     return sys.platform == "darwin" and platform.machine() == "x86_64"
@@ -56,7 +82,13 @@ def without_torch() -> str:
     """Why Slicer's own Python cannot do the work and who mends that, or nothing."""
     if has_no_torch():
         return _("Slicer's own Python cannot have the PyTorch that is needed: choose another in the module NNSegment.")
-    return _("PyTorch is not installed: the module NNSegment installs it.") if torch_is_missing() else ""
+    if torch_is_missing():
+        return _("PyTorch is not installed: the module NNSegment installs it.")
+    version = unsuitable_torch()
+    if not version:
+        return ""
+    text = _("Slicer has PyTorch {version}, but {needed} is needed: the module NNSegment replaces it.")
+    return text.format(version=version, needed=_needed_torch())
 
 
 def has_torch_extension() -> bool:
@@ -148,12 +180,13 @@ class SetupRow:
         self.refresh()
 
     def cleanup(self) -> None:
-        """Forget a Python that is still looked at; an installation goes on."""
+        """Forget a Python that is still looked at; an installation goes on, and nobody looks at it any more."""
+        self._timer.stop()
         self._choice.cleanup()
 
     def refresh(self) -> None:
         """Say what is missing or where the work is done, or hide."""
-        ui, packages, torch = self._ui, missing_packages(self._requirements), torch_is_missing()
+        ui, packages, torch = self._ui, missing_packages(self._requirements), lacks_torch()
         chosen, cannot = self._context.python is not None, has_no_torch()
         ui.setupFrame.setVisible(bool(packages or torch or chosen or cannot or self._choice.is_looking))
         ui.cpuOnlyBox.setVisible(torch and has_torch_extension() and not chosen and not cannot)
@@ -165,11 +198,13 @@ class SetupRow:
         set_enabled(ui.installButton, reason, _("Install into Slicer's Python: {what}.").format(what=names))
 
     def install(self) -> None:
-        """Start installing what is missing."""
-        packages, torch = missing_packages(self._requirements), torch_is_missing()
+        """Start installing what is missing; a PyTorch that is there is replaced only by one who says so."""
+        packages, torch = missing_packages(self._requirements), lacks_torch()
         if torch and not has_torch_extension():
             self._install_extension()
             torch = False
+        if torch and not self._may_replace_torch():
+            return
         steps = []
         if packages:
             names = self._names(packages, False)
@@ -179,6 +214,19 @@ class SetupRow:
             steps.append((_("Installing PyTorch, which may take minutes"), lambda: install_torch(without_gpu)))
         if steps:
             self._begin(Installation(steps))
+
+    def _may_replace_torch(self) -> bool:
+        """Ask, because other extensions use the same PyTorch; there is nothing to ask where there is none."""
+        version = unsuitable_torch()
+        if version and "torch" in sys.modules:  # its files cannot be replaced on Windows, and must not be elsewhere
+            text = _("Slicer has loaded its PyTorch {version}: restart Slicer, and press Install before anything else.")
+            self._context.say(text.format(version=version), ERROR)
+            return False
+        text = _(
+            "Slicer has PyTorch {version}, but training and prediction need {needed}. Replace it? Other extensions use "
+            "the new one, too."
+        )
+        return not version or slicer.util.confirmOkCancelDisplay(text.format(version=version, needed=_needed_torch()))
 
     def _begin(self, installation: Installation) -> None:
         self._installation = installation
@@ -196,7 +244,7 @@ class SetupRow:
         self._report()
 
     def _report(self) -> None:
-        packages, torch = missing_packages(self._requirements), torch_is_missing()
+        packages, torch = missing_packages(self._requirements), lacks_torch()
         if self._installation.error:
             advice = _('If it is about the graphics card, tick "Without GPU support" and install again.')
             text = self._installation.error
@@ -243,13 +291,21 @@ class SetupRow:
         )
 
     def _sentence(self, packages: Sequence[str], torch: bool) -> str:
+        version, sentences = unsuitable_torch(), []
+        if version:
+            text = _("Slicer has PyTorch {version}, but {needed} is needed; Install asks you before it replaces that.")
+            sentences.append(text.format(version=version, needed=_needed_torch()))
         if torch and not has_torch_extension():
-            return _(
-                "Training and prediction need Slicer's PyTorch extension. Install fetches it; Slicer is to be restarted then."
+            sentences.append(
+                _(
+                    "Training and prediction need Slicer's PyTorch extension. Install fetches it; Slicer is to be "
+                    "restarted then."
+                )
             )
-        return _("Training and prediction need {what}. Nothing is installed before you ask for it.").format(
-            what=self._names(packages, torch)
-        )
+        elif packages or not version:
+            text = _("Training and prediction need {what}. Nothing is installed before you ask for it.")
+            sentences.append(text.format(what=self._names(packages, torch and not version)))
+        return " ".join(sentences)
 
     def _names(self, packages: Sequence[str], torch: bool) -> str:
         names = [re.split(r"[^\w.-]", line)[0] for line in packages]

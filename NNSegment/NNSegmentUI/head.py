@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import qt
@@ -26,6 +25,7 @@ class PanelHead:
 
     def __init__(self, ui, context: PanelContext, resource_path) -> None:
         from .dependencies import SetupRow
+        from .python_choice import resting
 
         self._ui, self._context = ui, context
         self._filling = False
@@ -38,18 +38,21 @@ class PanelHead:
         context.task_changed.connect(self.refresh_tasks)
         context.jobs_changed.connect(self.refresh_work)
         context.job_events.connect(self._show_progress)
-        ui.workspaceEdit.connect("currentPathChanged(QString)", self._open_workspace)
+        self._typing = resting(ui.workspaceEdit, self._open_workspace)
+        ui.workspaceEdit.connect("currentPathChanged(QString)", self._on_path)
         ui.taskCombo.connect("currentIndexChanged(int)", self._open_task)
         ui.workStopButton.connect("clicked()", self._stop_work)
 
     def cleanup(self) -> None:
         """Nothing goes on in the background without the panel."""
+        self._typing.stop()
         self._setup.cleanup()
 
     def open_last_workspace(self) -> None:
         """The workspace of last time with its task, else ~/NNSegment."""
         task = slicer.app.userSettings().value(TASK_KEY)
         self._ui.workspaceEdit.currentPath = saved_workspace()
+        self._open_workspace()  # the line may show this folder already, as the newest of its history
         if task and self._context.workspace and task in self._context.workspace.task_names():
             self._context.open_task(task)
 
@@ -84,12 +87,14 @@ class PanelHead:
 
     def refresh_work(self) -> None:
         """Show the newest job that has no place of its own in a section."""
+        from NNSegmentLib.launch import as_line
+
         running = [job for job in self._context.running_jobs() if job.request.arguments[0] not in OWN_SECTIONS]
         self._work = running[0] if running else None
         ui = self._ui
         ui.workFrame.setVisible(self._work is not None)
-        if self._work is not None and ui.workCommand.text != shlex.join(self._work.command):
-            ui.workCommand.setText(shlex.join(self._work.command))
+        if self._work is not None and ui.workCommand.text != as_line(self._work.command):
+            ui.workCommand.setText(as_line(self._work.command))
             ui.workCommand.setCursorPosition(0)
             ui.workProgress.setRange(0, 0)
             ui.workProgress.setFormat(self._work.request.title)
@@ -119,12 +124,31 @@ class PanelHead:
         except NNSegmentError as error:
             self._context.say(str(error), ERROR)
 
-    def _open_workspace(self, path: str) -> None:
-        """While a path is typed it names no folder yet; only its last part may still be missing."""
-        place = Path(path.strip()).expanduser().absolute()
-        if path.strip() and place.parent.is_dir() and place != self._context.workspace_path:
+    def _on_path(self) -> None:
+        """A path that is typed rests first; one that is browsed for, or set from outside, counts at once."""
+        line = self._ui.workspaceEdit.comboBox().lineEdit()
+        if line.modified or line.completer().popup().visible:  # the arrow keys try the completions one by one
+            self._typing.start()
+        else:
+            self._open_workspace()
+
+    def _open_workspace(self) -> None:
+        """Open the folder of the line; of a new one only the last part may still be missing."""
+        self._typing.stop()
+        path = self._ui.workspaceEdit.currentPath.strip()
+        place = Path(path).expanduser().absolute()
+        if path and place.parent.is_dir() and place != self._context.workspace_path:
             self._context.say("")
             self._context.open_workspace(place)
+            self._keep_in_history(place)
+
+    def _keep_in_history(self, place: Path) -> None:
+        """A folder that is there is offered in the list of the line from now on."""
+        edit = self._ui.workspaceEdit
+        if place.is_dir():
+            blocked = edit.blockSignals(True)  # the line shows other entries for a moment, while its list is sorted
+            edit.addCurrentPathToHistory()
+            edit.blockSignals(blocked)
 
     def _open_task(self, index: int) -> None:
         if not self._filling:

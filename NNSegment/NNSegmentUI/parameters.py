@@ -22,16 +22,17 @@ class NNSegmentParameterNode:
 class SceneParameters(VTKObservationMixin):
     """Keeps the scene's parameter node and the panel's context in step.
 
-    A scene that is loaded opens its task, where that is on this computer; closing a scene closes nothing.
+    A scene that is loaded opens its task, where that is on this computer, and so does one that was loaded before the
+    panel came; closing a scene closes nothing.
     """
 
     def __init__(self, logic, context: PanelContext) -> None:
         VTKObservationMixin.__init__(self)
         self._logic, self._context = logic, context
-        self.write()
         context.task_changed.connect(self.write)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_import)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.read)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.write)
+        self.read()
 
     def cleanup(self) -> None:
         self.removeObservers()
@@ -43,13 +44,13 @@ class SceneParameters(VTKObservationMixin):
         node.workspace = str(context.workspace_path or "")
         node.task = context.task.name if context.task else ""
 
-    def _on_import(self, *_unused) -> None:
+    def read(self, *_unused) -> None:
+        """Open what the scene remembers, as far as it is on this computer; then note what is open."""
         node, context = self._logic.getParameterNode(), self._context
-        workspace, task = node.workspace, node.task
-        if not workspace or not Path(workspace).is_dir():
-            self.write()
-            return
-        if Path(workspace) != context.workspace_path:
-            context.open_workspace(workspace)
-        if task and task in context.workspace.task_names():
-            context.open_task(task)
+        workspace, task = node.workspace, node.task  # what is opened is written into the node
+        if workspace and Path(workspace).is_dir():
+            if Path(workspace) != context.workspace_path:
+                context.open_workspace(workspace)
+            if task in context.workspace.task_names() and (context.task is None or context.task.name != task):
+                context.open_task(task)
+        self.write()

@@ -16,6 +16,19 @@ TYPING_MS, POLL_MS = 600, 200
 """How long a path rests before it is looked at, and how often we ask whether that is done."""
 
 
+def resting(edit, take: Callable[[], None]):
+    """A timer to start with every letter that is typed into a path line: `take` is called once the path rests.
+
+    The Enter key calls it at once.
+    """
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(TYPING_MS)
+    timer.connect("timeout()", take)
+    edit.comboBox().lineEdit().connect("returnPressed()", take)
+    return timer
+
+
 class PythonChoice:
     """The path line of the set-up row. A Python is looked at in the background, and used only when it lacks nothing."""
 
@@ -24,10 +37,7 @@ class PythonChoice:
 
         self._edit, self._context, self._changed = ui.pythonPath, context, changed
         self._look = None
-        self._typing, self._timer = qt.QTimer(), qt.QTimer()
-        self._typing.setSingleShot(True)
-        self._typing.setInterval(TYPING_MS)
-        self._typing.connect("timeout()", self._begin)
+        self._typing, self._timer = resting(self._edit, self._begin), qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
         self._edit.toolTip = _(
@@ -35,7 +45,6 @@ class PythonChoice:
             "{install}. The Enter key looks at it again. Slicer's own Python does the work while this is empty."
         ).format(install=INSTALL)
         connect_path(self._edit, self._on_path)
-        self._edit.comboBox().lineEdit().connect("returnPressed()", self._begin)
         if context.python:
             self._edit.currentPath = str(context.python)
 
@@ -99,9 +108,12 @@ class PythonChoice:
         self._context.say(sentence, ERROR)
 
     def _use(self, python) -> None:
+        is_other = python != self._context.python
         self._context.python = python
         slicer.app.userSettings().setValue(PYTHON_KEY, str(python or ""))
         self._changed()
+        if is_other:
+            self._context.results_changed.emit()  # the command lines of the sections name the Python
 
     def _end_look(self) -> None:
         self._timer.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from NNSegmentLib import processes
 from NNSegmentLib.errors import RunError
 from NNSegmentLib.jobs.reporting import WatchedRun
-from NNSegmentLib.launch import LIBRARY_PARENT, default_python, environment_for
+from NNSegmentLib.launch import LIBRARY_PARENT, as_line, default_python, environment_for, terminal_setting
 from NNSegmentLib.locks import LOCK, holder, only_one_in, require_free
 from NNSegmentLib.processes import ProcessIdentity
 from NNSegmentLib.records import to_json
@@ -262,6 +263,15 @@ def test_outside_of_slicer_the_environment_stays_and_our_library_is_found_once()
     assert child["LD_LIBRARY_PATH"] == "/cuda"
     assert child["PYTHONPATH"].split(os.pathsep) == [str(LIBRARY_PARENT), "/mine"]
     assert terminal["PYTHONPATH"].startswith("/mine")
+
+
+def test_a_command_becomes_a_line_that_the_systems_terminal_takes():
+    words = ("C:\\Program Files\\python.exe", "-m", "NNSegmentLib", "check", "Task '4'")
+
+    assert as_line(words, windows=True) == '"C:\\Program Files\\python.exe" -m NNSegmentLib check "Task \'4\'"'
+    assert terminal_setting(windows=True) == f'set "PYTHONPATH={LIBRARY_PARENT}"'
+    assert shlex.split(as_line(words, windows=False)) == list(words)
+    assert shlex.split(terminal_setting(windows=False)) == ["export", f"PYTHONPATH={LIBRARY_PARENT}"]
 
 
 def test_the_launcher_is_chosen_where_there_is_one(tmp_path):

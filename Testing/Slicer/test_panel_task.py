@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+import threading
 import time
 import types
 from pathlib import Path
@@ -174,6 +176,86 @@ def test_a_volume_with_two_segmentations_is_pointed_out(panel):
     assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient0; leave out all but one")
 
 
+def show_prediction(volume):
+    """A segmentation as the panel makes it for the answer of a model."""
+    from NNSegmentLib.geometry import Geometry
+    from NNSegmentLib.labels import Label, LabelSet
+    from NNSegmentLib.prediction import Prediction
+    from NNSegmentLib.scene import show_prediction
+
+    labels = LabelSet((Label("background", (0,)), Label("organ", (1,)), Label("mass", (2,))))
+    found = masks(0)
+    array = np.where(found["mass"], 2, found["organ"]).astype(np.uint8)
+    geometry = Geometry.from_ijk_to_ras(array.shape, MATRIX)
+    return show_prediction(Prediction(array, geometry, labels), volume)
+
+
+def test_predictions_are_added_by_hand_and_the_user_is_told(panel):
+    load_case(0)
+    volumes = [Builder(slicer_scene()).volume(np.zeros((16, 24, 24)), MATRIX, f"new{number}") for number in range(2)]
+    corrected, _other = map(show_prediction, volumes)
+    sentence = 'Left out because they are predictions: {}; add those that you have corrected with "Add this pair".'
+
+    panel.click("addAllPairsButton")
+    assert column(panel, "pairsTable", 0) == ["patient0"]
+    assert panel["statusLabel"].text == sentence.format(2)
+
+    panel.choose("volumeSelector0", volumes[0])
+    panel.choose("segmentationSelector", corrected)
+    panel.click("addPairButton")
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == ["patient0", "new0"]
+    assert panel["statusLabel"].text == sentence.format(1)
+
+
+def test_predictions_alone_and_nothing_at_all_are_told_apart(panel):
+    volume = Builder(slicer_scene()).volume(np.zeros((16, 24, 24)), MATRIX, "new")
+    panel.click("addAllPairsButton")
+    assert panel["statusLabel"].text == "No segmentation in the scene has a volume that it was drawn on."
+
+    show_prediction(volume)
+    panel.click("addAllPairsButton")
+
+    assert panel["pairsTable"].rowCount == 0
+    assert panel["statusLabel"].text.startswith("Left out because they are predictions: 1; add those")
+
+
+def test_predictions_do_not_hide_what_else_was_left_out(panel):
+    load_case(0, "A", ("_T1",))
+    build = Builder(slicer_scene())
+    first, _second = (build.volume(np.zeros((16, 24, 24)), MATRIX, f"B_{channel}") for channel in ("T1", "T2"))
+    show_prediction(first)
+    panel.set_text("channelsEdit", "T1, T2")
+
+    panel.click("addAllPairsButton")
+
+    assert "for want of a volume for every channel: 1." in panel["statusLabel"].text
+    assert "they are predictions: 1;" in panel["statusLabel"].text
+
+
+def test_the_list_of_pairs_changes_without_a_look_at_voxels(panel, monkeypatch):
+    from NNSegmentLib import scene
+
+    def refuse(*_unused):
+        raise AssertionError("The voxels were looked at.")
+
+    for number in range(2):
+        load_case(number)
+    build = Builder(slicer_scene())
+    build.volume(np.zeros((16, 24, 24)), MATRIX, "mapped")
+    build.label_map(masks(0)["organ"], MATRIX, "mapped-label")
+    panel.click("addAllPairsButton")
+    assert column(panel, "pairsTable", 0) == ["patient0", "patient1", "mapped"]
+
+    monkeypatch.setattr(scene.numpy_support, "vtk_to_numpy", refuse)
+    panel.click("removePairButton0")
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == ["patient1", "mapped", "patient0"]
+    assert panel["segmentsList"].count == 3
+
+
 def test_a_segment_without_a_tick_is_not_learned(panel):
     from PySide6 import QtCore
 
@@ -222,6 +304,12 @@ def test_cases_that_the_task_has_are_not_added_again(panel):
 
     assert column(panel, "pairsTable", 0) == ["patient4"]
     assert panel["statusLabel"].text == "Left out because the task has them already: 2."
+
+    volume = slicer_scene().GetFirstNodeByName("patient4")
+    Builder(slicer_scene()).segmentation(masks(1), MATRIX, "second reader", volume=volume)
+    panel.click("addAllPairsButton")
+
+    assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient4;")
 
 
 def test_channels_of_a_patient_are_found_by_their_names(panel):
@@ -327,6 +415,107 @@ def test_a_scene_that_is_loaded_opens_its_task_again(panel, bench, tmp_path):
     bench.process_events()
 
     assert panel.widget.context.task.name == "Dataset501_Phantom"
+
+
+def test_a_panel_that_opens_after_a_scene_was_loaded_opens_its_task(bench, panel, root, tmp_path):
+    import slicer
+
+    make_task(panel, 1)
+    path = tmp_path / "scene.mrml"
+    slicer.mrmlScene.SetURL(str(path))
+    slicer.mrmlScene.Commit()
+    panel.choose("workspaceEdit", tmp_path / "another")
+    panel.widget.cleanup()
+    bench.close_scene()
+    slicer.mrmlScene.SetURL(str(path))
+    slicer.mrmlScene.Connect()
+
+    late = bench.open_module(MODULE)
+    try:
+        node = late.widget.logic.getParameterNode()
+        assert late.widget.context.task.name == node.task == "Dataset501_Phantom"
+        assert late["workspaceEdit"].currentPath == node.workspace == str(root)
+    finally:
+        late.close()
+
+
+def test_a_panel_that_opens_on_a_scene_of_another_computer_notes_what_it_has_open(bench, panel, root):
+    node = panel.widget.logic.getParameterNode()
+    panel.widget.cleanup()
+    node.workspace, node.task = "/of/another/computer", "Dataset501_Phantom"
+
+    late = bench.open_module(MODULE)
+    try:
+        assert (node.workspace, node.task) == (str(root), "")
+    finally:
+        late.close()
+
+
+def type_path(panel, text: str) -> None:
+    """Write a path letter by letter, without the Enter key."""
+    from PySide6 import QtTest
+
+    line = panel["workspaceEdit"].comboBox().lineEdit()
+    line.selectAll()
+    QtTest.QTest.keyClicks(line, text)
+
+
+def opened_workspaces(panel) -> list[Path]:
+    """The workspaces that the panel opens from now on."""
+    opened, context = [], panel.widget.context
+    context.workspace_changed.connect(lambda: opened.append(context.workspace_path))
+    return opened
+
+
+def test_a_workspace_that_is_typed_is_opened_once_it_rests(panel, tmp_path):
+    opened = opened_workspaces(panel)
+
+    type_path(panel, str(tmp_path / "typed"))
+    before = list(opened)
+    panel.wait_until(lambda: opened, 10)
+
+    assert before == []
+    assert opened == [tmp_path / "typed"]
+
+
+def test_the_enter_key_opens_a_typed_workspace_at_once(panel, tmp_path):
+    from PySide6 import QtCore, QtTest
+
+    opened = opened_workspaces(panel)
+    type_path(panel, str(tmp_path / "typed"))
+
+    QtTest.QTest.keyClick(panel["workspaceEdit"].comboBox().lineEdit(), QtCore.Qt.Key_Return)
+
+    assert opened == [tmp_path / "typed"]
+    assert not panel.widget.head._typing.active
+
+
+def test_workspaces_that_were_opened_are_offered_and_none_is_opened_for_that(panel, tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    opened = opened_workspaces(panel)
+
+    for folder in (*folders, tmp_path / "new", folders[0]):
+        panel.choose("workspaceEdit", folder)
+    combo = panel["workspaceEdit"].comboBox()
+
+    assert opened == [*folders, tmp_path / "new", folders[0]]
+    assert [combo.itemText(row) for row in range(2)] == [str(folders[0]), str(folders[1])]
+    assert combo.findText(str(tmp_path / "new")) < 0
+
+
+def test_the_last_workspace_is_opened_though_the_line_shows_it_already(bench, panel, tmp_path):
+    panel.choose("workspaceEdit", tmp_path)
+    panel.widget.cleanup()
+    panel.widget.logic.getParameterNode().workspace = ""
+
+    again = bench.open_module(MODULE)
+    try:
+        assert again["workspaceEdit"].comboBox().itemText(0) == str(tmp_path)
+        assert again.widget.context.workspace_path == tmp_path
+    finally:
+        again.close()
 
 
 def test_a_job_that_another_program_starts_is_found_shown_and_stopped(panel, root):
@@ -464,6 +653,76 @@ def test_a_failed_installation_is_told_in_the_panel(panel, monkeypatch, without_
     assert panel["installButton"].enabled
 
 
+@pytest.fixture
+def with_old_torch(monkeypatch, without_packages):
+    """A Slicer with a PyTorch that another extension installed, not loaded yet; tqdm is there."""
+    from NNSegmentUI import dependencies
+
+    without_packages |= {"tqdm": "there", "torch": {"version": "2.9.1+cu128"}}
+    versions = {"torchVersionRequirement": "2.10.0"}
+    monkeypatch.setattr(
+        dependencies.importlib.metadata, "version",
+        lambda name: without_packages["torch"].get("version") or versions[next(iter(without_packages["torch"]))],
+    )  # fmt: skip
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    return without_packages
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+def test_a_torch_that_cannot_be_used_is_told_and_replaced_only_by_one_who_agrees(
+    panel, monkeypatch, with_old_torch, agrees
+):
+    import slicer
+
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: asked.append(text) or agrees)
+    torch_extension(monkeypatch, with_old_torch, ", torchVersionRequirement=None")
+    panel.widget.head._setup.refresh()
+    assert panel["setupLabel"].text == (
+        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed; "
+        "Install asks you before it replaces that."
+    )
+
+    panel.click("installButton")
+    panel.wait_until(lambda: not panel["setupProgress"].visible, 30)
+
+    assert len(asked) == 1
+    assert "Replace it?" in asked[0]
+    assert panel["setupFrame"].visible != agrees
+    new = {"torchVersionRequirement": ">=2.6,!=2.9.*"}
+    assert with_old_torch["torch"] == (new if agrees else {"version": "2.9.1+cu128"})
+
+
+def test_a_torch_that_slicer_has_loaded_is_not_replaced(panel, monkeypatch, with_old_torch):
+    torch_extension(monkeypatch, with_old_torch, "")
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    panel.widget.head._setup.refresh()
+
+    panel.click("installButton")
+
+    assert "restart Slicer, and press Install" in panel["statusLabel"].text
+    assert with_old_torch["torch"] == {"version": "2.9.1+cu128"}
+
+
+def test_nobody_looks_at_an_installation_of_a_panel_that_is_gone(panel, monkeypatch, without_packages):
+    import slicer
+
+    goes_on = threading.Event()
+    torch_extension(monkeypatch, without_packages, "")
+    monkeypatch.setattr(slicer.util, "pip_install", lambda what: goes_on.wait(30), raising=False)
+    setup = panel.widget.head._setup
+    setup.refresh()
+    panel.click("installButton")
+    assert setup._timer.active
+
+    panel.widget.cleanup()
+    goes_on.set()
+
+    assert not setup._timer.active
+    while setup._installation.is_running():
+        pass
+
+
 @pytest.mark.parametrize(("comes", "told"), [(True, "restart Slicer"), (False, "Extensions Manager")])
 def test_the_torch_extension_is_fetched_when_it_is_missing(panel, monkeypatch, without_packages, comes, told):
     from NNSegmentUI import dependencies
@@ -517,6 +776,24 @@ def test_the_self_test_of_developer_mode_passes(panel):
     import slicer
 
     slicer.selfTests["NNSegment"]()
+
+
+def test_the_self_test_passes_where_a_process_still_holds_its_log(panel, monkeypatch, tmp_path):
+    import slicer
+
+    unlink = os.unlink
+
+    def refuse_the_log(path, **options):
+        if str(path).endswith("log.txt"):
+            raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+        unlink(path, **options)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "unlink", refuse_the_log)
+
+    slicer.selfTests["NNSegment"]()
+
+    assert list(tmp_path.rglob("log.txt"))
 
 
 @pytest.mark.slow

@@ -172,6 +172,19 @@ def test_emptied_settings_leave_the_command_line(panel, root):
     assert "--settings" not in panel["trainCommandEdit"].text
 
 
+def test_the_command_line_names_the_python_that_is_chosen(panel, root):
+    open_task(panel, root, "trainButton")
+    assert panel["trainCommandEdit"].text.split()[1:4] == ["-m", "NNSegmentLib", "train"]
+    choice = panel.widget.head._setup._choice
+
+    choice._use(Path("/other/python"))
+    shown = panel["trainCommandEdit"].text
+    choice._use(None)
+
+    assert shown.startswith("/other/python -m NNSegmentLib train ")
+    assert not panel["trainCommandEdit"].text.startswith("/other")
+
+
 def test_a_click_on_the_grid_chooses_the_run_and_shows_its_epoch(panel, root, folders):
     begin(folders, "3d_fullres", 2, epochs=4)
     open_task(panel, root, "trainButton")
@@ -405,7 +418,7 @@ class Predicting:
     def __call__(self, words, title):
         self.words = tuple(words)
         images, labels = (Path(words[words.index(option) + 1]) for option in ("-i", "-o"))
-        for path in sorted(images.glob("*_0000.nii.gz")):
+        for path in sorted(images.glob("*_0000.nii*")):
             grid = read_geometry(path)
             write_labels(labels / path.name.replace("_0000", ""), np.ones(grid.shape, np.uint8), grid)
         job = make_job(self.root, self.words, title, [Finished(time.time())])
@@ -483,7 +496,7 @@ def test_apply_makes_a_segmentation_with_the_models_names_and_colours(panel, pre
     assert mask.all() and mask.shape == GRID.shape
     assert panel["applyStatusLabel"].text == f"In the scene: {node.GetName()}."
     assert panel["applyShow3DButton"].enabled
-    assert not list(Path(predicting.root, "predictions").rglob("*_0000.nii.gz"))  # the copies are gone
+    assert not list(Path(predicting.root, "predictions").rglob("*_0000.nii*"))  # the copies are gone
 
 
 def test_options_reach_the_command(panel, predicting):

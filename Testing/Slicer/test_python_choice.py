@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -98,6 +100,22 @@ def test_a_chosen_python_is_looked_at_and_does_the_work(open_panel, program):
     assert json.loads(job.folder.request.read_text())["python"] == str(python)
     assert job.command[0] == str(python)
     assert job.result()["checks"]
+
+
+def test_the_shown_command_runs_in_a_terminal_that_was_told_where_the_library_is(open_panel, program, tmp_path):
+    panel = open_panel()
+    panel.widget.context.python = program("bare", BARE)
+    shown = panel.widget.context.command_line(["doctor", "--json"])
+    setting = panel["trainCommandEdit"].toolTip.splitlines()[-1]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    terminal = {"shell": True, "cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+
+    unprepared = subprocess.run(shown, check=False, **terminal)
+    prepared = subprocess.run(f"{setting}\n{shown}", check=False, **terminal)
+
+    assert "No module named NNSegmentLib" in unprepared.stderr
+    assert json.loads(prepared.stdout)["checks"]
+    assert {panel[name].toolTip.splitlines()[-1] for name in ("workCommand", "applyCommandEdit")} == {setting}
 
 
 def test_a_fresh_panel_remembers_the_python_until_the_line_is_emptied(open_panel, program):

@@ -13,6 +13,8 @@ from .lookalikes import define, lookalike
 HEADER_HEIGHT = 24
 _UNLIMITED = 16_777_215
 """Qt's largest height."""
+_HISTORY = 5
+"""Entries that a ctkPathLineEdit offers."""
 
 
 def row(parent, *widgets, stretch: int = 0) -> None:
@@ -228,6 +230,7 @@ class ctkPathLineEdit:
         combo = self._bench.combo = QtWidgets.QComboBox()
         combo.setEditable(True)
         combo.setInsertPolicy(QtWidgets.QComboBox.NoInsert)
+        combo.lineEdit().setCompleter(QtWidgets.QCompleter(self))  # a combo box's own one writes into the line
         combo.setMinimumContentsLength(1)
         combo.setSizeAdjustPolicy(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         self._bench.browse = QtWidgets.QToolButton()
@@ -257,25 +260,35 @@ class ctkPathLineEdit:
     def comboBox(self):
         return self._bench.combo
 
+    def _on_settingKey(self, _key):
+        self.retrieveHistory()
+
     def addCurrentPathToHistory(self):
-        history = [self.currentPath, *(p for p in self._history() if p != self.currentPath)]
-        QtCore.QSettings().setValue(self.settingKey or "ctkPathLineEdit", history[:10])
-        self._fill_history(history[:10])
+        """As CTK does: while the list is sorted the line shows other entries, and tells of them."""
+        combo, path = self._bench.combo, self.currentPath
+        if not path:
+            return
+        QtCore.QSettings().setValue(self.settingKey, [path, *(p for p in self._history() if p != path)])
+        known = combo.findText(path)
+        if known >= 0:
+            combo.removeItem(known)
+        while combo.count >= _HISTORY:
+            combo.removeItem(combo.count - 1)
+        combo.insertItem(0, path)
+        combo.setCurrentIndex(0)
 
     def retrieveHistory(self):
-        self._fill_history(self._history())
+        """As CTK does: an empty line shows the newest entry afterwards, and tells nobody."""
+        path, blocked = self.currentPath, self.blockSignals(True)
+        self._bench.combo.clear()
+        self._bench.combo.addItems(self._history()[:_HISTORY])
+        if path:
+            self.currentPath = path
+        self.blockSignals(blocked)
 
     def _history(self):
-        saved = QtCore.QSettings().value(self.settingKey or "ctkPathLineEdit") or []
+        saved = QtCore.QSettings().value(self.settingKey) or []
         return [saved] if isinstance(saved, str) else list(saved)
-
-    def _fill_history(self, history):
-        combo, path = self._bench.combo, self.currentPath
-        combo.blockSignals(True)
-        combo.clear()
-        combo.addItems(history)
-        combo.setEditText(path)
-        combo.blockSignals(False)
 
 
 @define

@@ -113,3 +113,24 @@ def test_a_path_that_is_emptied_is_told_by_the_other_signal(bench):
         edit.currentPath = path
 
     assert told == ["settings.json", True, "other.json", False]
+
+
+def test_a_path_line_offers_what_was_added_to_its_history(bench):
+    import ctk
+
+    def line():
+        edit = ctk.ctkPathLineEdit()
+        edit.settingKey = "Bench/Paths"
+        return edit
+
+    edit, told = line(), []
+    for path in ("/one", "/two", "/one"):
+        edit.currentPath = path
+        edit.addCurrentPathToHistory()
+    combo = edit.comboBox()
+    edit.connect("currentPathChanged(QString)", told.append)
+    edit.addCurrentPathToHistory()
+
+    assert [combo.itemText(row) for row in range(combo.count)] == ["/one", "/two"]
+    assert told == ["/two", "/one"]
+    assert line().currentPath == "/one"
