@@ -77,7 +77,10 @@ def create_task_from_nodes(
     target = task_folder(place, name, number)
     pairs = [pair if isinstance(pair, Pair) else Pair(sequence(pair[0]), pair[1]) for pair in pairs]
     if not pairs:
-        raise TaskError("A task needs at least one volume with a segmentation, found none; load one of each.")
+        raise TaskError(
+            "A task needs at least one volume with a segmentation that is no prediction, found none; load one of each, "
+            "or give the pairs of a corrected prediction and its volume."
+        )
     labels = labels_from_rows([segment_table(pair.segmentation) for pair in pairs], segments)
     ids = _case_ids(pairs, case_ids)
     cases = (

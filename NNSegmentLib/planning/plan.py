@@ -37,7 +37,10 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Over
 _ADVICE = "copy it again, or make it anew with 'nnsegment plan'"
 _NAMED_WITHIN = 2000
 """Bytes from the beginning of a plans file that tell its name."""
-_PLANS_NAME = re.compile(r"[\w-][\w.-]*")
+_PLANS_NAME = re.compile(r"(?!.*__)[\w-][\w.-]*")
+"""Two '_' part the names in a model folder's name."""
+_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")
+"""What lies beside the plans."""
 _SMALLEST_BATCH = 2
 """Of plans that were stripped to what prediction needs."""
 
@@ -170,10 +173,10 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def require_plans_name(name: str) -> None:
     """Raises SettingsError for a plans name that cannot be part of a file name within the task's folders."""
-    if not _PLANS_NAME.fullmatch(name):
+    if not _PLANS_NAME.fullmatch(name) or name in _OTHER_FILES:
         raise SettingsError(
-            "A plans name should consist of letters, digits, '_', '-' and '.' and not begin with '.', "
-            f"found {name[:60]!r}; choose a name such as 'myPlans'."
+            "A plans name should consist of letters, digits, single '_', '-' and '.', not begin with '.' and be no other "
+            f"file's of the task, found {name[:60]!r}; choose a name such as 'myPlans'."
         )
 
 

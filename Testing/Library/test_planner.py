@@ -311,7 +311,8 @@ def test_a_plan_can_have_a_name_of_its_own():
     assert plan.configuration("2d").data_identifier == "mine_2d"
 
 
-NO_PLANS_NAMES = ["", ".", "..", ".hidden", "../evil", "a/b", "a\\b", "/tmp/evil", "my plans", "a\n", "C:evil"]
+NO_PLANS_NAMES = ["", ".", "..", ".hidden", "../evil", "a/b", "a\\b", "/tmp/evil", "my plans", "a\n", "C:evil",
+                  "my__plans", "splits_final", "dataset"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NO_PLANS_NAMES)
