@@ -89,7 +89,7 @@ def kernel(stored: dict) -> torch.Tensor:
 
 
 def prepared(session: Session, configuration: str) -> list[str]:
-    return sorted(p.name for p in (session.preprocessed / f"nnUNetPlans_{configuration}").glob("*_seg.*"))
+    return sorted(p.name for p in (session.preprocessed / f"nnUNetPlans_{configuration}.prepared").glob("*_seg.*"))
 
 
 @check("nnsegment convert Task04_Hippocampus --id 4")
@@ -172,7 +172,7 @@ def residual_planner(session):
 
 @check("nnsegment preprocess 4 -c 2d 3d_fullres -j 2")
 def preprocess(session):
-    session.forget(*(session.preprocessed / f"nnUNetPlans_{c}" for c in ("2d", "3d_fullres")))
+    session.forget(*(session.preprocessed / f"nnUNetPlans_{c}.prepared" for c in ("2d", "3d_fullres")))
     yield
     assert len(prepared(session, "2d")) == len(prepared(session, "3d_fullres")) == 5
 

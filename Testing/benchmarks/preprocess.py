@@ -26,7 +26,7 @@ def rows(bench: Bench) -> list[Row]:
 
 def prepare(bench: Bench) -> Measured:
     """Our command, from the beginning."""
-    for name in ("nnUNetPlans_3d_fullres", "gt_segmentations"):
+    for name in ("nnUNetPlans_3d_fullres.prepared", "gt_segmentations"):
         shutil.rmtree(bench.preprocessed / name, ignore_errors=True)
     return nnsegment("preprocess", 4, "-c", "3d_fullres", "--workspace", bench.workspace, "-j", 2)
 
