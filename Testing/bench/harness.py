@@ -15,7 +15,9 @@ own (`run_fresh`).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -54,10 +56,17 @@ def start():
     if _started is None:
         from .application import start_application
 
+        _load_triton_first()
         _started = start_application()
         sys.excepthook = _remember_exception
         _collect_between_tests_only()
     return _started
+
+
+def _load_triton_first() -> None:
+    """Its compiler and the one of Mesa's graphics are two versions of one; the process ends where it comes second."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
 
 
 def _collect_between_tests_only() -> None:
