@@ -31,11 +31,21 @@ def main() -> None:
     home = Path(tempfile.gettempdir()) / "home"  # a name that looks well in the pictures
     home.mkdir()
     os.environ["HOME"] = str(home)
+    sys.executable = str(_slicers_python(home))
     sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "Testing")]
     try:
         Photographer(args.folder.absolute(), args.heads).work(home / "NNSegment", args.time)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _slicers_python(home: Path) -> Path:
+    """This Python under the name that Slicer's has, which is what a user sees in the commands."""
+    launcher = home / "Slicer" / "bin" / "PythonSlicer"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    launcher.chmod(0o755)
+    return launcher
 
 
 class Photographer:
