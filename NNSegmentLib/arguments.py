@@ -37,15 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands, name: str, text: str, *, workspace: bool = True, workers: bool = True
-) -> argparse.ArgumentParser:
+def _command(commands, name: str, text: str, *, workers: bool = True) -> argparse.ArgumentParser:
     """The parser of a command; all take `-j`, so that a script need not choose, even where it is not offered."""
     parser = commands.add_parser(name, help=text, description=text)
-    if workspace:
-        parser.add_argument(
-            "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
-        )
+    parser.add_argument(
+        "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
         "-j", "--workers", type=_positive, default=_cores(), metavar="N",
@@ -213,9 +210,9 @@ def _seeing(commands) -> None:
     jobs.add_argument("job", nargs="?", help="name of the job or its beginning (default: the newest)")
     jobs.add_argument("--grace", type=_seconds, default=60.0, metavar="60s", help="time for a clean stop")
     _command(commands, "doctor", "tell what works on this machine, and what would mend the rest", workers=False)
-    demo = _command(commands, "demo", "the whole journey on a small sample task", workspace=False, workers=False)
+    demo = _command(commands, "demo", "the whole journey on a small sample task", workers=False)
     demo.add_argument("--data", type=Path, metavar="FOLDER", help="real data instead: anything 'convert' reads")
-    demo.add_argument("--folder", type=Path, default=Path("NNSegment-demo"), help="where to work")
+    demo.add_argument("--folder", type=Path, help="where to work (default: NNSegment-demo, here or in the workspace)")
     demo.add_argument("--time", type=_seconds, metavar="40s", help="training time of each fold")
 
 

@@ -413,7 +413,8 @@ def _doctor(args, terminal):
 def _demo(args, terminal):
     from .demo import run_demo
 
-    outcome = run_demo(args.folder, data=args.data, seconds=args.time, say=terminal.say, progress=terminal)
+    folder = args.folder or (args.workspace or Path()) / "NNSegment-demo"  # beside whatever is there already
+    outcome = run_demo(folder, data=args.data, seconds=args.time, say=terminal.say, progress=terminal)
     return outcome, outcome.text()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from NNSegmentLib import cli, pipeline
+from NNSegmentLib import cli, demo, pipeline
 from NNSegmentLib.arguments import WrongUsage, build_parser
 from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError
@@ -117,6 +118,18 @@ def test_workers_are_taken_but_not_offered_where_there_are_none(words, capsys):
     assert "--workers" not in capsys.readouterr().out
 
 
-def test_the_demo_has_a_folder_of_its_own():
-    with pytest.raises(WrongUsage, match="unrecognized arguments: --workspace"):
-        build_parser().parse_args(["demo", "--workspace", "elsewhere"])
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ([], "NNSegment-demo"),
+        (["--workspace", "data"], "data/NNSegment-demo"),
+        (["--workspace", "data", "--folder", "mine"], "mine"),
+    ],
+)
+def test_the_demo_has_a_folder_of_its_own(monkeypatch, words, place):
+    """It takes the first task it finds there, which must not be one of the user's."""
+    places = []
+    monkeypatch.setattr(demo, "run_demo", lambda folder, **_: places.append(folder) or SimpleNamespace(text=str))
+
+    assert main(["demo", *words]) == 0
+    assert places == [Path(place)]
