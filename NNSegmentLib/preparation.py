@@ -51,6 +51,8 @@ def prepare_all(
     signature = _signature(task, plan, configuration)
     if not _is_for(folder, signature):
         _require_unused(folders, configuration.data_identifier)
+    elif (folder / _SIGNATURE).is_file() and all(_is_current(case, folder) for case in task.cases):
+        return Preparation(name, folder, len(task.cases), 0)  # without a lock, so that the folder may be read-only
     with one_after_another_in(folder, say):
         _begin(folder, signature)
         missing = [case for case in task.cases if not _is_current(case, folder)]
