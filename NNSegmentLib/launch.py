@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .processes import WINDOWS
-
+WINDOWS = sys.platform == "win32"
 JOB_VARIABLE = "NNSEGMENT_JOB"
 """Names the job's folder to the child process."""
 LIBRARY_PARENT = Path(__file__).resolve().parent.parent
@@ -46,7 +44,9 @@ def command(python: Path, arguments: Sequence[str]) -> tuple[str, ...]:
 
 def as_line(words: Sequence[str], windows: bool = WINDOWS) -> str:
     """The words as one line for a terminal; the Command Prompt of Windows knows double quotes only."""
-    return subprocess.list2cmdline(words) if windows else shlex.join(words)
+    from subprocess import list2cmdline  # not when only --help is wanted
+
+    return list2cmdline(words) if windows else shlex.join(words)
 
 
 def terminal_setting(windows: bool = WINDOWS) -> str:
