@@ -9,6 +9,7 @@ from .errors import PlanError, RunError, SettingsError, TaskError, counted, some
 from .folders import RAW, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .labels import LabelSet
+from .locks import holder
 from .memory import Say, unsaid
 from .model import Model, load_model
 from .planning.plan import Plan, load_plan, plans_files, require_plans_name
@@ -69,7 +70,7 @@ def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold,
     in_folds = {case_id for fold in folds for case_id in fold.train + fold.validation}
     if in_folds == set(ids):
         return folds
-    if folds == make_folds(list(in_folds)) and not _is_trained(folders):
+    if folds == make_folds(list(in_folds)) and not _is_begun(folders):
         say("Cases came or went since the folds were made; they are made anew.")
         save_folds(make_folds(ids), folders.splits)
         return load_folds(folders.splits)
@@ -81,8 +82,10 @@ def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold,
     return folds
 
 
-def _is_trained(folders: TaskFolders) -> bool:
-    return any(fold.has_weights for model in folders.models() for fold in model.folds())
+def _is_begun(folders: TaskFolders) -> bool:
+    """Whether a fold was trained, or is at this moment and has no weights yet."""
+    folds = (fold for model in folders.models() for fold in model.folds())
+    return any(fold.has_weights or holder(fold.folder) for fold in folds)
 
 
 def model_of(

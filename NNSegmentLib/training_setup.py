@@ -54,18 +54,15 @@ def training_request(
         chosen = load_plan(model.plan)
     elif is_described:
         _require_same_plan(model, chosen, configuration, task)
-    wanted = chosen.configuration(configuration)
+    wanted, run = chosen.configuration(configuration), Run(run_folder, configuration, name)
     if resume and settings is None and run_folder.settings.is_file():
-        settings = Run(run_folder, configuration, name).settings()
+        settings = run.settings()
     settings = settings or default_settings(chosen)
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
-    folds = folds_of(folders, task, say or unsaid)
-    cases = choose_fold(folds, name, [case.id for case in task.cases])
+    cases = _fold_of(folders, task, name, say or unsaid)
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
-    if say and name != "all" and name >= len(folds):
-        say(_beyond_the_list(name, cases, len(folds)))
-    if say and not (resume and Run(run_folder, configuration, name).finished):
+    if say and not (resume and run.finished):
         need, free = _training_need(task, wanted, settings, cases, gpus)
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
         announce(need, say, free)
@@ -91,11 +88,16 @@ def training_request(
     )
 
 
-def _beyond_the_list(name: int, fold: Fold, listed: int) -> str:
-    return (
-        f"Fold {name} is not among the folds 0 to {listed - 1} of this task: its {len(fold.train)} training and "
-        f"{len(fold.validation)} validation cases are drawn at random."
-    )
+def _fold_of(folders: TaskFolders, task: Task, name: int | str, say: Say) -> Fold:
+    """The cases of a fold; `say` hears of one beyond those that are listed."""
+    folds = folds_of(folders, task, say)
+    fold = choose_fold(folds, name, [case.id for case in task.cases])
+    if name != "all" and name >= len(folds):
+        say(
+            f"Fold {name} is not among the folds 0 to {len(folds) - 1} of this task: its {len(fold.train)} training and "
+            f"{len(fold.validation)} validation cases are drawn at random."
+        )
+    return fold
 
 
 def _training_need(

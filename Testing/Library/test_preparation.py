@@ -178,6 +178,18 @@ def test_new_cases_that_trained_folds_lack_are_named(workspace):
     assert splits.read_text() == before
 
 
+def test_folds_are_not_made_anew_under_a_training_that_has_just_begun(workspace):
+    request = training_request(501, CONFIGURATION, 0, workspace)
+    splits = pipeline.folders_of(501, workspace).splits
+    before = splits.read_text()
+    add_case(workspace, 6)
+
+    with only_one_in(request.folder.folder):
+        pipeline.plan(501, workspace)
+
+    assert splits.read_text() == before
+
+
 def test_folds_of_somebodys_own_are_kept(workspace):
     splits = pipeline.folders_of(501, workspace).splits
     splits.write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
