@@ -198,14 +198,26 @@ class NNSegmentLogic(ScriptedLoadableModuleLogic):
         """
         return self.console.create_task(name, pairs, channels, segments)
 
+    def add_cases(self, task, pairs):
+        """Write more (volume node, segmentation node) pairs into a task and return it.
+
+        Where models were trained before, `plan(task, anew=True)` begins again with all cases. Raises TaskError,
+        ImageError.
+        """
+        return self.console.add_cases(task, pairs)
+
     def check(self, task, fix=False):
         """Start looking for everything wrong with the task's files; returns the job."""
         return self.console.start("check", task, *(["--fix"] if fix else []))
 
-    def plan(self, task, preset="default", gpu_memory_gb=None):
-        """Start measuring the data, planning configurations and preparing the cases; returns the job."""
+    def plan(self, task, preset="default", gpu_memory_gb=None, anew=False):
+        """Start measuring the data, planning configurations and preparing the cases; returns the job.
+
+        `anew` begins again with all cases, also those that came or were corrected after a training, and sets the
+        trained models aside.
+        """
         memory = [] if gpu_memory_gb is None else ["--gpu-memory", gpu_memory_gb]
-        return self.console.start("plan", task, "--preset", preset, *memory)
+        return self.console.start("plan", task, "--preset", preset, *memory, *(["--anew"] if anew else []))
 
     def train(self, task, configuration="3d_fullres", fold="folds", time=None, epochs=None, device=None, resume=False):
         """Start training one fold, 'all' cases, or all 'folds' in turn; returns the job.

@@ -93,6 +93,10 @@ def _planning(commands) -> None:
     plan.add_argument("-p", "--plans", metavar="NAME", help="name of the plans file")
     plan.add_argument("--check", action="store_true", help="check the files first")
     plan.add_argument("--clean", action="store_true", help="measure the fingerprint again")
+    plan.add_argument(
+        "--anew", action="store_true",
+        help="begin again with all cases, new and corrected ones: fingerprint and folds, too; trained models are set aside",
+    )  # fmt: skip
     plan.add_argument("--only", action="store_true", help="do not preprocess")
     preprocess = _command(commands, "preprocess", "prepare all cases for the planned configurations")
     preprocess.add_argument("task", help=TASK)

@@ -165,7 +165,7 @@ def _plan(args, terminal):
         require_no_errors(pipeline.check(args.task, args.workspace, workers=args.workers, progress=terminal))
     made = pipeline.plan(
         args.task, args.workspace, preset=args.preset, gpu_memory_gb=args.gpu_memory, spacing_mm=args.spacing,
-        name=args.plans, clean=args.clean, workers=args.workers, progress=terminal, say=terminal.say,
+        name=args.plans, clean=args.clean, anew=args.anew, workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
     wanted = [made.configuration(c).name for c in args.configurations or ()]
     if not args.only:
@@ -393,8 +393,13 @@ def _model_place(what: str, workspace: Path | None) -> Path:
 def _models_text(models) -> str:
     from .terminal import table
 
-    rows = [[m.task, m.plans, m.configuration, ", ".join(m.folds), f"{m.dice:.4f}" if m.dice else "–"] for m in models]
-    return table(rows, ["task", "plans", "configuration", "folds", "Dice"]) if rows else "No trained model yet."
+    rows = [
+        [m.task, m.plans, m.configuration, ", ".join(m.folds), f"{m.dice:.4f}" if m.dice else "–",
+         f"set aside {m.until}: {m.folder}" if m.set_aside else ""]
+        for m in models
+    ]  # fmt: skip
+    header = ["task", "plans", "configuration", "folds", "Dice", ""]
+    return table(rows, header) if rows else "No trained model yet."
 
 
 def _jobs(args, terminal):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError, ModelError, SettingsError, StorageError
-from .folders import LABELS_CSV, SELECTION
+from .folders import LABELS_CSV, SELECTION, Workspace
 from .lookup import WorkspaceReference, workspace_of
 from .model import Model, find_model_folders, load_model
 from .model.archive import unpack
@@ -38,6 +39,13 @@ class ModelEntry:
     folder: Path
     dice: float | None
     """Cross-validated foreground Dice when 'nnsegment best' compared it."""
+    set_aside: str = ""
+    """When the task began again without it, '20260131-101500'; empty for the task's present models."""
+
+    @property
+    def until(self) -> str:
+        """`set_aside` for people, '2026-01-31 10:15'."""
+        return re.sub(r"^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d).*", r"\1-\2-\3 \4:\5", self.set_aside)
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,10 @@ class ModelInfo:
 
 
 def list_models(workspace: WorkspaceReference = None) -> list[ModelEntry]:
-    """Every trained configuration in the workspace's results."""
+    """Every trained configuration in the workspace's results, those that were set aside last."""
     place = workspace_of(workspace)
     folders = find_model_folders(place.results) if place.results.is_dir() else []
-    return [_entry(folder) for folder in folders]
+    return sorted((_entry(folder, place) for folder in folders), key=lambda entry: entry.set_aside)
 
 
 def describe_model(path: Path | str, configuration: str | None = None) -> ModelInfo:
@@ -231,11 +239,15 @@ def _move_together(folders: Sequence[Path], target: Path) -> None:
         raise
 
 
-def _entry(folder: Path) -> ModelEntry:
+def _entry(folder: Path, place: Workspace) -> ModelEntry:
     trainer_plans_configuration = folder.name.split("__")
     folds = tuple(sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if any(p.glob("*.pth"))))
     plans = trainer_plans_configuration[1] if len(trainer_plans_configuration) == 3 else ""
-    return ModelEntry(folder.parent.name, plans, trainer_plans_configuration[-1], folds, folder, _compared_dice(folder))
+    dated = folder.parent.parent
+    return ModelEntry(
+        folder.parent.name, plans, trainer_plans_configuration[-1], folds, folder, _compared_dice(folder),
+        dated.name if dated.parent == place.earlier else "",
+    )  # fmt: skip
 
 
 def _compared_dice(folder: Path) -> float | None:

@@ -31,6 +31,11 @@ class Workspace:
     results: Path
     jobs: Path
 
+    @property
+    def earlier(self) -> Path:
+        """Models that were set aside when their task began again, DATE/DATASET/MODEL."""
+        return self.results / "earlier"
+
     @classmethod
     def at(cls, root: Path | str) -> Workspace:
         """A workspace below one folder."""

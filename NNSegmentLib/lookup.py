@@ -70,19 +70,35 @@ def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold,
     in_folds = {case_id for fold in folds for case_id in fold.train + fold.validation}
     if in_folds == set(ids):
         return folds
-    if folds == make_folds(list(in_folds)) and not _is_begun(folders):
+    if folds == make_folds(list(in_folds)) and not is_begun(folders):
         say("Cases came or went since the folds were made; they are made anew.")
         save_folds(make_folds(ids), folders.splits)
         return load_folds(folders.splits)
     if unused := sorted(set(ids) - in_folds):
         say(
             f"{counted(len(unused), 'case')} of {task.name} ({some(unused)}) are in no fold and are not trained on; "
-            f"delete {folders.splits} to have the folds made anew, and train all of them again."
+            + _advice(folders)
         )
     return folds
 
 
-def _is_begun(folders: TaskFolders) -> bool:
+def _advice(folders: TaskFolders) -> str:
+    if is_begun(folders):
+        return (
+            f"begin again with all cases with 'nnsegment plan {folders.name} --anew', which keeps the trained models."
+        )
+    return f"add them to {folders.splits}, or delete that file to have the folds made anew."
+
+
+def cases_in_no_fold(folders: TaskFolders, task: Task) -> tuple[str, ...]:
+    """The ids of cases that came since the folds were made; raises TaskError when the file of folds is damaged."""
+    if not folders.splits.is_file():
+        return ()
+    known = {case_id for fold in load_folds(folders.splits) for case_id in fold.train + fold.validation}
+    return tuple(case.id for case in task.cases if case.id not in known)
+
+
+def is_begun(folders: TaskFolders) -> bool:
     """Whether a fold was trained, or is at this moment and has no weights yet."""
     folds = (fold for model in folders.models() for fold in model.folds())
     return any(fold.has_weights or holder(fold.folder) for fold in folds)

@@ -32,6 +32,7 @@ from .lookup import (
 )
 from .memory import Say, affordable_workers, announce, unsaid
 from .model import Model
+from .model.earlier import require_nothing_at_work, set_models_aside
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan, with_configurations
 from .planning.presets import find_preset
 from .postprocessing_rules import PostProcessing
@@ -131,18 +132,30 @@ def plan(
     spacing_mm: tuple[float, float, float] | None = None,
     name: str | None = None,
     clean: bool = False,
+    anew: bool = False,
     workers: int = 2,
     progress: Progress = silent,
     say: Say = unsaid,
 ) -> Plan:
-    """Fingerprint the task if need be, and write its plan, splits and copies of dataset.json and reference labels."""
+    """Fingerprint the task if need be, and write its plan, splits and copies of dataset.json and reference labels.
+
+    `clean` measures the task again. `anew` begins again after cases came or were corrected: it measures, too, makes
+    the folds of all cases, and sets the trained models aside (`list_models` still finds them, and they predict).
+    Raises SettingsError, TaskError, ImageError, PlanError, StorageError, RunError for `anew` while a fold is trained.
+    """
     from .planning.planner import make_plan, require_plan_settings
 
     require_plan_settings(preset, gpu_memory_gb, name, spacing_mm)  # measuring the task may take long
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    found = extract_fingerprint(task, folders.workspace, clean=clean, workers=workers, progress=progress, say=say)
+    if anew:
+        require_nothing_at_work(folders)
+    found = extract_fingerprint(
+        task, folders.workspace, clean=clean or anew, workers=workers, progress=progress, say=say
+    )
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
     made = _keeping_custom_configurations(made, folders.plan(made.name))
+    if anew and (kept := set_models_aside(folders)):
+        say(f"The models that were trained so far are kept in {kept}.")
     save_plan(made, folders.plan(made.name))
     copy_whole(task.folder / "dataset.json", folders.preprocessed / "dataset.json")
     copy_if_there(task.folder / LABELS_CSV, folders.preprocessed / LABELS_CSV)

@@ -136,8 +136,8 @@ def _require_same_plan(model: ModelFolders, plan: Plan, configuration: str, task
         what = "the plan" if same_task else "labels, channels or file type"
         raise PlanError(
             f"All folds of a model need one plan, but {what} changed since the folds in {model.folder} were trained; "
-            "move that folder away to train all folds anew, or give the new plan a name of its own with "
-            "'nnsegment plan -p NAME'."
+            f"begin again with 'nnsegment plan {task.name} --anew', which keeps the trained models, or give the new plan "
+            "a name of its own with 'nnsegment plan -p NAME'."
         )
 
 

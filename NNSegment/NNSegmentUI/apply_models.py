@@ -52,12 +52,32 @@ def _of_task(context) -> list[ModelChoice]:
     found = []
     if folders.selection.is_file():
         found.append(ModelChoice(f"{name}/best", _("Best of this task"), ("-t", name), folders.results))
-    return found + [_entry(entry, own=True) for entry in _entries(context) if entry.task == name]
+    entries = [entry for entry in _entries(context) if entry.task == name]
+    return found + [_entry(entry, own=True) for entry in entries if not entry.set_aside] + _earlier(entries, own=True)
 
 
 def _of_others(context) -> list[ModelChoice]:
     own = context.task.name if context.task else ""
-    return [_entry(entry, own=False) for entry in _entries(context) if entry.task != own]
+    entries = [entry for entry in _entries(context) if entry.task != own]
+    return [_entry(entry, own=False) for entry in entries if not entry.set_aside] + _earlier(entries, own=False)
+
+
+def _earlier(entries: Sequence, own: bool) -> list[ModelChoice]:
+    """What was set aside when its task began again: the best of it where one was chosen, else each model."""
+    from NNSegmentLib.folders import SELECTION
+
+    chosen: dict[str, ModelChoice] = {}
+    for entry in entries:
+        if not entry.set_aside:
+            continue
+        place = entry.folder.parent
+        if (place / SELECTION).is_file():
+            title = _("Best until {date}").format(date=entry.until)
+            title = title if own else f"{entry.task}: {title}"
+            chosen[str(place)] = ModelChoice(str(place), title, ("-m", str(place)), place)
+        else:
+            chosen[str(entry.folder)] = _entry(entry, own)
+    return list(chosen.values())
 
 
 def _entries(context) -> Sequence:
@@ -76,5 +96,6 @@ def _entries(context) -> Sequence:
 def _entry(entry, own: bool) -> ModelChoice:
     usual = entry.plans == "nnUNetPlans"
     name = entry.configuration if usual else f"{entry.configuration} ({entry.plans})"
+    name += _(" until {date}").format(date=entry.until) if entry.set_aside else ""
     title = name if own else f"{entry.task}: {name}"
     return ModelChoice(str(entry.folder), title, ("-m", str(entry.folder)), entry.folder, entry.configuration)

@@ -48,6 +48,16 @@ class Console:
         pairs = find_pairs(slicer.mrmlScene) if pairs is None else pairs
         return create_task_from_nodes(self.workspace, name, tuple(channels), pairs, segments=segments)
 
+    def add_cases(self, task, pairs):
+        """The task with the pairs of nodes added; raises TaskError, ImageError, StorageError."""
+        from NNSegmentLib.lookup import open_task
+        from NNSegmentLib.scene_tasks import add_case
+
+        task = open_task(_reference(task), self.workspace)
+        for volumes, segmentation in pairs:
+            task = add_case(task, volumes, segmentation)
+        return task
+
     def start(self, verb: str, task, *words):
         """Start a verb on a task as a job; raises what `jobs.start` raises."""
         return self._start([verb, "--workspace", self.folder, _reference(task), *words])

@@ -136,6 +136,33 @@ class PanelContext:
         except NNSegmentError:
             return None
 
+    def untrained_cases(self) -> tuple[str, ...]:
+        """The cases that came since the open task's models were trained and are in none of their folds."""
+        from NNSegmentLib.errors import NNSegmentError
+        from NNSegmentLib.lookup import cases_in_no_fold
+
+        if not self.is_begun():
+            return ()
+        try:
+            return cases_in_no_fold(self.folders, self.task)
+        except NNSegmentError as error:
+            self.say(str(error), ERROR)
+            return ()
+
+    def untrained_text(self) -> str:
+        """The sentence about `untrained_cases`; empty without any."""
+        from NNSegmentLib.errors import some
+
+        cases = self.untrained_cases()
+        text = _("New since the training, and in none of its folds: {cases}.")
+        return text.format(cases=some(cases)) if cases else ""
+
+    def is_begun(self) -> bool:
+        """Whether a fold of the open task was trained or is being trained."""
+        from NNSegmentLib.lookup import is_begun
+
+        return self.task is not None and is_begun(self.folders)
+
     def start_job(self, arguments: Sequence[str], title: str):
         """Start `nnsegment ARGUMENTS` in the workspace; returns the `Job`, or None when it was refused.
 

@@ -35,14 +35,16 @@ class PlanSection:
         self._context, self._button = context, parent_button
         _widget, self._ui = load_section(resource_path("UI/Plan.ui"), parent_button)
         self._plan, self._names = None, ()
+        self._untrained: tuple[str, ...] = ()
         ui = self._ui
         fill_box(ui.presetCombo, presets())
-        for signal in (context.plan_changed, context.task_changed):
+        for signal in (context.plan_changed, context.task_changed, context.results_changed):
             signal.connect(self.refresh)
         context.jobs_changed.connect(self._refresh_buttons)
         context.job_ended.connect(self._on_job_ended)
         parent_button.connect("contentsCollapsed(bool)", self._on_collapsed)
         ui.makePlanButton.connect("clicked()", self.make_plan)
+        ui.anewBox.connect("toggled(bool)", self._refresh_buttons)
         ui.diagramButton.connect("clicked()", self.draw_network)
         ui.openDiagramButton.connect("clicked()", lambda: open_file(self._diagram_path()))
         ui.configurationsTable.connect("itemSelectionChanged()", self._show_configuration)
@@ -54,6 +56,7 @@ class PlanSection:
         ui = self._ui
         for widget in (ui.configurationsTable, ui.reasonsLabel, ui.commonReasonsButton, ui.diagramButton):
             widget.setVisible(self._plan is not None)
+        self._offer_to_begin_again()
         self._show_fingerprint()
         if self._plan is not None:
             self._show_configurations()
@@ -65,7 +68,9 @@ class PlanSection:
         words = ["plan", self._context.task.name, "--preset", chosen(self._ui.presetCombo)]
         if self._ui.gpuMemorySpin.value > 0:
             words += ["--gpu-memory", f"{self._ui.gpuMemorySpin.value:g}"]
-        if self._is_stale():
+        if self._ui.anewBox.checked:
+            words.append("--anew")
+        elif self._is_stale():
             words.append("--clean")
         self._context.start_job(words, _("Planning and preparing the data"))
 
@@ -85,6 +90,8 @@ class PlanSection:
         verb = job.request.arguments[0]
         if verb in ("plan", "preprocess", "fingerprint"):
             self._context.plan_changed.emit()
+            if "--anew" in job.request.arguments:
+                self._context.results_changed.emit()
         elif verb == "diagram":
             self._show_diagram()
             self._refresh_buttons()
@@ -95,6 +102,15 @@ class PlanSection:
         return fingerprint.is_file() and fingerprint.stat().st_mtime < dataset.stat().st_mtime
 
     # what is shown --------------------------------------------------------------------------------------------------
+
+    def _offer_to_begin_again(self) -> None:
+        """Where models were trained; ticked when cases came that they do not know."""
+        begun, untrained = self._context.is_begun(), self._context.untrained_cases()
+        self._ui.anewBox.setVisible(begun)
+        if not begun or untrained != self._untrained:
+            self._ui.anewBox.checked = bool(untrained)
+        self._untrained = untrained
+        show_text(self._ui.newCasesLabel, self._context.untrained_text())
 
     def _show_fingerprint(self) -> None:
         found = self._fingerprint()
@@ -187,7 +203,8 @@ class PlanSection:
     def _why_no_plan(self) -> str:
         if self._context.task is None:
             return _("Open or create a task first.")
-        job = self._context.running_verb("plan", "preprocess", "convert", "train")
+        users = ("validate", "best", "predict", "report") if self._ui.anewBox.checked else ()
+        job = self._context.running_verb("plan", "preprocess", "convert", "train", *users)
         return _("Wait until this is done: {title}.").format(title=job.request.title) if job else ""
 
     def _why_no_diagram(self) -> str:

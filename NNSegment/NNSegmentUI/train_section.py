@@ -70,6 +70,7 @@ class TrainSection:
         self._statuses = self._read_statuses(plan)
         self._fill_boxes(plan)
         self._fill_grid(plan)
+        self._tell_of_new_cases()
         self._attach()
         self._refresh_controls()
         self._refresh_epoch()
@@ -98,6 +99,12 @@ class TrainSection:
             [(IN_TURN, _("All folds, one after the other")), (ALL, _("All cases, no validation"))] if names else []
         )
         fill_box(self.ui.trainFoldBox, entries)
+
+    def _tell_of_new_cases(self) -> None:
+        new = self._context.untrained_text()
+        advice = _("To train on them, tick “{box}” under Plan.")
+        box = _("Begin again with all cases, new and corrected ones")
+        show_text(self.ui.trainNewCasesLabel, f"{new} {advice.format(box=box)}" if new else "")
 
     def _folds(self) -> list:
         return sorted({status.fold for status in self._statuses if status.fold != ALL})

@@ -111,6 +111,25 @@ def test_a_single_file_is_predicted_into_a_file(at, workspace, tmp_path):
     assert read_labels(tmp_path / "one.nii.gz").geometry.same_grid(read_image(image).geometry, 1e-4)
 
 
+def test_what_was_chosen_before_a_task_began_again_predicts_as_before(at, workspace, capsys, tmp_path):
+    copy = tmp_path / "workspace"
+    shutil.copytree(workspace, copy)
+    at = ("--workspace", copy)
+    image = next((raw(workspace) / "imagesTs").iterdir())
+    assert run("best", 7, "--folds", 0, 1, *at) == 0
+    assert run("predict", "-i", image, "-o", tmp_path / "before.nii.gz", "-t", 7, "--device", "cpu", *at) == 0
+
+    assert run("plan", 7, "--preset", "small", "--only", "--anew", *at) == 0
+    (set_aside,) = {Path(entry["folder"]).parent for entry in run_json(capsys, "model", "list", *at)["result"]}
+    assert run("predict", "-i", image, "-o", tmp_path / "after.nii.gz", "-m", set_aside, "--device", "cpu", *at) == 0
+
+    assert set_aside.parts[-3:-1] == ("earlier", set_aside.parts[-2])
+    assert np.array_equal(read_labels(tmp_path / "after.nii.gz").array, read_labels(tmp_path / "before.nii.gz").array)
+    assert run("predict", "-i", image, "-o", tmp_path / "none.nii.gz", "-t", 7, *at) == 1  # nothing trained since
+    assert run("model", "list", *at) == 0
+    assert "set aside 20" in capsys.readouterr().out
+
+
 def test_report_and_diagram_are_written(at, tmp_path):
     assert run("report", 7, "-o", tmp_path / "report.html", *at) == 0
     assert run("diagram", 7, "3d_fullres", "-o", tmp_path / "net.svg", *at) == 0

@@ -15,8 +15,10 @@ from task_on_disk import PLAIN, blocks, edit_json, nnunet_v2, noise
 
 from NNSegmentLib import pipeline
 from NNSegmentLib.errors import PlanError, RunError
+from NNSegmentLib.exchange import list_models
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.locks import only_one_in
+from NNSegmentLib.lookup import cases_in_no_fold
 from NNSegmentLib.preprocessing.storage import PreparedStore
 from NNSegmentLib.training_setup import training_request
 
@@ -165,17 +167,19 @@ def test_new_cases_are_measured_and_come_into_the_folds(workspace):
 
 def test_new_cases_that_trained_folds_lack_are_named(workspace):
     train_nothing(workspace, 0)
-    splits = pipeline.folders_of(501, workspace).splits
-    before = splits.read_text()
+    folders = pipeline.folders_of(501, workspace)
+    before = folders.splits.read_text()
     add_case(workspace, 6)
     said = []
 
     training_request(501, CONFIGURATION, 1, workspace, say=said.append)
 
-    assert f"1 case of Dataset501_Blocks (case6) are in no fold and are not trained on; delete {splits} " in " ".join(
-        said
-    )
-    assert splits.read_text() == before
+    assert (
+        "1 case of Dataset501_Blocks (case6) are in no fold and are not trained on; begin again with all cases "
+        "with 'nnsegment plan Dataset501_Blocks --anew'"
+    ) in " ".join(said)
+    assert cases_in_no_fold(folders, pipeline.open_task(501, workspace)) == ("case6",)
+    assert folders.splits.read_text() == before
 
 
 def test_folds_are_not_made_anew_under_a_training_that_has_just_begun(workspace):
@@ -199,6 +203,68 @@ def test_folds_of_somebodys_own_are_kept(workspace):
 
     assert json.loads(splits.read_text()) == [{"train": ["case0", "case1"], "val": ["case2"]}]
     assert "3 cases of Dataset501_Blocks (case3, case4, case5) are in no fold" in " ".join(said)
+    assert f"add them to {splits}" in " ".join(said)
+
+
+# beginning again
+
+
+def test_beginning_again_takes_all_cases_and_keeps_the_models(workspace):
+    request = train_nothing(workspace, 0)
+    add_case(workspace, 6)
+    said = []
+
+    pipeline.plan(501, workspace, anew=True, say=said.append)
+
+    folders, task = pipeline.folders_of(501, workspace), pipeline.open_task(501, workspace)
+    (kept,) = list_models(workspace)
+    assert kept.folder.parents[2] == workspace / "nnUNet_results" / "earlier"
+    assert kept.folder.name == request.model_folder.folder.name
+    assert kept.set_aside == kept.folder.parents[1].name
+    assert f"The models that were trained so far are kept in {kept.folder.parent}." in said
+    assert folders.models() == ()
+    assert cases_in_no_fold(folders, task) == ()
+    assert {facts.id for facts in pipeline.extract_fingerprint(501, workspace).cases} == {f"case{n}" for n in range(7)}
+    assert training_request(501, CONFIGURATION, 0, workspace).fold_name == 0
+
+
+def test_beginning_again_measures_corrected_labels(workspace):
+    before = pipeline.extract_fingerprint(501, workspace)
+    write_labels(raw(workspace) / "labelsTr" / "case0.nii.gz", np.roll(blocks(), 3, axis=1), PLAIN)
+
+    pipeline.plan(501, workspace, anew=True)
+
+    assert pipeline.extract_fingerprint(501, workspace).intensities != before.intensities
+
+
+def test_beginning_again_waits_for_a_training(workspace):
+    request = train_nothing(workspace, 0)
+    fingerprint = pipeline.folders_of(501, workspace).fingerprint
+    fingerprint.unlink()
+
+    with only_one_in(request.folder.folder), pytest.raises(RunError, match="wait for it, or stop it first"):
+        pipeline.plan(501, workspace, anew=True)
+
+    assert request.folder.checkpoint_final.is_file()
+    assert not fingerprint.exists()  # refused before anything was measured
+
+
+def test_beginning_again_twice_keeps_both(workspace):
+    for _ in range(2):
+        train_nothing(workspace, 0)
+        pipeline.plan(501, workspace, anew=True)
+
+    assert len({entry.set_aside for entry in list_models(workspace)}) == 2
+
+
+def test_a_report_alone_is_nothing_to_set_aside(workspace):
+    report = pipeline.folders_of(501, workspace).results / "report.html"
+    report.parent.mkdir(parents=True)
+    report.touch()
+
+    pipeline.plan(501, workspace, anew=True)
+
+    assert report.is_file()
 
 
 # the plan of a trained model
@@ -224,7 +290,7 @@ def test_folds_of_two_plans_do_not_share_a_model(workspace, change):
     else:
         edit_json(raw(workspace) / "dataset.json", labels={"background": 0, "left": 1, "other": 2})
 
-    with pytest.raises(PlanError, match=f"{change}.* changed since the folds in .* move that folder away"):
+    with pytest.raises(PlanError, match=f"{change}.* changed since the folds in .* plan Dataset501_Blocks --anew"):
         training_request(501, CONFIGURATION, 1, workspace)
 
     assert (request.model_folder.plan.read_bytes(), request.model_folder.dataset_json.read_bytes()) == described

@@ -818,6 +818,22 @@ def test_the_console_makes_a_task_trains_and_predicts_into_a_segmentation(panel,
     assert json.loads((load_task(task.folder).folder / "dataset.json").read_text())["labels"]["mass"] == 1
 
 
+def test_the_console_adds_cases_and_begins_again(panel, root, monkeypatch):
+    import slicer
+
+    load_case(0)
+    logic, asked = slicer.util.getModuleLogic("NNSegment"), []
+    logic.set_workspace(root)
+    task = logic.create_task("Phantom")
+
+    grown = logic.add_cases(task, [load_case(1), load_case(2)])
+    monkeypatch.setattr(logic.console, "_start", asked.append)
+    logic.plan(grown, anew=True)
+
+    assert [case.id for case in load_task(task.folder).cases] == ["patient0", "patient1", "patient2"]
+    assert asked[0][-1] == "--anew"
+
+
 def test_the_console_tells_why_a_job_failed(panel, root):
     import slicer
 

@@ -13,7 +13,8 @@ from finished_runs import GRID, NAME, begin, epoch, make_job, make_task, train
 from mrml_nodes import Builder
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.image import read_geometry, read_image, write_labels
+from NNSegmentLib.folds import load_folds
+from NNSegmentLib.image import read_geometry, read_image, read_labels, write_image, write_labels
 from NNSegmentLib.run import Failed, Finished, Message, Progressed, append_event
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
@@ -592,3 +593,62 @@ for name in ("planButton", "trainButton", "resultsButton", "applyButton"):
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
     bench.run_fresh(script, timeout_s=240)
+
+
+# Beginning again
+
+
+def add_case(folders, n: int) -> None:
+    """One case more in the task's folder, as the panel's section Task writes it."""
+    labels = read_labels(folders.raw / "labelsTr" / "case0.nii.gz")
+    write_image(folders.raw / "imagesTr" / f"case{n}_0000.nii.gz", labels.array.astype(np.int16), labels.geometry)
+    write_labels(folders.raw / "labelsTr" / f"case{n}.nii.gz", labels.array, labels.geometry)
+
+
+def test_cases_that_came_after_the_training_are_told_and_taken(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    add_case(folders, 4)
+    open_task(panel, root, "trainButton")
+    assert "in none of its folds: case4. To train on them, tick" in panel["trainNewCasesLabel"].text
+
+    open_task(panel, root, "planButton")
+    assert panel["newCasesLabel"].text == "New since the training, and in none of its folds: case4."
+    assert panel["anewBox"].checked
+    panel.click("makePlanButton")
+    panel.wait_until(lambda: not panel["workFrame"].visible, 240, "the end of the job")
+
+    assert any("case4" in fold.validation for fold in load_folds(folders.splits))
+    assert folders.models() == ()
+    assert not panel["anewBox"].visible
+    assert not panel["newCasesLabel"].visible
+
+
+def test_beginning_again_is_offered_where_something_was_trained(panel, root, folders, monkeypatch):
+    open_task(panel, root, "planButton")
+    assert not panel["anewBox"].visible
+
+    train(folders, "3d_fullres", 0)
+    panel.widget.context.results_changed.emit()
+
+    assert panel["anewBox"].visible
+    assert not panel["anewBox"].checked
+    asked = started(panel, monkeypatch)
+    panel.click("makePlanButton")
+    panel.click("anewBox")
+    panel.click("makePlanButton")
+    assert ["--anew" in words for words in asked] == [False, True]
+
+
+def test_models_that_were_set_aside_can_be_applied(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    train(folders, "2d", 0)
+    pipeline.plan(NAME, root, anew=True)
+    train(folders, "3d_fullres", 0)
+
+    open_task(panel, root, "applyButton")
+
+    box = panel["applyModelBox"]
+    titles = [box.itemText(n) for n in range(box.count)]
+    assert titles[0] == "3d_fullres"
+    assert sorted(title.split(" until ")[0] for title in titles[1:-1]) == ["2d", "3d_fullres"]
+    assert all(" until 20" in title for title in titles[1:-1])
