@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from .model import Model, find_model_folders, load_model
 from .model.archive import unpack
 from .model.version_1 import find_v1_folders
 from .progress import Progress, silent, stepped
-from .records import cannot_write, read_json, require_writable, written_whole
+from .records import cannot_write, move, read_json, require_writable, written_whole
 from .terminal import table
 
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
@@ -172,12 +171,12 @@ def _export_networks(model: Model, target: Path, format: str, progress: Progress
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as unfinished:
         written = export_networks(model, Path(unfinished) / "new", format, progress)
         if target.suffix == ending:
-            os.replace(written[0].with_suffix(".json"), target.with_suffix(".json"))
-            os.replace(written[0], target)
+            move(written[0].with_suffix(".json"), target.with_suffix(".json"))
+            move(written[0], target)
         else:
             if target.is_dir():
                 target.rmdir()  # Windows renames onto no folder, not even an empty one
-            os.replace(Path(unfinished) / "new", target)
+            move(Path(unfinished) / "new", target)
     return target
 
 
@@ -222,7 +221,7 @@ def _kept(dataset: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     for path in dataset.iterdir():
         if (path / "plans.json").is_file() or path.name in _BESIDE_MODELS:
-            os.replace(path, target / path.name)
+            move(path, target / path.name)
     return target
 
 
@@ -231,7 +230,7 @@ def _move_together(folders: Sequence[Path], target: Path) -> None:
     moved: list[Path] = []
     try:
         for folder in folders:
-            os.rename(folder, target / folder.name)
+            move(folder, target / folder.name)
             moved.append(target / folder.name)
     except OSError:
         for path in moved:

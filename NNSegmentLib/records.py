@@ -43,7 +43,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~umask())
-        patiently(lambda: os.replace(temporary, path))
+        move(temporary, path)
     except OSError as error:
         raise StorageError(cannot_write(path, error)) from error
     finally:
@@ -54,6 +54,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 def remove(path: Path) -> None:
     """Delete a file that may be absent; raises OSError."""
     patiently(lambda: path.unlink(missing_ok=True))
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file over another, or a folder; raises OSError."""
+    patiently(lambda: os.replace(source, target))
 
 
 def patiently(work: Callable[[], T]) -> T:

@@ -19,6 +19,7 @@ from pathlib import Path
 from ..errors import NNSegmentError, RunError
 from ..processes import ProcessIdentity, end_tree
 from ..progress import Progress, silent
+from ..records import remove
 from ..run import EpochFinished, Failed, Run, Stopped
 from ..stopping import stopping_cleanly
 from .ranks import is_lost_peer, joined_ranks, require_ranks
@@ -64,7 +65,7 @@ def train_fold_on(request: TrainingRequest, gpus: int, progress: Progress = sile
     run = Run(request.folder, request.configuration, request.fold_name)
     if request.resume and run.finished:
         return run
-    run.folder.stop.unlink(missing_ok=True)
+    remove(run.folder.stop)
     before = _events_on_disk(run)
     try:
         with stopping_cleanly(run.folder.stop), started_ranks(request, gpus) as ranks:
@@ -76,7 +77,7 @@ def train_fold_on(request: TrainingRequest, gpus: int, progress: Progress = sile
     except KeyboardInterrupt:
         if _events_on_disk(run) != before:
             run.record(Stopped(_epochs_of(run), time.time()))
-        run.folder.stop.unlink(missing_ok=True)
+        remove(run.folder.stop)
         raise
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import secrets
 import shutil
 import time
@@ -19,7 +18,7 @@ from ..errors import NNSegmentError, RunError, StorageError
 from ..memory import unsaid
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
-from ..records import copy_whole
+from ..records import copy_whole, move, remove
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from ..stopping import stopping_cleanly
 from .batches import BatchSource
@@ -69,7 +68,7 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
     session = Session(request, ranks, partial(_tell, run) if ranks.first else unsaid)
     prepare_device(session.device, ranks.threads(request.settings.threads))
     if ranks.alone:
-        run.folder.stop.unlink(missing_ok=True)
+        remove(run.folder.stop)
     stored = _stored(run) if request.resume else None
     if stored:
         session.restore(load_checkpoint(stored))
@@ -227,7 +226,7 @@ class Training:
             self.session.save(self.run.folder.checkpoint_best, resumable=False)
         self.picture.refresh(now=True)
         self.run.record(Stopped(self.counters.epoch, time.time()))
-        self.run.folder.stop.unlink(missing_ok=True)
+        remove(self.run.folder.stop)
 
     def finish(self) -> None:
         """Store the final weights."""
@@ -235,7 +234,7 @@ class Training:
         self.session.save(folder.checkpoint_final, resumable=False)
         if not folder.checkpoint_best.exists():
             copy_whole(folder.checkpoint_final, folder.checkpoint_best)
-        folder.checkpoint_latest.unlink(missing_ok=True)
+        remove(folder.checkpoint_latest)
         self.picture.refresh(now=True)
 
 
@@ -359,11 +358,11 @@ def _put_earlier_run_aside(run: Run) -> None:
         shutil.rmtree(folder.earlier, ignore_errors=True)
         folder.earlier.mkdir()
         for path in left:
-            os.replace(path, folder.earlier / path.name)
+            move(path, folder.earlier / path.name)
         _tell(run, f"The earlier run of this fold is kept in {folder.earlier}.")
         return
     for path in left:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else remove(path)
 
 
 def _tell(run: Run, text: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ..errors import StorageError
 from ..folders import TaskFolders, new_dated_folder
 from ..locks import require_free
-from ..records import cannot_write, patiently
+from ..records import cannot_write, move
 
 
 def require_nothing_at_work(folders: TaskFolders) -> None:
@@ -30,7 +29,7 @@ def set_models_aside(folders: TaskFolders) -> Path | None:
     dated = new_dated_folder(folders.workspace.earlier)
     target = dated / folders.name  # named as before: predictions look for post-processing below this name
     try:
-        patiently(lambda: os.rename(folders.results, target))
+        move(folders.results, target)
     except OSError as error:
         dated.rmdir()
         raise StorageError(cannot_write(target, error)) from error

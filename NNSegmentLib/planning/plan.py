@@ -188,6 +188,7 @@ def reasons_path(plans_path: Path) -> Path:
 def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
     """A plan from parsed JSON; raises PlanError naming what is missing."""
     _require_entries(values, _ENTRIES, where, "the file")
+    _require_plain(values, "plans_name", where)
     try:
         configurations, unsupported = _configurations(values["configurations"], where)
         intensities = values.get("foreground_intensity_properties_per_channel") or values.get(
@@ -271,6 +272,7 @@ def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, .
     for name, own in values.items():
         merged = resolve_inheritance(values, name, where)
         _require_entries(merged, _CONFIGURATION_ENTRIES, where, f"the configuration {name}")
+        _require_plain(merged, "data_identifier", where)
         try:
             usable.append(_configuration(name, merged, own))
         except PlanError as refused:
@@ -289,6 +291,13 @@ def _require_entries(values: Any, expected: Mapping, where: str, what: str) -> N
         if is_there and not isinstance(values.get(key), kinds):
             found = repr(str(values[key])[:60]) if key in values else "none"
             raise PlanError(_no_plan(where, f"the entry {key} of {what} should be {words}, found {found}"))
+
+
+def _require_plain(values: Mapping, key: str, where: str) -> None:
+    """Raises PlanError when a text that names folders of the task would lead out of them."""
+    text = values.get(key, "")
+    if re.search(r"[/\\:]", text) or text in (".", ".."):
+        raise PlanError(_no_plan(where, f"the entry {key} should have no '/', '\\' or ':', found {text[:60]!r}"))
 
 
 def _unreadable(where: str, what: str, wrong: Exception) -> PlanError:

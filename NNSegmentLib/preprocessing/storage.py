@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import StorageError, TaskError
 from ..labels import number_type, parse_region_key, region_key
-from ..records import from_json, read_json, to_json, write_json, written_whole
+from ..records import from_json, read_json, remove, to_json, write_json, written_whole
 from .prepared import Placement, PreparedCase
 
 
@@ -82,8 +82,7 @@ def _forget(*paths: Path) -> None:
     """Remove what an earlier preparation left and this one lacks."""
     for path in paths:
         try:
-            if path.exists():
-                path.unlink()
+            remove(path)
         except OSError as error:
             raise StorageError(
                 f"Cannot replace {path} ({error.strerror}); choose a folder you may write to."

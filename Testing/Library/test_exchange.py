@@ -101,14 +101,14 @@ def test_an_import_that_fails_leaves_nothing_behind(trained, tmp_path, monkeypat
     archive, results = export_model(trained, tmp_path / "knee.zip"), tmp_path / "here" / "nnUNet_results"
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr("Dataset008_Hip/model/plans.json", '{"text": "stored as it is"}')
-    rename = os.rename
+    replace = os.replace
 
     def full_disk(source, target):
         if target.name == "Dataset008_Hip":
             raise OSError(28, "No space left on device")
-        rename(source, target)
+        replace(source, target)
 
-    monkeypatch.setattr(os, "rename", full_disk)
+    monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(StorageError, match="No space left"):
         import_model(archive, tmp_path / "here")
     assert list(results.iterdir()) == []

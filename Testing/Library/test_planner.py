@@ -483,6 +483,8 @@ FULL = ("configurations", "3d_fullres")
         (FULL, {"patch_size": None}, "the entry patch_size of the configuration .* should be a list, found none"),
         (FULL, {"spacing": ["x", 1, 1]}, "an entry of the configuration 3d_fullres cannot be read"),
         ((*FULL, "architecture"), {"arch_kwargs": None}, "the entry arch_kwargs of the configuration .* is missing"),
+        ((), {"plans_name": "../mine"}, "the entry plans_name should have no '/', .* found '../mine'"),
+        (FULL, {"data_identifier": "C:\\cases"}, "the entry data_identifier should have no '/', .* found 'C:"),
         (FULL, {"inherits_from": "mine"}, "configuration 3d_fullres inherits from mine, which is missing"),
         (FULL, {"inherits_from": "3d_fullres"}, "configurations inherit in a circle"),
     ],
