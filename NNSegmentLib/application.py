@@ -137,6 +137,10 @@ class ApplicationFolder:
         found = read_labels(self.label_map(application, case))
         return Prediction(found.array, found.geometry, application.label_set, self._probabilities(application, case))
 
+    def discard(self) -> None:
+        """Delete everything of an application that nothing will answer."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def put_away(self) -> None:
         """Delete the copies of the images, which nobody needs after the answer; compress the label maps, which stay."""
         shutil.rmtree(self.images, ignore_errors=True)

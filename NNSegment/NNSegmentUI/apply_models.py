@@ -23,11 +23,14 @@ class ModelChoice:
     place: Path | None
     """Its folder or zip; None while the user has not chosen one."""
     configuration: str | None = None
+    task: str = ""
+    is_set_aside: bool = False
+    """Whether its task began again without it."""
 
 
 def model_choices(context, path: str = "") -> tuple[ModelChoice, ...]:
     """What to choose from; `path` is the folder or zip that the user named."""
-    choices = [*_of_task(context), *_of_others(context)]
+    choices = workspace_choices(context.workspace, context.task.name if context.task else "", context.say)
     words = ("-m", path) if path else ()
     return (*choices, ModelChoice(OTHER, _("Folder or zip …"), words, Path(path) if path else None))
 
@@ -45,57 +48,56 @@ def read_card(choice: ModelChoice):
         return None, str(error)
 
 
-def _of_task(context) -> list[ModelChoice]:
-    if context.task is None:
-        return []
-    name, folders = context.task.name, context.folders
-    found = []
-    if folders.selection.is_file():
-        found.append(ModelChoice(f"{name}/best", _("Best of this task"), ("-t", name), folders.results))
-    entries = [entry for entry in _entries(context) if entry.task == name]
-    return found + [_entry(entry, own=True) for entry in entries if not entry.set_aside] + _earlier(entries, own=True)
+def workspace_choices(workspace, own: str = "", say=None) -> list[ModelChoice]:
+    """Per task what 'best' chose and every trained configuration, those of the task `own` first; then what was set aside.
+
+    `say` hears why the models cannot be read.
+    """
+    entries = _entries(workspace, say)
+    places = dict.fromkeys(entry.folder.parent for entry in entries)
+    found = [
+        choice
+        for place in places
+        for choice in _of_place(place, [entry for entry in entries if entry.folder.parent == place], own)
+    ]
+    return sorted(found, key=lambda choice: (choice.task != own, choice.is_set_aside))
 
 
-def _of_others(context) -> list[ModelChoice]:
-    own = context.task.name if context.task else ""
-    entries = [entry for entry in _entries(context) if entry.task != own]
-    return [_entry(entry, own=False) for entry in entries if not entry.set_aside] + _earlier(entries, own=False)
-
-
-def _earlier(entries: Sequence, own: bool) -> list[ModelChoice]:
-    """What was set aside when its task began again: the best of it where one was chosen, else each model."""
+def _of_place(place: Path, entries: Sequence, own: str) -> list[ModelChoice]:
+    """One folder of models: the selection, and the models themselves, but where they were set aside only one of both."""
     from NNSegmentLib.folders import SELECTION
 
-    chosen: dict[str, ModelChoice] = {}
-    for entry in entries:
-        if not entry.set_aside:
-            continue
-        place = entry.folder.parent
-        if (place / SELECTION).is_file():
-            title = _("Best until {date}").format(date=entry.until)
-            title = title if own else f"{entry.task}: {title}"
-            chosen[str(place)] = ModelChoice(str(place), title, ("-m", str(place)), place)
-        else:
-            chosen[str(entry.folder)] = _entry(entry, own)
-    return list(chosen.values())
+    first = entries[0]
+    is_compared, is_set_aside = (place / SELECTION).is_file(), bool(first.set_aside)
+    found = []
+    if is_compared:
+        title = _("Best of this task") if first.task == own else _("{task}: best").format(task=first.task)
+        words = ("-m", str(place)) if is_set_aside or first.task != own else ("-t", own)
+        found.append(ModelChoice(str(place), title + _until(first), words, place, None, first.task, is_set_aside))
+    return found + ([] if is_compared and is_set_aside else [_of_entry(entry, own) for entry in entries])
 
 
-def _entries(context) -> Sequence:
+def _of_entry(entry, own: str) -> ModelChoice:
+    usual = entry.plans == "nnUNetPlans"
+    name = entry.configuration if usual else f"{entry.configuration} ({entry.plans})"
+    title = (name if entry.task == own else f"{entry.task}: {name}") + _until(entry)
+    words, folder = ("-m", str(entry.folder)), entry.folder
+    return ModelChoice(str(folder), title, words, folder, entry.configuration, entry.task, bool(entry.set_aside))
+
+
+def _until(entry) -> str:
+    return _(" until {date}").format(date=entry.until) if entry.set_aside else ""
+
+
+def _entries(workspace, say) -> Sequence:
     from NNSegmentLib.errors import NNSegmentError
     from NNSegmentLib.exchange import list_models
 
-    if context.workspace is None:
+    if workspace is None:
         return ()
     try:
-        return list_models(context.workspace)
+        return list_models(workspace)
     except NNSegmentError as error:
-        context.say(str(error), "warning")
+        if say is not None:
+            say(str(error), "warning")
         return ()
-
-
-def _entry(entry, own: bool) -> ModelChoice:
-    usual = entry.plans == "nnUNetPlans"
-    name = entry.configuration if usual else f"{entry.configuration} ({entry.plans})"
-    name += _(" until {date}").format(date=entry.until) if entry.set_aside else ""
-    title = name if own else f"{entry.task}: {name}"
-    return ModelChoice(str(entry.folder), title, ("-m", str(entry.folder)), entry.folder, entry.configuration)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import qt
@@ -206,6 +205,8 @@ class ApplySection:
     # What happens -----------------------------------------------------------------------------------------------------
 
     def _on_run(self) -> None:
+        from NNSegmentLib.application import application_of
+
         if self._job_view.is_running:
             self._job_view.stop()
             return
@@ -217,6 +218,8 @@ class ApplySection:
         job = self._context.start_job(words, title)
         if job is not None:
             self._follow(job)
+        elif (copies := application_of(words)) is not None:
+            copies.discard()
 
     def _folder_words(self):
         return self._words(self.ui.applyInputFolder.currentPath, self.ui.applyOutputFolder.currentPath)
@@ -239,7 +242,7 @@ class ApplySection:
             )  # fmt: skip
         except NNSegmentError as error:
             if folder is not None:
-                shutil.rmtree(folder.folder, ignore_errors=True)
+                folder.discard()
             self._context.say(str(error), "error")
             return None
         finally:

@@ -194,7 +194,7 @@ def test_apply_says_what_is_missing(effect):
     python.sourceVolumeNodeChanged()
     assert python.apply_button.enabled
 
-    python.model_box.setCurrentIndex(python.model_box.findText("Dataset502_Two · 3d_fullres"))
+    python.model_box.setCurrentIndex(python.model_box.findText("Dataset502_Two: 3d_fullres"))
     assert not python.apply_button.enabled
     assert "takes 2 volumes (T1, T2)" in python.apply_button.toolTip
 

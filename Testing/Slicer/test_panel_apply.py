@@ -353,3 +353,12 @@ def test_the_panel_names_the_volume_that_it_writes(panel, computing, monkeypatch
     computing.finish()
     panel.widget.context.poll()
     assert len(segmentations()) == 2
+
+
+def test_a_prediction_that_is_refused_leaves_no_copies(panel, computing, root, monkeypatch):
+    panel.choose("applyVolume0", load_volume())
+    monkeypatch.setattr(panel.widget.context, "start_job", lambda words, title: None)
+
+    panel.click("applyRunButton")
+
+    assert list((root / "predictions").iterdir()) == []

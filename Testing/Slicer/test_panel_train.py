@@ -643,6 +643,9 @@ def test_models_that_were_set_aside_can_be_applied(panel, root, folders):
     train(folders, "3d_fullres", 0)
     train(folders, "2d", 0)
     pipeline.plan(NAME, root, anew=True)
+    train(folders, "2d", 0)
+    pipeline.best(NAME, root, ensembles=False)
+    pipeline.plan(NAME, root, anew=True)
     train(folders, "3d_fullres", 0)
 
     open_task(panel, root, "applyButton")
@@ -650,5 +653,6 @@ def test_models_that_were_set_aside_can_be_applied(panel, root, folders):
     box = panel["applyModelBox"]
     titles = [box.itemText(n) for n in range(box.count)]
     assert titles[0] == "3d_fullres"
-    assert sorted(title.split(" until ")[0] for title in titles[1:-1]) == ["2d", "3d_fullres"]
-    assert all(" until 20" in title for title in titles[1:-1])
+    assert [title.split(" until 20")[0] for title in titles[1:-1]] == ["2d", "3d_fullres", "Best of this task"]
+    box.setCurrentIndex(3)
+    assert panel["applyModelLabel"].text == "MRI → left, right"

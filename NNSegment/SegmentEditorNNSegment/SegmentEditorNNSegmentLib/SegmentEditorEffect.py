@@ -139,6 +139,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self.job_view.show(job)
             self._say("")
             self.timer.start()
+        else:
+            asked.folder.discard()
         self.updateGUIFromMRML()
 
     def _on_ended(self, job, state):
@@ -229,9 +231,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self._fill_models()
 
     def _fill_models(self):
+        from NNSegmentUI.apply_models import workspace_choices
         from NNSegmentUI.widgets import fill_box
 
-        entries = model_entries(self.context.workspace)
+        entries = [(choice.key, choice.title) for choice in workspace_choices(self.context.workspace)]
         fill_box(self.model_box, entries)
         if not self.scriptedEffect.parameter("Model") and entries:
             self.scriptedEffect.setParameter("Model", entries[0][0])
@@ -293,17 +296,3 @@ def _kept(asked: Asked, gone) -> str:
     return _("{name} is no longer in the scene; the label map of the model is {file}").format(
         name=gone.GetName(), file=file
     )
-
-
-def model_entries(workspace) -> list[tuple[str, str]]:
-    """(folder, text) of what can be applied: of each task what 'best' chose, then every trained configuration."""
-    from NNSegmentLib.exchange import list_models
-
-    models = list_models(workspace)
-    tasks = {model.task: workspace.task(model.task) for model in models}
-    best = [
-        (str(folders.results), _("{task} · best").format(task=t))
-        for t, folders in tasks.items()
-        if folders.selection.is_file()
-    ]
-    return best + [(str(model.folder), f"{model.task} · {model.configuration}") for model in models]
