@@ -50,7 +50,7 @@ class NNSegment(ScriptedLoadableModule):
         parent.title = _("NNSegment")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         parent.dependencies = ["Segmentations", "Volumes"]
-        parent.contributors = ["NNSegment contributors"]
+        parent.contributors = ["The NNSegment developers"]
         parent.helpText = (
             _(
                 "Trains nnU-Net models on volumes and segmentations that are loaded in Slicer, and applies them to new "

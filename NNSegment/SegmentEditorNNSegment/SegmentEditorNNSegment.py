@@ -19,7 +19,7 @@ class SegmentEditorNNSegment(ScriptedLoadableModule):
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         parent.dependencies = ["Segmentations", "NNSegment"]
         parent.hidden = True
-        parent.contributors = ["NNSegment contributors"]
+        parent.contributors = ["The NNSegment developers"]
         parent.helpText = _(
             "The Segment Editor effect of the module NNSegment: segments the volume with a trained model."
         )

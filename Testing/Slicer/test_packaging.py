@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,17 @@ def test_the_extension_is_described_as_the_index_demands():
     assert entry["scm_url"].rsplit("/", 1)[1].startswith("Slicer")
     assert all(a.startswith("https://raw.githubusercontent.com/") and a.endswith(".png") for a in addresses)
     assert (ROOT / "LICENSE.txt").is_file()
+
+
+def test_what_slicer_installs_is_what_pyproject_asks_for():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "NNSegment" / "Resources" / "requirements.txt").read_text().splitlines()
+
+    asked = {*wanted["dependencies"], *wanted["optional-dependencies"]["train"]}
+    bundled = {"numpy", "scipy", "SimpleITK", "torch"}  # with Slicer; PyTorch by its own extension
+
+    named = {line for line in lines if line and not line.startswith("#")}
+    assert named == {entry for entry in asked if re.split("[<>=!]", entry)[0] not in bundled}
 
 
 def test_the_icon_has_128_pixels_and_is_the_same_everywhere():
