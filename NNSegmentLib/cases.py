@@ -64,9 +64,13 @@ def save_origin(origin: TaskOrigin, task_folder: Path) -> None:
 
 
 def case_name(text: str, taken: Sequence[str] = ()) -> str:
-    """A case id from a node's or folder's name: without file ending, spaces and path signs, different from those taken."""
+    """A case id from a node's or folder's name: without file ending, spaces and path signs, different from those taken.
+
+    Ids that differ in small and capital letters alone would be one file on Windows and macOS.
+    """
     for ending in FILE_ENDINGS:
         text = text.removesuffix(ending)
     name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
     names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
-    return next(candidate for candidate in names if candidate not in taken)
+    used = {case_id.casefold() for case_id in taken}
+    return next(candidate for candidate in names if candidate.casefold() not in used)

@@ -88,13 +88,24 @@ def _take(lock: Path) -> None:
 def _created(lock: Path) -> bool:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("x", encoding="utf-8") as file:
-            json.dump(to_json(ProcessIdentity.own()), file)
+        with lock.open("x", encoding="utf-8") as file, _removed_if_unfinished(lock):
+            file.write(json.dumps(to_json(ProcessIdentity.own())))
+            file.flush()
     except FileExistsError:
         return False
     except OSError as error:
         raise StorageError(f"Cannot write {lock} ({error.strerror}); choose a folder that you may write to.") from error
     return True
+
+
+@contextlib.contextmanager
+def _removed_if_unfinished(lock: Path) -> Iterator[None]:
+    """On a full disk no empty lock stays for the next run to wonder about."""
+    try:
+        yield
+    except OSError:
+        remove(lock)
+        raise
 
 
 def _read(lock: Path) -> ProcessIdentity | None:
@@ -105,7 +116,7 @@ def _read(lock: Path) -> ProcessIdentity | None:
             return from_json(ProcessIdentity, json.loads(lock.read_text(encoding="utf-8")), StorageError)
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, OSError):
+        except (ValueError, OSError, StorageError):
             if time.monotonic() > ends or _age_s(lock) > _WRITING_S:
                 return None
         time.sleep(0.05)

@@ -20,6 +20,10 @@ from typing import Any, TypeVar
 from .errors import InputError, StorageError, TaskError
 
 T = TypeVar("T")
+_UNFINISHED = ".writing-"
+"""How the names of files begin that are not whole yet."""
+_ENDING = 12
+"""Letters at the end of a name that hold any file ending; a whole name and more may be too long for the disk."""
 _BUSY_S = 2.0
 """How long another program may have a file open on Windows."""
 _LOOK_S = 0.05
@@ -35,7 +39,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="-" + path.name[-_ENDING:], dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise StorageError(cannot_write(path, error)) from error
@@ -49,6 +53,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(PermissionError):  # what went wrong before is what to tell
             remove(temporary)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process was writing into a folder that no other process writes to; raises OSError."""
+    for path in Path(folder).glob(f"{_UNFINISHED}*"):
+        remove(path)
 
 
 def remove(path: Path) -> None:
@@ -136,6 +146,18 @@ def from_json(cls: type[T], values: Mapping[str, Any], error: type[InputError] =
         raise error(f"{cls.__name__} cannot be read: {wrong}; correct the file.") from wrong
 
 
+def take_declared_kinds(record: Any) -> None:
+    """Turn the fields of a record that is being made into their declared kinds: lists into tuples, NumPy's numbers too.
+
+    Raises TypeError naming the first field that holds something else.
+    """
+    for name, hint in _hints(type(record)).items():
+        value = getattr(record, name)
+        if value is None and type(None) not in typing.get_args(hint):
+            raise TypeError(f"{name} should be {_SCALARS.get(hint, 'given')}, found None")
+        object.__setattr__(record, name, _field(name, hint, value))  # the record is frozen for everyone else
+
+
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     """Resolving annotations takes a millisecond; a store of prepared cases reads hundreds of records."""
@@ -151,6 +173,8 @@ def _field(name: str, hint: Any, value: Any) -> Any:
 
 def _typed(hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # NumPy's numbers and arrays
     if value is None or hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
@@ -175,7 +199,10 @@ def _scalar(kind: type, value: Any) -> Any:
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"should be {_SCALARS[kind]}, found {value!r:.60}")
-    return float(value) if kind is float else value
+    try:
+        return float(value) if kind is float else value
+    except OverflowError as beyond:
+        raise TypeError(f"is too large a number, found {str(value)[:20]}…") from beyond
 
 
 def _plain(value: Any) -> Any:

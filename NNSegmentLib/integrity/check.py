@@ -14,6 +14,7 @@ from ..progress import Progress, in_parallel, silent
 from ..task import Task, find_images
 from .examine import CaseReport, examine_case
 from .findings import CASE_COUNT, ERROR, LABEL_NUMBERS, LABEL_VALUES, WARNING, Finding
+from .install import interrupted
 from .renumbering import Renumbering, declared_values, find_renumbering
 
 _MOST_VALUES = 12
@@ -37,6 +38,7 @@ def findings_of(task: Task, reports: Sequence[CaseReport]) -> list[Finding]:
     """The findings of all cases and those that only show when cases are compared."""
     found, renumbering = _found_values(reports), renumbering_of(task, reports)
     return [
+        *_half_mended(task),
         *_description_findings(task, renumbering),
         *_duplicate_ids(task),
         *_labels_alone(task),
@@ -73,6 +75,19 @@ def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | No
             if renumbering
             else "name these values in dataset.json or take them out of the label file",
             fixable=renumbering is not None,
+        )
+
+
+def _half_mended(task: Task) -> Iterator[Finding]:
+    for _ in interrupted(task.folder):
+        yield Finding(
+            ERROR,
+            "",
+            "mended as a whole",
+            "label files and dataset.json that belong together",
+            "a mending that was interrupted between them",
+            "run 'nnsegment check --fix', which finishes it",
+            fixable=True,
         )
 
 

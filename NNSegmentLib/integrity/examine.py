@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ImageError
 from ..geometry import Geometry
 from ..image import FLAT_ENDINGS, PLANE_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
+from ..labels import LARGEST_VALUE
 from ..task import Case, Task
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
 from .grids import ELSEWHERE, NOISE, SAME, compare_grids, described, foreground_inside
@@ -54,7 +55,7 @@ def examine_case(task: Task, case: Case) -> CaseReport:
 def present_values(labels: np.ndarray) -> frozenset[int]:
     """The distinct values of an integer label map."""
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:
+    if low < 0 or high > LARGEST_VALUE:
         return frozenset(int(value) for value in np.unique(labels))
     seen = np.zeros(high + 1, bool)
     seen[labels.ravel()] = True

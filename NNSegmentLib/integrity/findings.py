@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,9 @@ def load_findings(path: Path) -> list[Finding] | None:
     if not path.is_file():
         return None
     values = read_json(path)
-    found = values.get("findings") if isinstance(values, Mapping) else None
-    if not isinstance(found, list):
-        raise TaskError(f"{path} should hold a list of findings, found something else; check the task again.")
-    return [from_json(Finding, finding) for finding in found]
+    try:
+        return [from_json(Finding, finding) for finding in values["findings"]]
+    except (TaskError, KeyError, TypeError) as wrong:
+        raise TaskError(
+            f"{path} should hold a list of findings, found something else; check the task again."
+        ) from wrong

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..cases import ValueChange, load_origin, save_origin
+from ..cases import CASES_FILE, ValueChange, load_origin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file
-from ..errors import StorageError
+from ..errors import TaskError, some
 from ..folders import LABELS_CSV
 from ..image import LabelMap, read_geometry, read_labels, write_labels
 from ..label_files import renumbered
+from ..locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
-from ..records import umask, write_json
-from ..task import Case, Task
+from ..records import write_json
+from ..task import Case, Task, load_task
 from .check import examine_task, findings_of, renumbering_of
 from .findings import CASE_COUNT, LABEL_DIRECTION, LABEL_GRID, LABEL_NUMBERS, Finding
 from .grids import carried_over, foreground_ml
+from .install import LABELS, NEW, ORIGINALS, finish_interrupted, free_name, gathering, install
 from .renumbering import Renumbering
 
 logger = logging.getLogger(__name__)
 _LEAST_FOREGROUND_KEPT = 0.8
 _NOTHING = Renumbering((), ())
+_LABELS_FOLDER = "labelsTr"
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,27 @@ def fix_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[
     rounding are made equal, values are renumbered to 0, 1, 2, … in the files and in dataset.json, and numTraining is
     corrected. cases.json tells what was done. Files that change are kept in `originals/`; label files outside the
     task's folder are left alone, and dataset.json then points at the mended copy.
-    Labels that would lose foreground by resampling are not touched. Raises StorageError.
+    Labels that would lose foreground by resampling are not touched. One process mends a task at a time, others wait;
+    a mending that was interrupted is finished first. Raises TaskError when files change meanwhile, StorageError.
     """
+    with _alone_in(task.folder):
+        if os.access(task.folder, os.W_OK) and finish_interrupted(task.folder):
+            logger.warning("%s: the mending that was interrupted is finished now.", task.name)
+        return _fix(load_task(task.folder), workers, progress)  # as it is now that nobody else mends it
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process mends the task; where nothing can be written nothing can be mended either."""
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    with one_after_another_in(folder, logger.warning):
+        yield
+
+
+def _fix(task: Task, workers: int, progress: Progress) -> list[Finding]:
+    before = _stamps(task)
     reports = examine_task(task, workers, progress)
     fixable = [finding for finding in findings_of(task, reports) if finding.fixable]
     if not fixable:
@@ -71,14 +92,38 @@ def fix_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[
         _Mending(case, tuple(f for f in fixable if f.case == case.id), _changes_in(report.values, renumbering))
         for case, report in zip(task.cases, reports, strict=True)
     ]
-    with _staging(task.folder) as staging:
+    with gathering(task.folder) as staging:
         needed = [mending for mending in mendings if mending.findings or mending.changes]
         mended = in_parallel(partial(_mend, task, staging), needed, workers, progress, "Mending labels")
         mended = [result for result in mended if result.sentences]
         whole_task = [f for f in fixable if f.check in (LABEL_NUMBERS, CASE_COUNT)]
-        _install(task, staging, [result.case for result in mended], renumbering)
-    _note(task, mended, whole_task)
+        if mended or whole_task:
+            labels = _gather(task, staging, mended, renumbering)
+            _require_unchanged(task, before)
+            install(staging, labels)
+    for finding in whole_task:
+        logger.info("%s: %s corrected, was %s.", task.name, finding.check, finding.found)
     return [*whole_task, *(finding for result in mended for finding in result.findings)]
+
+
+def _stamps(task: Task) -> dict[Path, tuple[int, int]]:
+    """When the files that mending replaces were last written, and how long they are."""
+    labels = [case.labels for case in task.cases if case.labels]
+    listed = (task.folder / _LABELS_FOLDER).glob("*")
+    descriptions = [task.folder / name for name in ("dataset.json", LABELS_CSV, CASES_FILE)]
+    files = {path for path in (*labels, *listed, *descriptions) if path.is_file()}
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def _require_unchanged(task: Task, before: Mapping[Path, tuple[int, int]]) -> None:
+    """Raises TaskError when somebody wrote label files or dataset.json meanwhile."""
+    now = _stamps(task)
+    changed = sorted(path.name for path in {*before, *now} if before.get(path) != now.get(path))
+    if changed:
+        raise TaskError(
+            f"Files of {task.folder} should stay as they are while it is mended, but {some(changed, 3)} changed; the task "
+            "was left alone, run 'nnsegment check --fix' again."
+        )
 
 
 def _changes_in(values: frozenset[int] | None, renumbering: Renumbering) -> tuple[ValueChange, ...]:
@@ -99,7 +144,7 @@ def _mend(task: Task, staging: Path, mending: _Mending) -> _Mended:
         labels = LabelMap(renumbered(labels.array, mending.changes), labels.geometry)
         sentences.append("values renumbered " + ", ".join(f"{c.before} to {c.after}" for c in mending.changes))
     if sentences:
-        write_labels(staging / (mending.case.id + task.file_ending), labels.array, labels.geometry)
+        write_labels(staging / LABELS / (mending.case.id + task.file_ending), labels.array, labels.geometry)
     return _Mended(mending.case, tuple(findings) if sentences else (), tuple(sentences))
 
 
@@ -119,68 +164,30 @@ def _placed(mending: _Mending, labels: LabelMap) -> LabelMap | None:
     return moved
 
 
-@contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=".mending-", dir=folder))
-        staging.chmod(0o777 & ~umask())
-    except OSError as error:
-        raise _cannot_mend(folder, error) from error
-    try:
-        yield staging
-    except OSError as error:
-        raise _cannot_mend(folder, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _install(task: Task, staging: Path, cases: Sequence[Case], renumbering: Renumbering) -> None:
-    """Put the mended labels in place by renaming whole folders, then describe them in dataset.json."""
-    originals = _free_folder(task.folder, "originals")
-    originals.mkdir()
-    values = task.dataset_json
-    copy_file(task.folder / "dataset.json", originals / "dataset.json")
-    if cases and "dataset" in values:
-        values["dataset"] = values["dataset"] | _relocated(task, staging, cases, values["dataset"])
-    elif cases:
-        _swap(task.folder / "labelsTr", staging, originals)
+def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: Renumbering) -> str:
+    """Write what else changes beside the mended labels; returns the name of the folder that these are to become."""
+    values, folder = task.dataset_json, _LABELS_FOLDER
+    copy_file(task.folder / "dataset.json", staging / ORIGINALS / "dataset.json")
+    if "dataset" in values:
+        folder = free_name(task.folder, "labels_mended")
+        values["dataset"] = values["dataset"] | {
+            result.case.id: values["dataset"][result.case.id]
+            | {"label": f"{folder}/{result.case.id}{task.file_ending}"}
+            for result in mended
+        }
+    elif mended:
+        _copy_others(task.folder / _LABELS_FOLDER, staging / LABELS)
     labels = renumbering.of_labels(task.labels)
-    write_json(task.folder / "dataset.json", values | labels.to_dataset_json() | {"numTraining": len(task.cases)})
+    new = values | labels.to_dataset_json() | {"numTraining": len(task.cases)}
+    write_json(staging / NEW / "dataset.json", new)
     if renumbering.declared:
-        save_label_colors(task.folder / LABELS_CSV, labels)
-
-
-def _relocated(task: Task, staging: Path, cases: Sequence[Case], listed: dict) -> dict:
-    folder = _free_folder(task.folder, "labels_mended")
-    staging.rename(folder)
-    return {case.id: listed[case.id] | {"label": f"{folder.name}/{case.id}{task.file_ending}"} for case in cases}
-
-
-def _swap(labels: Path, staging: Path, originals: Path) -> None:
-    for path in labels.iterdir():
-        if path.is_file() and not (staging / path.name).exists():
-            copy_file(path, staging / path.name)
-    labels.rename(originals / labels.name)
-    try:
-        staging.rename(labels)
-    except OSError:
-        (originals / labels.name).rename(labels)
-        raise
-
-
-def _free_folder(parent: Path, name: str) -> Path:
-    candidates = (parent / (name if n == 1 else f"{name}_{n}") for n in range(1, 10**6))
-    return next(path for path in candidates if not path.exists())
-
-
-def _note(task: Task, mended: Sequence[_Mended], whole_task: Sequence[Finding]) -> None:
+        save_label_colors(staging / NEW / LABELS_CSV, labels)
     fixes = tuple((result.case.id, sentence) for result in mended for sentence in result.sentences)
-    save_origin(load_origin(task.folder).with_fixes(fixes), task.folder)
-    for finding in whole_task:
-        logger.info("%s: %s corrected, was %s.", task.name, finding.check, finding.found)
+    save_origin(load_origin(task.folder).with_fixes(fixes), staging / NEW)
+    return folder
 
 
-def _cannot_mend(folder: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"Cannot write {folder} ({error.strerror or error}); the task is as it was. Choose a folder you may write to."
-    )
+def _copy_others(labels: Path, gathered: Path) -> None:
+    for path in labels.iterdir():
+        if path.is_file() and not (gathered / path.name).exists():
+            copy_file(path, gathered / path.name)

@@ -297,11 +297,13 @@ def test_what_a_check_found_is_read_again(tmp_path):
     assert load_findings(path) == found
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"findings": 3}', '{"findings": ["bad"]}'])
-def test_a_file_that_holds_no_findings_is_refused_in_a_sentence(tmp_path, content):
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "3", '{"findings": 3}', '{"findings": ["bad"]}', '{"findings": [{"severity": 3}]}']
+)
+def test_a_file_that_holds_no_findings_is_named_in_a_sentence(tmp_path, content):
     (tmp_path / "findings.json").write_text(content)
 
-    with pytest.raises(TaskError, match="found"):
+    with pytest.raises(TaskError, match=r"findings\.json should hold a list of findings.*; check the task again"):
         load_findings(tmp_path / "findings.json")
 
 

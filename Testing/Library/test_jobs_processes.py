@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from NNSegmentLib import processes
-from NNSegmentLib.errors import RunError
+from NNSegmentLib import locks, processes
+from NNSegmentLib.errors import RunError, StorageError
 from NNSegmentLib.jobs.reporting import WatchedRun
 from NNSegmentLib.launch import LIBRARY_PARENT, as_line, default_python, environment_for, terminal_setting
 from NNSegmentLib.locks import LOCK, holder, only_one_in, require_free
@@ -203,6 +203,27 @@ def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
 
     with only_one_in(tmp_path):
         assert holder(tmp_path).pid == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b"\xff\x00"])
+def test_a_damaged_lock_is_taken_over(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(locks, "_WRITING_S", 0.1)
+    (tmp_path / LOCK).write_bytes(content)
+
+    with only_one_in(tmp_path):
+        assert holder(tmp_path).pid == os.getpid()
+
+
+def test_a_full_disk_leaves_no_empty_lock(tmp_path, monkeypatch):
+    def full(_value, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(locks.json, "dumps", full)
+
+    with pytest.raises(StorageError, match="No space left"), only_one_in(tmp_path):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_takers_of_a_stale_lock_are_never_in_together(tmp_path):

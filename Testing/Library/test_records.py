@@ -76,3 +76,11 @@ def test_a_lock_that_is_open_for_a_moment_on_windows_is_given_back(tmp_path, mon
         opened(records.time.monotonic() + 1.0)
 
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path):
+    name = "a." + "b" * (255 - len("a..nii.gz")) + ".nii.gz"
+
+    write_text(tmp_path / name, "new")
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
