@@ -12,8 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "pipeline": (
-        "best", "check", "convert", "diagram", "ensemble", "evaluate", "extract_fingerprint", "open_task", "plan",
-        "postprocess", "predict", "preprocess", "train", "validate", "write_report",
+        "best", "check", "convert", "extract_fingerprint", "open_task", "plan", "predict", "preprocess", "train", "validate",
     ),
     "budget": ("quick_settings",),
     "conversion": ("export_task",),
@@ -33,6 +32,7 @@ _HOMES = {
     "preprocessing.prepare": ("prepare_case",),
     "preprocessing.prepared": ("Placement", "PreparedCase"),
     "preprocessing.restore": ("restore_labels",),
+    "results": ("diagram", "ensemble", "evaluate", "postprocess", "write_report"),
     "run": ("Run", "TrainingSettings"),
     "selection.record": ("Selection",),
     "task": ("Case", "Channel", "Task", "load_task"),

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+_CHOICE = f"{', '.join(CONFIGURATIONS)}, or one of your own in the plans file"
 TASK = "task: number (4), name (Dataset004_Hippocampus) or folder"
 
 
@@ -84,9 +85,7 @@ def _planning(commands) -> None:
     fingerprint.add_argument("--clean", action="store_true", help="measure again")
     plan = _command(commands, "plan", "fingerprint, plan and preprocess a task")
     plan.add_argument("task", help=TASK)
-    plan.add_argument(
-        "-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG", help="prepare only these"
-    )
+    plan.add_argument("-c", "--configurations", nargs="+", metavar="CONFIG", help=f"prepare only these: {_CHOICE}")
     plan.add_argument("--preset", choices=PRESETS, default="default", help="how large the networks are")
     plan.add_argument("--gpu-memory", type=float, metavar="GB", help="GPU memory to plan for")
     plan.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target voxel size in mm")
@@ -100,13 +99,15 @@ def _planning(commands) -> None:
     plan.add_argument("--only", action="store_true", help="do not preprocess")
     preprocess = _command(commands, "preprocess", "prepare all cases for the planned configurations")
     preprocess.add_argument("task", help=TASK)
-    preprocess.add_argument("-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG")
+    preprocess.add_argument(
+        "-c", "--configurations", nargs="+", metavar="CONFIG", help=f"only these (default: all planned): {_CHOICE}"
+    )
     _plan_choice(preprocess)
 
 
 def _training(commands) -> None:
     train = _command(commands, "train", "train one fold, or all of them, and validate it")
-    _run_choice(train)
+    _run_choice(train, "number, 'all' (train on everything) or 'folds' (each in turn)")
     length = train.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
     length.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
@@ -129,14 +130,16 @@ def _training(commands) -> None:
         "--seed", type=int, metavar="N", help="train another network: start of the random numbers (default 12345)"
     )
     validate = _command(commands, "validate", "predict and score the validation cases of a trained fold again")
-    _run_choice(validate)
+    _run_choice(validate, "number, or 'folds' (every trained one), or 'all' (the one trained on everything)")
     validate.add_argument("--save-probabilities", "--npz", action="store_true", help="keep probabilities for ensembles")
 
 
 def _selection(commands) -> None:
     best = _command(commands, "best", "find the best configuration or ensemble by cross-validation")
     best.add_argument("task", help=TASK)
-    best.add_argument("-c", "--configurations", nargs="+", choices=CONFIGURATIONS, metavar="CONFIG")
+    best.add_argument(
+        "-c", "--configurations", nargs="+", metavar="CONFIG", help=f"only these (default: all trained): {_CHOICE}"
+    )
     best.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds to count and use (default: those trained)"
     )
@@ -151,9 +154,14 @@ def _selection(commands) -> None:
     evaluate.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice")
     evaluate.add_argument("--chill", action="store_true", help="say nothing of references without a prediction")
     ensemble = _command(commands, "ensemble", "average the probabilities of several predictions")
-    ensemble.add_argument("-i", "--inputs", type=Path, nargs="+", required=True, metavar="DIR")
-    ensemble.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    ensemble.add_argument("--save-probabilities", action="store_true")
+    ensemble.add_argument(
+        "-i", "--inputs", type=Path, nargs="+", required=True, metavar="DIR",
+        help="folders of predictions made with --save-probabilities",
+    )  # fmt: skip
+    ensemble.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the label maps")
+    ensemble.add_argument(
+        "--save-probabilities", action="store_true", help="write the mean as CASE.npz beside each label map"
+    )
     postprocess = _command(commands, "postprocess", "find or apply post-processing (largest components)")
     postprocess.add_argument("-i", "--input", type=Path, required=True, metavar="DIR", help="folder of predictions")
     postprocess.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the result")
@@ -187,7 +195,10 @@ def _prediction(commands) -> None:
     )
     _plan_choice(predict)
     model = _command(commands, "model", "list, describe, export and import models", workers=False)
-    model.add_argument("action", choices=("list", "info", "export", "import"))
+    model.add_argument(
+        "action", choices=("list", "info", "export", "import"), metavar="ACTION",
+        help="list (of the workspace), info (what one takes, gives and is made of), export, import",
+    )  # fmt: skip
     model.add_argument("what", nargs="?", help="task or model folder; for import a zip")
     model.add_argument("-o", "--output", type=Path, metavar="PATH", help="zip, or folder of networks, to write")
     model.add_argument(
@@ -203,27 +214,34 @@ def _prediction(commands) -> None:
 def _seeing(commands) -> None:
     diagram = _command(commands, "diagram", "draw a configuration's network", workers=False)
     diagram.add_argument("task", help=TASK)
-    diagram.add_argument("configuration", metavar="CONFIG", choices=CONFIGURATIONS)
-    diagram.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.svg")
+    diagram.add_argument("configuration", metavar="CONFIG", help=_CHOICE)
+    diagram.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.svg", help="picture to write: .svg, .png or .pdf"
+    )
     _plan_choice(diagram)
     report = _command(commands, "report", "write one HTML page about a task and its models", workers=False)
     report.add_argument("task", help=TASK)
-    report.add_argument("-o", "--output", type=Path, metavar="FILE.html")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="page to write (default: report.html among the results)"
+    )
     jobs = _command(commands, "jobs", "see, follow, stop and resume what runs in the background", workers=False)
-    jobs.add_argument("action", nargs="?", choices=("list", "follow", "stop", "resume"), default="list")
+    jobs.add_argument(
+        "action", nargs="?", choices=("list", "follow", "stop", "resume"), default="list", metavar="ACTION",
+        help="list (default), follow, stop or resume",
+    )  # fmt: skip
     jobs.add_argument("job", nargs="?", help="name of the job or its beginning (default: the newest)")
     jobs.add_argument("--grace", type=_seconds, default=60.0, metavar="60s", help="time for a clean stop")
     _command(commands, "doctor", "tell what works on this machine, and what would mend the rest", workers=False)
     demo = _command(commands, "demo", "the whole journey on a small sample task", workers=False)
     demo.add_argument("--data", type=Path, metavar="FOLDER", help="real data instead: anything 'convert' reads")
     demo.add_argument("--folder", type=Path, help="where to work (default: NNSegment-demo, here or in the workspace)")
-    demo.add_argument("--time", type=_seconds, metavar="40s", help="training time of each fold")
+    demo.add_argument("--time", type=_seconds, metavar="40s", help="training time of each fold (default: 75s)")
 
 
-def _run_choice(parser) -> None:
+def _run_choice(parser, folds: str) -> None:
     parser.add_argument("task", help=TASK)
-    parser.add_argument("configuration", metavar="CONFIG", help=", ".join(CONFIGURATIONS))
-    parser.add_argument("fold", metavar="FOLD", help="number, 'all' (train on everything) or 'folds' (each in turn)")
+    parser.add_argument("configuration", metavar="CONFIG", help=_CHOICE)
+    parser.add_argument("fold", metavar="FOLD", help=folds)
     _plan_choice(parser)
 
 

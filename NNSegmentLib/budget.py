@@ -42,8 +42,10 @@ def default_settings(
     return TrainingSettings(time_s=time_s, epochs=epochs or TrainingSettings.epochs, device=device)
 
 
-def quick_settings(device: str = "auto", many_steps: bool | None = None, **length: float | None) -> TrainingSettings:
-    """The recipe for minutes instead of days, on `device`; `length` is `time_s` or `epochs`.
+def quick_settings(
+    device: str = "auto", many_steps: bool | None = None, *, time_s: float | None = None, epochs: int = QUICK_EPOCHS
+) -> TrainingSettings:
+    """The recipe for minutes instead of days, on `device`; with `time_s` (seconds) `epochs` is ignored.
 
     `many_steps` is whether the device takes so many steps in its time that they need mirrored images; None looks
     whether it is a CUDA GPU. Raises SettingsError when the device is not there.
@@ -62,7 +64,8 @@ def quick_settings(device: str = "auto", many_steps: bool | None = None, **lengt
         validation_iterations=10,
         validation_mirroring=many_steps,
         device=device,
-        **length,
+        time_s=time_s,
+        epochs=epochs,
     )
 
 
@@ -85,6 +88,15 @@ def settings_from_arguments(args: argparse.Namespace, plan: Plan, stored: Traini
             _require_same([replace(stored, seed=args.seed)], stored)
         return replace(stored, device=args.device or stored.device)
     return _asked(args, plan, args.time, args.epochs)
+
+
+def require_nothing_new(args: argparse.Namespace, fold: Path) -> None:
+    """Raises SettingsError when a fold that nnU-Net has trained to its end is asked to go on with other settings."""
+    if args.epochs or args.time or args.settings or args.recipe:
+        raise SettingsError(
+            f"The training in {fold} has come to its end, so there is nothing to resume; rename checkpoint_final.pth "
+            "there to checkpoint_latest.pth to train on, or leave out --resume to train again."
+        )
 
 
 def _asked_again(args: argparse.Namespace, plan: Plan, stored: TrainingSettings) -> list[TrainingSettings]:

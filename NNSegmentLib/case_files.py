@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +21,9 @@ from .labels import LabelSet
 from .overlaps import TOLERANCE, Combined, Names, painted_value, value_of
 from .records import read_json, write_json
 from .task import Case, Task, write_dataset_json
+from .task_names import new_task_name
 
-__all__ = [
-    "CaseArrays", "add_to_task", "build_task", "case_name", "require_volume_ending", "task_folder", "write_case",
-    "write_channels",
-]  # fmt: skip
+__all__ = ["CaseArrays", "add_to_task", "build_task", "case_name", "require_volume_ending", "task_folder"]
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _log = logging.getLogger(__name__)
 FORMAT = "3D Slicer scene"
@@ -139,14 +136,12 @@ def _register_case(folder: Path, case: Case, origin: CaseOrigin) -> None:
 
 def task_folder(workspace: Workspace, name: str, number: int | None = None) -> Path:
     """Where a new task goes: its raw folder 'DatasetNNN_Name'; raises TaskError when number or name is taken."""
-    text = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
-    if not text:
-        raise TaskError(f"A task's name needs letters or digits, found {name!r}.")
+    made = new_task_name(workspace, name, number)
+    text = DATASET_NAME.match(made).group(2)
     for taken in workspace.task_names():
-        match = DATASET_NAME.match(taken)
-        if match.group(2) == text or int(match.group(1)) == number:
-            raise TaskError(f"{taken} exists in {workspace.raw.parent} already; choose another name or number.")
-    return workspace.raw / f"Dataset{workspace.free_id() if number is None else number:03d}_{text}"
+        if DATASET_NAME.match(taken).group(2) == text:
+            raise TaskError(f"{taken} exists in {workspace.raw.parent} already; choose another name.")
+    return workspace.raw / made
 
 
 def require_volume_ending(file_ending: str) -> None:

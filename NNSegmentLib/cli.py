@@ -7,6 +7,7 @@ Heavy modules are imported inside the subcommands, so that --help answers at onc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
 from .launch import JOB_VARIABLE
 from .stopping import handling
-from .terminal import STOPPED, Outcome, Terminal
+from .terminal import STOPPED, Outcome, Terminal, Unread
 
 
 class Stop(Exception):
@@ -53,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
     with handling(signal.default_int_handler, signal.SIGTERM):  # Ctrl-C is the shell's to give or to keep away
-        return _run(args, Terminal()).code
+        code = _run(args, Terminal()).code
+    _forget_unread_output()
+    return code
 
 
 def _replace_unknown_characters() -> None:
@@ -81,7 +84,12 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
         )
     finally:
         terminal.close()
-    _show(args, result, text)
+    try:
+        _show(args, result, text)
+    except BrokenPipeError:  # whoever read has seen enough
+        pass
+    except OSError as error:
+        return _fail(args, f"The work is done, but its result cannot be written out ({error.strerror or error}).", 1)
     return Outcome(0, result)
 
 
@@ -90,6 +98,16 @@ def _show(args: argparse.Namespace, result: object, text: str) -> None:
         _print_json(result)
     elif text:
         print(text)
+    sys.stdout and sys.stdout.flush()
+
+
+def _forget_unread_output() -> None:
+    """Python would complain at its end about what nobody read."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream and stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_json(result: object) -> None:
@@ -109,9 +127,10 @@ def _without_nan(value: object) -> object:
 
 
 def _fail(args: argparse.Namespace, sentence: str, code: int, result: dict | None = None) -> Outcome:
-    if args.json:
-        _print_json((result or {}) | {"error": sentence, "exit_code": code})
-    print(f"nnsegment: {sentence}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be reading any more
+        if args.json:
+            _print_json((result or {}) | {"error": sentence, "exit_code": code})
+    Unread(sys.stderr).write(f"nnsegment: {sentence}\n")
     return Outcome(code, result, sentence=sentence)
 
 
@@ -159,34 +178,27 @@ def _fingerprint(args, terminal):
 
 def _plan(args, terminal):
     from . import pipeline
+    from .answers import plan_text
     from .integrity.table import require_no_errors
+    from .lookup import plans_name_of, require_planned
 
+    wanted = args.configurations or ()
+    if wanted:  # looked at before the task is measured, which may take long
+        name = plans_name_of(args.plans, None if args.plans else args.preset)
+        require_planned(pipeline.folders_of(args.task, args.workspace), wanted, name)
     if args.check:
         require_no_errors(pipeline.check(args.task, args.workspace, workers=args.workers, progress=terminal))
     made = pipeline.plan(
         args.task, args.workspace, preset=args.preset, gpu_memory_gb=args.gpu_memory, spacing_mm=args.spacing,
         name=args.plans, clean=args.clean, anew=args.anew, workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
-    wanted = [made.configuration(c).name for c in args.configurations or ()]
+    wanted = [made.configuration(c).name for c in wanted]
     if not args.only:
         pipeline.preprocess(
             args.task, args.workspace, configurations=wanted, plans=made.name, workers=args.workers, progress=terminal,
             say=terminal.say,
         )  # fmt: skip
-    return made, _plan_text(made, pipeline.folders_of(args.task, args.workspace).plan(made.name))
-
-
-def _plan_text(plan, path: Path) -> str:
-    from .terminal import table
-
-    rows = [
-        [c.name, "×".join(map(str, c.patch_size)), str(c.batch_size), " × ".join(f"{s:.3g}" for s in c.spacing_mm),
-         str(c.network.n_stages), "-".join(map(str, c.network.features))]
-        for c in plan.configurations
-    ]  # fmt: skip
-    reasons = "\n".join(f"  {decision}: {why}" for decision, why in plan.reasons.items())
-    header = ["configuration", "patch (z,y,x)", "batch", "spacing mm", "stages", "features"]
-    return f"{table(rows, header)}\n\nWhy:\n{reasons}\n\nPlan: {path}"
+    return made, plan_text(made, pipeline.folders_of(args.task, args.workspace).plan(made.name))
 
 
 def _preprocess(args, terminal):
@@ -202,7 +214,8 @@ def _preprocess(args, terminal):
 
 def _train(args, terminal):
     from . import pipeline
-    from .budget import settings_from_arguments
+    from .answers import run_result, run_text
+    from .budget import require_nothing_new, settings_from_arguments
     from .progress import part_of
     from .run import load_settings
 
@@ -212,6 +225,8 @@ def _train(args, terminal):
     for number, fold in enumerate(folds, start=1):
         folder = folders.model(plan.name, args.configuration).fold(fold)
         stored = load_settings(folder.settings) if args.resume and folder.settings.is_file() else None
+        if args.resume and stored is None and folder.checkpoint_final.is_file():
+            require_nothing_new(args, folder.folder)
         settings = settings_from_arguments(args, plan, stored)
         terminal.watch(folder.events)
         run = pipeline.train(
@@ -223,7 +238,7 @@ def _train(args, terminal):
         if not run.finished:
             raise Stop(f"Stopped; the model so far is in {folder.folder}, go on with --resume.")
         runs.append(run)
-    return [_run_result(run) for run in runs], "\n".join(_run_text(run) for run in runs)
+    return [run_result(run) for run in runs], "\n".join(run_text(run) for run in runs)
 
 
 def _folds(fold: str, folders, terminal) -> list:
@@ -232,23 +247,6 @@ def _folds(fold: str, folders, terminal) -> list:
     if fold != "folds":
         return [fold]
     return list(range(len(pipeline.folds_of(folders, pipeline.open_task(folders.raw), terminal.say))))
-
-
-def _run_result(run) -> dict:
-    from .run import Finished
-
-    done = [event for event in run.events() if isinstance(event, Finished)]
-    return {
-        "configuration": run.configuration, "fold": run.fold, "folder": run.folder.folder,
-        "mean_dice": done[-1].mean_dice if done else None,
-    }  # fmt: skip
-
-
-def _run_text(run) -> str:
-    result = _run_result(run)
-    dice = result["mean_dice"]
-    scored = f"validation Dice {dice:.4f}" if dice is not None else "trained"
-    return f"{run.configuration} fold {run.fold}: {scored}, in {run.folder.folder}"
 
 
 def _validate(args, terminal):
@@ -307,10 +305,10 @@ def _predict(args, terminal):
 
 
 def _evaluate(args, terminal):
-    from . import pipeline
+    from . import results
     from .memory import unsaid
 
-    scores = pipeline.evaluate(
+    scores = results.evaluate(
         args.predictions,
         args.references,
         args.labels,
@@ -323,34 +321,34 @@ def _evaluate(args, terminal):
 
 
 def _ensemble(args, terminal):
-    from . import pipeline
+    from . import results
 
-    done = pipeline.ensemble(
+    done = results.ensemble(
         args.inputs, args.output, save_probabilities=args.save_probabilities, workers=args.workers, progress=terminal
     )
     return {"cases": done, "output": args.output}, f"Averaged {counted(len(done), 'case')} into {args.output}"
 
 
 def _postprocess(args, terminal):
-    from . import pipeline
+    from . import results
 
-    steps = pipeline.postprocess(
+    steps = results.postprocess(
         args.input, args.output, rules=args.rules, references=args.references, workers=args.workers, progress=terminal
     )
     return steps, steps.describe()
 
 
 def _report(args, terminal):
-    from . import pipeline
+    from . import results
 
-    path = pipeline.write_report(args.task, args.output, args.workspace, terminal)
+    path = results.write_report(args.task, args.output, args.workspace, terminal)
     return {"report": path}, f"Report: {path}"
 
 
 def _diagram(args, terminal):
-    from . import pipeline
+    from . import results
 
-    path = pipeline.diagram(
+    path = results.diagram(
         args.task, args.configuration, args.output, args.workspace, plans=args.plans, preset=args.preset
     )
     return {"diagram": path}, f"Diagram: {path}"
@@ -358,48 +356,25 @@ def _diagram(args, terminal):
 
 def _model(args, terminal):
     from . import exchange
+    from .answers import models_text
     from .errors import SettingsError
 
     if args.action == "list":
         models = exchange.list_models(args.workspace)
-        return models, _models_text(models)
+        return models, models_text(models)
     if not args.what:
         raise SettingsError(f"'nnsegment model {args.action}' needs a task, a model folder or a zip.")
     if args.action == "import":
         taken = exchange.import_model(args.what, args.workspace)
-        return taken, f"Imported:\n{_models_text(taken)}"
-    source = _model_place(args.what, args.workspace)
+        return taken, f"Imported:\n{models_text(taken)}"
     if args.action == "info":
-        info = exchange.describe_model(source, args.configuration)
+        info = exchange.describe_model(args.what, args.configuration, args.workspace)
         return info, info.text()
     target = exchange.export_model(
-        source, args.output, args.format, configuration=args.configuration, folds=args.folds, progress=terminal
-    )
+        args.what, args.output, args.format, configuration=args.configuration, folds=args.folds,
+        workspace=args.workspace, progress=terminal,
+    )  # fmt: skip
     return {args.format: target}, f"Exported to {target}"
-
-
-def _model_place(what: str, workspace: Path | None) -> Path:
-    """A folder or zip as given, else a task's results; raises RunError when the task has none."""
-    from . import pipeline
-
-    if Path(what).exists():
-        return Path(what)
-    folders = pipeline.folders_of(what, workspace)
-    if not folders.results.is_dir():
-        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
-    return folders.results
-
-
-def _models_text(models) -> str:
-    from .terminal import table
-
-    rows = [
-        [m.task, m.plans, m.configuration, ", ".join(m.folds), f"{m.dice:.4f}" if m.dice else "–",
-         f"set aside {m.until}: {m.folder}" if m.set_aside else ""]
-        for m in models
-    ]  # fmt: skip
-    header = ["task", "plans", "configuration", "folds", "Dice", ""]
-    return table(rows, header) if rows else "No trained model yet."
 
 
 def _jobs(args, terminal):

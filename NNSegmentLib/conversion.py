@@ -7,6 +7,7 @@ from pathlib import Path
 from .cases import load_origin
 from .errors import SettingsError, counted
 from .formats.export_v1 import ExportedTask, export_v1
+from .given import path_of
 from .lookup import TaskReference, WorkspaceReference, open_task, workspace_of
 from .progress import Progress, silent
 from .task import Task
@@ -17,7 +18,7 @@ _SHOWN = 10
 
 def export_task(
     task: TaskReference,
-    output: Path | None = None,
+    output: Path | str | None = None,
     workspace: WorkspaceReference = None,
     *,
     to: str = "v1",
@@ -31,7 +32,8 @@ def export_task(
     """
     if to != "v1":
         raise SettingsError(f'Tasks can be written for "v1" (nnU-Net version 1), found {to!r}.')
-    return export_v1(open_task(task, workspace), output, workspace_of(workspace), workers=workers, progress=progress)
+    target = None if output is None else path_of(output)
+    return export_v1(open_task(task, workspace), target, workspace_of(workspace), workers=workers, progress=progress)
 
 
 def describe_conversion(task: Task) -> tuple[dict, str]:

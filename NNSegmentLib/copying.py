@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tempfile
 import time
@@ -19,24 +20,41 @@ _ABANDONED_S = 24 * 3600.0
 
 @contextlib.contextmanager
 def folder_made_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to fill; renamed to `folder` on success, removed on failure.
+    """A temporary folder beside `folder` to fill; renamed to `folder` on success, removed on failure."""
+    with folder_in_making(folder.parent) as temporary:
+        yield temporary
+        give_name(temporary, folder)
 
-    What a killed process left of its own a day ago is removed before.
+
+@contextlib.contextmanager
+def folder_in_making(parent: Path) -> Iterator[Path]:
+    """A temporary folder to fill, removed at the end unless `give_name` made it appear.
+
+    What a killed process left of its own a day ago is removed before. Raises StorageError.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=folder.parent))
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
     except OSError as error:
-        raise StorageError(cannot_write(folder, error)) from error
+        raise StorageError(cannot_write(parent, error)) from error
     try:
         yield temporary
+    except OSError as error:
+        raise StorageError(cannot_write(parent, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def give_name(temporary: Path, folder: Path) -> None:
+    """Make a filled folder appear under its name; raises StorageError when there is one of that name."""
+    try:
         temporary.chmod(0o777 & ~umask())
         temporary.rename(folder)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise StorageError(f"{folder} exists already; choose another name, or delete that folder first.") from error
         raise StorageError(cannot_write(folder, error)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import pipeline
+from . import pipeline, results
 from .budget import default_settings
 from .errors import counted
 from .folders import TaskFolders, Workspace
@@ -69,7 +69,7 @@ def run_demo(
     say(f"4. Cross-validation:\n{selection.table()}")
     folders = pipeline.folders_of(task, workspace)
     predictions, test_dice = _predict(task, folders, say, progress)
-    report = pipeline.write_report(task, folder / "report.html", workspace, progress)
+    report = results.write_report(task, folder / "report.html", workspace, progress)
     return DemoOutcome(task.name, selection.dice_after, test_dice, predictions, report, time.monotonic() - started)
 
 
@@ -104,7 +104,7 @@ def _predict(task: Task, folders: TaskFolders, say, progress: Progress) -> tuple
     say(f"5. Predicted {images.name} with what was best")
     if not references.is_dir() or images.name != "imagesTs":
         return predictions, None
-    scores = pipeline.evaluate(predictions, references, task.labels, progress=progress)
+    scores = results.evaluate(predictions, references, task.labels, progress=progress)
     per_label = ", ".join(f"{title} {m.dice:.3f}" for title, m in zip(scores.titles, scores.mean, strict=True))
     say(f"   Dice on {images.name}: {per_label}")
     return predictions, scores.dice

@@ -72,6 +72,12 @@ class StorageError(WorkError):
     """A file or folder cannot be written."""
 
 
+def require_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raises SettingsError when the argument `name` is none of the words that are known for it."""
+    if value not in known:
+        raise SettingsError(f"{name} should be one of {', '.join(known)}, found {value!r:.60}; choose one of these.")
+
+
 def some(names: Sequence[object], most: int = 5) -> str:
     """A list for a sentence, cut off after a few names: 'a, b and 7 more'."""
     shown = ", ".join(str(name) for name in names[:most])

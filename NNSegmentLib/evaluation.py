@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ImageError, SettingsError, some
+from .given import is_whole
 from .image import FILE_ENDINGS, LabelMap, read_labels
 from .labels import LabelSet, Region
 from .memory import Say, unsaid
@@ -83,9 +84,11 @@ def evaluate_simple(
     workers: int = 2,
     progress: Progress = silent,
 ) -> Scores:
-    """Like `evaluate_folder`, for label values or regions given one by one instead of a task's labels."""
-    regions = tuple((t,) if isinstance(t, int) else tuple(t) for t in targets)
-    measure = Measure(regions, ignore, tolerance_mm if surface else None)
+    """Like `evaluate_folder`, for label values or regions given one by one instead of a task's labels.
+
+    Raises SettingsError, too, for targets that are no label values.
+    """
+    measure = Measure(tuple(map(_region, targets)), ignore, tolerance_mm if surface else None)
     return _evaluate_folder(predictions, references, measure, file_ending, reader, say, output, workers, progress)
 
 
@@ -174,6 +177,16 @@ def _evaluate_folder(predictions, references, measure, ending, reader, say, outp
     scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)
     save_scores(scores, output or predictions / SUMMARY)
     return scores
+
+
+def _region(target: Region | int) -> Region:
+    values = (target,) if is_whole(target) or not isinstance(target, Iterable) else tuple(target)
+    if not values or not all(is_whole(value) and value >= 0 for value in values):
+        raise SettingsError(
+            f"Labels to score are whole numbers such as 1, or several that make a region such as (1, 2), found {target!r}; "
+            "give the values in the label maps."
+        )
+    return tuple(int(value) for value in values)
 
 
 def _reference(prediction: Path, references: Path) -> Path | None:

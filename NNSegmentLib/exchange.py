@@ -11,16 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError, ModelError, SettingsError, StorageError
+from .errors import InputError, ModelError, SettingsError, StorageError, require_choice
 from .folders import LABELS_CSV, SELECTION, Workspace
-from .lookup import WorkspaceReference, workspace_of
+from .given import fold_names, path_of
+from .lookup import TaskReference, WorkspaceReference, model_place, workspace_of
 from .model import Model, find_model_folders, load_model
 from .model.archive import unpack
 from .model.version_1 import find_v1_folders
 from .progress import Progress, silent, stepped
-from .records import cannot_write, move, read_json, require_writable, written_whole
+from .records import cannot_write, move, read_json, remove, require_writable, written_whole
 from .terminal import table
 
+FORMATS = ("zip", "onnx", "torchscript")
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
 _FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
 _BESIDE_MODELS = ("ensembles", SELECTION)
@@ -95,9 +97,14 @@ def list_models(workspace: WorkspaceReference = None) -> list[ModelEntry]:
     return sorted((_entry(folder, place) for folder in folders), key=lambda entry: entry.set_aside)
 
 
-def describe_model(path: Path | str, configuration: str | None = None) -> ModelInfo:
-    """What the model at a folder or in a zip is; raises ModelError."""
-    model = load_model(path, configuration)
+def describe_model(
+    model: TaskReference | Path, configuration: str | None = None, workspace: WorkspaceReference = None
+) -> ModelInfo:
+    """What the model at a folder or in a zip is, or that of the task of this number or name.
+
+    Raises ModelError, TaskError when there is no such task, RunError when it has no trained model.
+    """
+    model = load_model(model_place(model, workspace), configuration)
     labels = tuple(f"{label.name} ({'+'.join(map(str, label.values))})" for label in model.label_set.foreground)
     return ModelInfo(
         model.folder, model.channels, labels, model.file_ending, tuple(_parts(model)), model.postprocessing
@@ -105,27 +112,32 @@ def describe_model(path: Path | str, configuration: str | None = None) -> ModelI
 
 
 def export_model(
-    source: Path | str,
+    source: TaskReference | Path,
     target: Path | str | None = None,
     format: str = "zip",
     *,
     configuration: str | None = None,
-    folds: Sequence[int | str] | None = None,
+    folds: Sequence[int | str] | int | str | None = None,
+    workspace: WorkspaceReference = None,
     progress: Progress = silent,
 ) -> Path:
     """Write a trained model for use elsewhere; returns `target`, by default beside the caller and named after `source`.
 
+    `source` is a folder of trained models, a zip for networks, or the number or name of a task.
     'zip' packs all configurations of a data set, or one model folder, as nnU-Net does. 'onnx' and 'torchscript' write
     a new folder with the networks of what `predict` would use, one file per fold with a JSON card beside it that says
     how to prepare images and read the output; a target ending in .onnx or .pt takes a single network.
-    Raises ModelError when nothing fitting is trained, SettingsError for an unknown format or a missing package.
+    Raises ModelError when nothing fitting is trained, SettingsError for an unknown format or a missing package, TaskError
+    and RunError for a task without a model, StorageError.
     """
-    source = Path(source).expanduser()
+    require_choice("format", format, FORMATS)
+    source, folds = model_place(source, workspace), fold_names(folds)
+    target = None if target is None else path_of(target)
     if format == "zip":
-        return _zip(source, Path(target or f"{source.name}.zip"), configuration, folds, progress)
+        return _zip(source, target or Path(f"{source.name}.zip"), configuration, folds, progress)
     model = load_model(source, configuration, folds)
     _require_version_2([part.folder for part in model.parts if part.configuration.is_version_1])
-    return _export_networks(model, Path(target or f"{source.name.removesuffix('.zip')}_{format}"), format, progress)
+    return _export_networks(model, target or Path(f"{source.name.removesuffix('.zip')}_{format}"), format, progress)
 
 
 def _zip(
@@ -195,12 +207,14 @@ def _require_place(model: Model, target: Path, is_file: bool) -> None:
 def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> list[ModelEntry]:
     """Unpack the models of a zip, their ensembles and comparison into the workspace's results, all or nothing.
 
-    Other files in it are left out. Raises ModelError when it holds no model or one that is already there, StorageError.
+    Models of the same data set that are there already stay, with their comparison instead of the zip's. Other files of
+    the zip are left out. Returns the models. Raises ModelError when it holds no model or one that is already there,
+    StorageError.
     """
-    archive = Path(archive)
+    archive = path_of(archive)
     place = workspace_of(workspace)
-    names = _dataset_folders(archive)
-    taken = [name for name in names if (place.results / name).exists()]
+    models = _models_in(archive)
+    taken = [model for model in models if (place.results / model).exists()]
     if taken:
         raise ModelError(
             f"{place.results / taken[0]} exists already; rename or remove it before importing {archive.name}."
@@ -208,33 +222,37 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
     try:
         place.results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".importing-", dir=place.results) as unfinished:
-            unpack(archive, Path(unfinished) / "all")
-            kept = [_kept(Path(unfinished) / "all" / name, Path(unfinished) / "kept" / name) for name in names]
-            _move_together(kept, place.results)
+            unpack(archive, Path(unfinished))
+            datasets = dict.fromkeys(model.split("/")[0] for model in models)
+            _move_together(
+                [pair for name in datasets for pair in _moves(Path(unfinished) / name, place.results / name)]
+            )
     except OSError as error:
         raise StorageError(cannot_write(place.results, error)) from error
-    return [entry for entry in list_models(place) if entry.task in names]
+    imported = {place.results / model for model in models}
+    return [entry for entry in list_models(place) if entry.folder in imported]
 
 
-def _kept(dataset: Path, target: Path) -> Path:
-    """What belongs to the models of an unpacked data set, moved to the folder `target`."""
-    target.mkdir(parents=True)
-    for path in dataset.iterdir():
-        if (path / "plans.json").is_file() or path.name in _BESIDE_MODELS:
-            move(path, target / path.name)
-    return target
+def _moves(dataset: Path, target: Path) -> list[tuple[Path, Path]]:
+    """What belongs to the models of an unpacked data set, and where it goes."""
+    paths = [path for path in dataset.iterdir() if (path / "plans.json").is_file()]
+    if not target.is_dir() or not find_model_folders(target):
+        paths += [dataset / name for name in _BESIDE_MODELS if (dataset / name).exists()]
+    return [(path, target / path.name) for path in paths]
 
 
-def _move_together(folders: Sequence[Path], target: Path) -> None:
-    """Move folders into another of the same disk; raises OSError when one cannot be moved, then none is."""
+def _move_together(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move files and folders within a disk; raises OSError when one cannot be moved, then none is."""
+    made = [folder for folder in dict.fromkeys(target.parent for _, target in moves) if not folder.exists()]
     moved: list[Path] = []
     try:
-        for folder in folders:
-            move(folder, target / folder.name)
-            moved.append(target / folder.name)
+        for source, target in moves:
+            target.parent.mkdir(exist_ok=True)
+            move(source, target)
+            moved.append(target)
     except OSError:
-        for path in moved:
-            shutil.rmtree(path, ignore_errors=True)
+        for path in (*moved, *made):
+            remove(path) if path.is_file() else shutil.rmtree(path, ignore_errors=True)
         raise
 
 
@@ -304,8 +322,8 @@ def _selection_files(dataset: Path, models: Sequence[Path]) -> list[Path]:
     return [p for p in [*wanted, *([dataset / SELECTION] if everything else [])] if p.is_file()]
 
 
-def _dataset_folders(archive: Path) -> list[str]:
-    """The data set folders a zip holds; raises ModelError when it holds no model."""
+def _models_in(archive: Path) -> list[str]:
+    """The models that a zip holds, DATASET/MODEL; raises ModelError when it holds none."""
     try:
         with zipfile.ZipFile(archive) as opened:
             names = opened.namelist()
@@ -313,9 +331,9 @@ def _dataset_folders(archive: Path) -> list[str]:
         raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{archive} is no zip of a model ({error}); get it again.") from error
-    folders = {name.split("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}
-    if not folders and any(name.endswith("/plans.pkl") for name in names):
+    models = {name.rpartition("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}
+    if not models and any(name.endswith("/plans.pkl") for name in names):
         raise ModelError(f"{archive} holds a model of nnU-Net v1; it needs no import, predict with -m {archive.name}.")
-    if not folders:
+    if not models:
         raise ModelError(f"{archive} should hold DATASET/MODEL/plans.json as model exports do, found no such file.")
-    return sorted(folders)
+    return sorted(models)

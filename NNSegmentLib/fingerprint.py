@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import ImageError, TaskError
 from .image import Image, LabelMap, read_image, read_labels
+from .labels import LARGEST_VALUE
 from .planning.plan import IntensityStats
 from .preprocessing.crop import cropped, nonzero_box
 from .progress import Progress, in_parallel, silent
@@ -25,8 +26,6 @@ PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 """Of the foreground of one case, kept for the report."""
 MAX_KEPT_VALUES = 4_000_000
 """Foreground values of all cases together that are kept per channel; more would only cost memory."""
-MAX_LABEL = 65535
-"""Label maps are written with 16 bits."""
 _BLOCK = 1 << 20
 
 
@@ -130,7 +129,6 @@ def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
 def load_fingerprint(path: Path) -> Fingerprint:
     """Read a dataset_fingerprint.json, nnU-Net's or ours; raises TaskError."""
     values = read_json(path)
-    beside = read_json(cases_path(path)) if cases_path(path).is_file() else []
     try:
         intensities = values["foreground_intensity_properties_per_channel"]
         return Fingerprint(
@@ -138,11 +136,22 @@ def load_fingerprint(path: Path) -> Fingerprint:
             spacings_mm=tuple(tuple(float(s) for s in spacing) for spacing in values["spacings"]),
             intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
             median_relative_size_after_cropping=float(values["median_relative_size_after_cropping"]),
-            cases=tuple(from_json(CaseFacts, facts) for facts in beside),
+            cases=_load_cases(cases_path(path)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as wrong:
         raise TaskError(
             f"{path} is no fingerprint ({type(wrong).__name__} {wrong}); delete it and plan again."
+        ) from wrong
+
+
+def _load_cases(path: Path) -> tuple[CaseFacts, ...]:
+    values = read_json(path) if path.is_file() else []
+    try:
+        return tuple(from_json(CaseFacts, facts) for facts in values)
+    except (TaskError, TypeError) as wrong:
+        raise TaskError(
+            f"{path} should list the cases that were measured, found something else ({str(wrong).split(';')[0]}); measure "
+            "them again with 'nnsegment plan --clean'."
         ) from wrong
 
 
@@ -189,9 +198,9 @@ def _require_usable(case: Case, image: Image, labels: LabelMap, n_channels: int)
     if np.isnan(image.array.min()):
         raise ImageError(f"Case {case.id} holds voxels that are not a number (NaN); replace them or remove the case.")
     low, high = int(labels.array.min()), int(labels.array.max())
-    if low < 0 or high > MAX_LABEL:
+    if low < 0 or high > LARGEST_VALUE:
         raise ImageError(
-            f"Case {case.id} has labels from {low} to {high}; they should be 0 (background) to {MAX_LABEL}, "
+            f"Case {case.id} has labels from {low} to {high}; they should be 0 (background) to {LARGEST_VALUE}, "
             "renumber them or export the file again."
         )
 

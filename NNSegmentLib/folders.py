@@ -164,6 +164,11 @@ class ModelFolders:
         return self.folder.name.split("__")[-1]
 
     @property
+    def trainer(self) -> str:
+        """The class of nnU-Net that trained the model, ours among them."""
+        return self.folder.name.split("__")[0]
+
+    @property
     def plans_name(self) -> str:
         return self.folder.name.split("__")[-2]
 

@@ -7,7 +7,11 @@ differ: SimpleITK and DICOM speak LPS, so x and y change sign exactly once, in `
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +19,8 @@ from .errors import ImageError
 
 Vector = tuple[float, float, float]
 Shape = tuple[int, int, int]
+_ROUNDING = 0.05
+"""Of a header's unit vectors."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -37,12 +43,40 @@ class Geometry:
     """2 when the file holds a single plane; the array still has three axes with shape[0] == 1."""
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        self._take("shape", lambda shape: tuple(operator.index(n) for n in shape), "whole numbers of voxels")
+        self._take("spacing_mm", _vector, "numbers in mm")
+        self._take("origin_mm", _vector, "numbers in mm")
+        self._take("direction", lambda rows: tuple(map(_vector, rows)), "rows of three numbers")
+        if min(self.shape) < 1:
             raise ImageError(f"A volume needs three axes of at least one voxel, found shape {self.shape}.")
-        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+        if not all(0 < s < math.inf for s in self.spacing_mm):
             raise ImageError(
                 f"Voxel sizes must be positive numbers in mm, found {self.spacing_mm}; correct the image header."
             )
+        if not all(map(math.isfinite, self.origin_mm)):
+            raise ImageError(f"The origin of a grid must be finite, found {self.origin_mm}; correct the image header.")
+        if not _are_axes(self.direction):
+            raise ImageError(
+                f"The direction of a grid needs three rows of three numbers whose columns are unit vectors that differ, "
+                f"found {self.direction}; correct the image header."
+            )
+        if self.dimension not in (2, 3) or (self.dimension == 2 and self.shape[0] != 1):
+            raise ImageError(
+                f"A grid has 3 dimensions, or 2 and one slice, found {self.dimension} and shape {self.shape}; correct it."
+            )
+
+    def _take(self, name: str, convert: Callable[[Any], tuple], what: str) -> None:
+        """Make a field of the record, which is frozen for everyone else, a tuple of Python's own numbers."""
+        value = getattr(self, name)
+        try:
+            taken = convert(value)
+        except (TypeError, ValueError):
+            taken = ()
+        if len(taken) != 3:
+            raise ImageError(
+                f"The {name} of a grid should be three {what}, found {value!r:.60}; correct the image header."
+            )
+        object.__setattr__(self, name, taken)
 
     @classmethod
     def from_lps(cls, size, spacing, origin, direction, dimension: int = 3) -> Geometry:
@@ -120,6 +154,16 @@ class Geometry:
         """Largest distance in mm between corresponding corners of two grids of the same shape."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
         return float(np.linalg.norm(self.world(corners) - other.world(corners), axis=1).max())
+
+
+def _are_axes(rows: tuple[tuple[float, ...], ...]) -> bool:
+    """Whether the columns are unit vectors, as far as headers are exact, that do not lie in one plane."""
+    if any(len(row) != 3 for row in rows):
+        return False
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    lengths = (a * a + d * d + g * g, b * b + e * e + h * h, c * c + f * f + i * i)
+    volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return all(abs(length - 1) < _ROUNDING for length in lengths) and abs(volume) > _ROUNDING
 
 
 def _vector(values) -> Vector:

@@ -18,7 +18,8 @@ import numpy as np
 from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
-from .labels import number_type
+from .given import path_of, paths_of
+from .labels import LARGEST_VALUE, number_type
 from .records import copy_whole, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
@@ -68,6 +69,13 @@ class LabelMap:
     array: np.ndarray
     geometry: Geometry
 
+    def __post_init__(self) -> None:
+        if self.array.shape != self.geometry.shape:
+            raise ImageError(
+                f"A label map has axes (Z, Y, X) matching its grid {self.geometry.shape}, "
+                f"found shape {self.array.shape}."
+            )
+
 
 def file_ending(path: Path | str) -> str:
     """The image ending of a file name, '.nii.gz' included; raises ImageError naming those supported."""
@@ -78,14 +86,14 @@ def file_ending(path: Path | str) -> str:
     raise ImageError(f"{Path(path).name} is no image file known here; expected one of {', '.join(FILE_ENDINGS)}.")
 
 
-def read_image(paths: Sequence[Path] | Path, reader: str = "") -> Image:
+def read_image(paths: Sequence[Path | str] | Path | str, reader: str = "") -> Image:
     """Read one file per channel into one image (C, Z, Y, X) float32.
 
     A vector (RGB) or 4-D file gives several channels. All channels must lie on the grid of the first.
     `reader` is nnU-Net's reader name; those that re-orient (`REORIENTING_READERS`) turn the array to RAS.
-    Raises ImageError for unreadable files and for channels of different size or spacing.
+    Raises ImageError for unreadable files and for channels of different size or spacing, SettingsError without a path.
     """
-    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
+    paths = paths_of(paths, "an image file, or one for each channel")
     arrays, geometries = zip(*[read_array(path, reader) for path in paths], strict=True)
     for path, geometry in zip(paths[1:], geometries[1:], strict=True):
         _require_same_size(paths[0], geometries[0], path, geometry)
@@ -93,9 +101,10 @@ def read_image(paths: Sequence[Path] | Path, reader: str = "") -> Image:
     return Image(np.ascontiguousarray(joined, dtype=np.float32), geometries[0])
 
 
-def read_labels(path: Path, reader: str = "") -> LabelMap:
+def read_labels(path: Path | str, reader: str = "") -> LabelMap:
     """Read a label map (Z, Y, X); raises ImageError when values are not whole numbers or there are several channels."""
-    array, geometry = read_array(Path(path), reader)
+    path = path_of(path)
+    array, geometry = read_array(path, reader)
     if len(array) != 1:
         raise ImageError(f"{path} should hold one label map, found {len(array)} channels; save it as a single one.")
     return LabelMap(whole_numbers(array[0], path), geometry)
@@ -113,7 +122,7 @@ def whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
     return array.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)), copy=False)
 
 
-def read_geometry(path: Path) -> Geometry:
+def read_geometry(path: Path | str) -> Geometry:
     """The grid of an image file from its header alone; raises ImageError."""
     import SimpleITK as sitk
 
@@ -131,13 +140,24 @@ def read_geometry(path: Path) -> Geometry:
     return _geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), path)
 
 
-def write_labels(path: Path, labels: np.ndarray, geometry: Geometry) -> None:
-    """Write a label map (Z, Y, X), uint8 if its values fit, else uint16, whole or not at all."""
-    _write(path, labels.astype(number_type(labels.max(initial=0)), copy=False), geometry)
+def write_labels(path: Path | str, labels: np.ndarray, geometry: Geometry) -> None:
+    """Write a label map (Z, Y, X), uint8 if its values fit, else uint16, whole or not at all.
+
+    The path's ending chooses the format. Raises ImageError when values are not whole numbers from 0 to 65535, the shape
+    is not that of the grid, or several slices should go into a picture; StorageError.
+    """
+    path = path_of(path)
+    _require_on_grid(path, labels, geometry)
+    _write(path, labels.astype(number_type(_highest_label(labels, path)), copy=False), geometry)
 
 
-def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write one channel (Z, Y, X) with its grid, whole or not at all."""
+def write_image(path: Path | str, array: np.ndarray, geometry: Geometry) -> None:
+    """Write one channel (Z, Y, X) with its grid, whole or not at all; the path's ending chooses the format.
+
+    Raises ImageError when the shape is not that of the grid, or several slices should go into a picture; StorageError.
+    """
+    path = path_of(path)
+    _require_on_grid(path, array, geometry)
     _write(path, array, geometry)
 
 
@@ -176,7 +196,9 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
         return array, _tiff_geometry(path, array.shape[1:], plane)
     voxels = _float_nifti(path)
     if voxels is not None:
-        return _read_with_nibabel(path, reader) if reader in REORIENTING_READERS else (voxels, read_geometry(path))
+        grid = read_geometry(path)
+        is_turned = reader in REORIENTING_READERS and grid.dimension == 3  # planes of whole numbers are not, either
+        return _read_with_nibabel(path, reader) if is_turned else (voxels, grid)
     try:
         volume = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -255,7 +277,13 @@ def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
         if reader in REORIENTING_READERS:
             volume = nibabel.as_closest_canonical(volume)
         array = np.asanyarray(volume.dataobj)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.orientations.OrientationError,
+    ) as error:
         raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
@@ -263,10 +291,42 @@ def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
     return zyx, Geometry.from_ijk_to_ras(zyx.shape[1:], volume.affine)
 
 
+def _require_on_grid(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    if not isinstance(array, np.ndarray) or not isinstance(geometry, Geometry):
+        raise ImageError(
+            f"Writing {path.name} needs an array (Z, Y, X) and its Geometry, found {type(array).__name__} and "
+            f"{type(geometry).__name__}; give both, such as those of an image that was read."
+        )
+    if array.shape != geometry.shape:
+        raise ImageError(
+            f"The voxels of {path.name} should have the shape (z, y, x) of their grid, {geometry.shape}, found "
+            f"{array.shape}; give the geometry that belongs to them."
+        )
+    if file_ending(path) in PLANE_ENDINGS and len(array) > 1:
+        raise ImageError(
+            f"A {file_ending(path)} file holds a single slice, found {len(array)} for {path.name}; write a volume such as "
+            ".nii.gz instead."
+        )
+
+
+def _highest_label(labels: np.ndarray, path: Path) -> int:
+    """The highest value; raises ImageError unless all are whole numbers that label files can hold."""
+    if labels.dtype.kind in "bui" or (labels.dtype.kind == "f" and (labels == np.rint(labels)).all()):
+        low = 0 if labels.dtype.kind in "bu" else labels.min()
+        high = labels.max()
+        if low >= 0 and high <= LARGEST_VALUE:
+            return int(high)
+        found = f"{low:g} to {high:g}"
+    else:
+        found = f"fractions, NaN or no numbers ({labels.dtype})"
+    raise ImageError(
+        f"Labels are whole numbers from 0 to {LARGEST_VALUE}, found {found} for {path.name}; renumber or round them."
+    )
+
+
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     import SimpleITK as sitk
 
-    path = Path(path)
     ending = file_ending(path)
     plane = geometry.dimension == 2 or ending in PLANE_ENDINGS
     volume = sitk.GetImageFromArray(np.ascontiguousarray(array[0] if plane else array))
@@ -305,7 +365,7 @@ def _write_volume(volume, path: Path, compress: bool) -> None:
 
 
 def _existing(path: Path | str) -> Path:
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise ImageError(
             f"Expected the image file {path}, found nothing there; correct the path or put the file there."

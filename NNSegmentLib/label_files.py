@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .cases import ValueChange
-from .errors import SettingsError
+from .errors import require_choice
 from .geometry import Geometry
 from .image import read_labels, write_labels
 from .labels import LabelSet
@@ -54,10 +54,9 @@ def settle_values(
 
     With "order" every voxel gets the last of its segments in the order of the labels; with "regions" segments that
     overlap become regions; with "refuse" TaskError names them. Returns the labels, and for each file sentences about
-    overlaps in which the later label was kept. Raises TaskError, StorageError.
+    overlaps in which the later label was kept. Raises TaskError, SettingsError, StorageError.
     """
-    if overlap not in OVERLAPS:
-        raise SettingsError(f"Overlapping segments can be treated as {', '.join(OVERLAPS)}, found {overlap!r}.")
+    require_choice("overlaps", overlap, OVERLAPS)
     totals: dict[Names, int] = {}
     for file in written:
         for names, _, voxels in file.values:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import TaskError
+from .given import is_whole
 
 Region = tuple[int, ...]
 """The label values that make up one target; a plain label is a region of one value."""
@@ -27,6 +28,16 @@ class Label:
     """RGB, 0 to 255."""
     terminology: str = ""
     """Slicer's terminology entry as a string; empty when unknown."""
+
+    def __post_init__(self) -> None:
+        values = (self.values,) if is_whole(self.values) else self.values
+        are_whole = isinstance(values, Collection) and len(values) > 0 and all(map(is_whole, values))
+        if not isinstance(self.name, str) or not are_whole:
+            raise TaskError(
+                f"A label has a name and the whole numbers that it covers, found {self.name!r:.60} and {self.values!r:.60}; "
+                "write Label('liver', (1,))."
+            )
+        object.__setattr__(self, "values", tuple(int(value) for value in values))
 
     @property
     def is_background(self) -> bool:
@@ -48,6 +59,13 @@ class LabelSet:
         names = [label.name for label in self.labels]
         if len(set(names)) != len(names):
             raise TaskError(f"Label names must differ, found {', '.join(names)}; rename one of them.")
+        by_value = {label.values: label.name for label in self.labels}
+        for label in self.labels if not self.has_regions else ():  # two regions may cover the same in every case
+            if label.name != (other := by_value[label.values]):
+                raise TaskError(
+                    f"Every label needs a value of its own, but {label.name} and {other} both have "
+                    f"{_shown(label.values)}; renumber one of them."
+                )
         if not any(label.name == BACKGROUND and label.values == (0,) for label in self.labels):
             raise TaskError('The labels must contain "background": 0; add it to dataset.json.')
         if any(value < 0 for label in self.labels for value in label.values):
@@ -129,7 +147,7 @@ class LabelSet:
 
     def name_of(self, region: Region | int) -> str:
         """The name of a target; 'label 7' when it has none."""
-        region = (region,) if isinstance(region, int) else tuple(region)
+        region = (region,) if is_whole(region) else tuple(region)
         return next((label.name for label in self.foreground if label.values == region), f"label {_shown(region)}")
 
     def decide(self, scores: np.ndarray, probabilities: bool = False) -> np.ndarray:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import PlanError, RunError, SettingsError, TaskError, counted, some
-from .folders import RAW, TaskFolders, Workspace
+from .errors import PlanError, RunError, SettingsError, TaskError, counted, require_choice, some
+from .folders import RAW, ModelFolders, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
+from .given import fold_names, path_of
 from .labels import LabelSet
 from .locks import holder
 from .memory import Say, unsaid
 from .model import Model, load_model
-from .planning.plan import Plan, load_plan, plans_files, require_plans_name
+from .planning.plan import CONFIGURATIONS, Plan, load_plan, plans_files, require_plans_name
 from .planning.presets import find_preset
 from .records import read_json
 from .task import Task, load_task
@@ -22,12 +23,23 @@ WorkspaceReference = Workspace | str | Path | None
 
 
 def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> TaskFolders:
-    """All folders of a task; raises TaskError when it is unknown."""
-    if not isinstance(task, Task):
-        return workspace_of(workspace).task(task)
-    if workspace is None and task.folder.parent.name == RAW:
-        workspace = task.folder.parents[1]
-    return TaskFolders(workspace_of(workspace), task.name, task.folder)
+    """All folders of a task; raises TaskError when it is unknown.
+
+    A task that is given as record or raw folder is worked on where it lies, unless a workspace is named.
+    """
+    if isinstance(task, Task):
+        return TaskFolders(_workspace_around(task.folder, workspace), task.name, task.folder)
+    folder = path_of(task) if isinstance(task, (str, Path)) else None
+    if folder is not None and (folder / "dataset.json").is_file():
+        return _workspace_around(folder, workspace).task(folder)
+    return workspace_of(workspace).task(task)
+
+
+def _workspace_around(raw: Path, workspace: WorkspaceReference) -> Workspace:
+    """The workspace that is named, else the one whose folder nnUNet_raw holds the task."""
+    place, root = workspace_of(workspace), raw.absolute().parent
+    is_elsewhere = workspace is None and root.name == RAW and root != place.raw
+    return Workspace.at(root.parent) if is_elsewhere else place
 
 
 def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task:
@@ -39,7 +51,7 @@ def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task
 
 def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None = None) -> Plan:
     """The plan by name or preset, else the one written last; raises PlanError without one, SettingsError."""
-    name = _plans_name(plans, preset)
+    name = plans_name_of(plans, preset)
     if name:
         if not folders.plan(name).is_file():
             raise PlanError(f"{folders.name} has no plan {name}; make it with 'nnsegment plan'.")
@@ -50,11 +62,21 @@ def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None =
     return load_plan(max(found, key=lambda path: path.stat().st_mtime))
 
 
-def _plans_name(plans: str | None, preset: str | None) -> str | None:
-    """The plans name that is asked for, if any; raises SettingsError for one that would leave the task's folders."""
-    if plans is not None:
-        require_plans_name(plans)
-    return plans or (find_preset(preset).plans_name if preset else None)
+def plans_name_of(plans: str | None, preset: str | None) -> str | None:
+    """The plans name that is asked for, if any.
+
+    Raises SettingsError for one that would leave the task's folders, and for a name and a preset that differ.
+    """
+    of_preset = None if preset is None else find_preset(preset).plans_name
+    if plans is None:
+        return of_preset
+    require_plans_name(plans)
+    if of_preset not in (None, plans):
+        raise SettingsError(
+            f"A plan is chosen by its name or by its preset, found the name {plans} and the preset {preset}, whose plan is "
+            f"{of_preset}; give one of them."
+        )
+    return plans
 
 
 def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold, ...]:
@@ -106,28 +128,95 @@ def is_begun(folders: TaskFolders) -> bool:
 
 def model_of(
     task: TaskReference | None,
-    path: Path | str | None,
+    model: Path | str | Model | None,
     workspace: WorkspaceReference,
     configuration: str | None,
     plans: str | None,
     preset: str | None,
-    folds: Sequence[int | str] | None,
+    folds: Sequence[int | str] | int | str | None,
 ) -> Model:
     """The model that the arguments of `predict` name; raises SettingsError, TaskError, RunError, ModelError."""
-    if path is not None:
-        return load_model(path, configuration, folds)
-    if task is None:
-        raise SettingsError("Predicting needs a task or a model; give -t TASK or -m MODEL.")
+    if (model is None) == (task is None):
+        raise SettingsError(
+            f"Predicting needs a task or a model, found {'neither' if model is None else 'both'}; give one of them "
+            "(-t TASK or -m MODEL)."
+        )
+    name, folds = plans_name_of(plans, preset), fold_names(folds)
+    if model is not None:
+        loaded = isinstance(model, Model)
+        _require_of_model("plan", name)
+        _require_of_model("configuration", configuration if loaded else None)
+        _require_of_model("folds", folds if loaded else None)
+        return model if loaded else load_model(path_of(model), configuration, folds)
     folders = folders_of(task, workspace)
     if not folders.models():
         raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
-    name = _plans_name(plans, preset)
-    if name is None and configuration is not None:
-        names = {m.plans_name for m in folders.models() if m.configuration == configuration}
-        name = names.pop() if len(names) == 1 else plan_of(folders).name
-    if name and configuration:
-        return load_model(folders.model(name, configuration).folder, configuration, folds)
-    return load_model(folders.results, configuration, folds) if name is None else _model_of_plan(folders, name, folds)
+    if configuration is not None:
+        return load_model(_only_trained(folders, configuration, name).folder, configuration, folds)
+    return load_model(folders.results, None, folds) if name is None else _model_of_plan(folders, name, folds)
+
+
+def _require_of_model(what: str, value: object) -> None:
+    """Raises SettingsError when something is asked of a model that it has already."""
+    if value is not None:
+        raise SettingsError(
+            f"A model has its own {what}, but {value!r} was asked for; leave that out, or choose it where the model is "
+            "loaded or its task is named."
+        )
+
+
+def _only_trained(folders: TaskFolders, configuration: str, plans: str | None) -> ModelFolders:
+    """The model of a configuration: of the plan of this name, else of the only one, else of the plan made last."""
+    found = trained_models(folders, (configuration,), plans)
+    if len({model.plans_name for model in found}) > 1:
+        found = trained_models(folders, (configuration,), plan_of(folders).name)
+    usual = folders.model(found[0].plans_name, configuration)
+    return usual if usual in found else found[0]
+
+
+def trained_models(
+    folders: TaskFolders, configurations: Sequence[str] = (), plans: str | None = None
+) -> tuple[ModelFolders, ...]:
+    """The trained models of these configurations (any when none is named) and of the plan of this name (any for None).
+
+    Raises RunError naming what was asked for and what there is when one is missing, SettingsError for a configuration
+    that no plan has.
+    """
+    trained = folders.models()
+    found = tuple(
+        model for model in trained
+        if model.configuration in (configurations or (model.configuration,)) and plans in (None, model.plans_name)
+    )  # fmt: skip
+    missing = [name for name in configurations if name not in {model.configuration for model in found}]
+    _require_configurations(missing, folders)
+    if found and not missing:
+        return found
+    if not trained:
+        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
+    asked = f"trained {' and '.join(missing) or 'configuration'}{f' of the plan {plans}' if plans else ''}"
+    there = ", ".join(f"{model.configuration} ({model.plans_name})" for model in trained)
+    raise RunError(
+        f"{folders.name} has no {asked}, it has {there}; train it with 'nnsegment train', or choose one of these."
+    )
+
+
+def require_planned(folders: TaskFolders, configurations: Sequence[str], plans: str) -> None:
+    """Raises SettingsError for configurations that neither the rules nor the plan of this name, if it exists, have."""
+    _require_configurations(configurations, folders, plans)
+
+
+def _require_configurations(names: Sequence[str], folders: TaskFolders, plans: str | None = None) -> None:
+    for name in names:
+        if name not in CONFIGURATIONS:  # plans files, which may be damaged, are read for others only
+            require_choice("The configuration", name, _planned(folders, plans))
+
+
+def _planned(folders: TaskFolders, plans: str | None = None) -> tuple[str, ...]:
+    """The configurations that the rules may plan, and those in the plan of this name or, without one, in any."""
+    files = plans_files(folders.preprocessed) if plans is None else [folders.plan(plans)]
+    written = [load_plan(path) for path in files if path.is_file()]
+    names = (name for plan in written for name in (*(c.name for c in plan.configurations), *plan.unsupported))
+    return tuple(dict.fromkeys([*CONFIGURATIONS, *names]))
 
 
 def _model_of_plan(folders: TaskFolders, name: str, folds: Sequence[int | str] | None) -> Model:
@@ -159,7 +248,26 @@ def label_set_beside(*folders: Path) -> LabelSet:
             f"No dataset.json in or above {folders[0]} tells the labels; put the data set's there, or give 'evaluate' "
             "their values with --labels 1 2 …"
         )
-    return LabelSet.from_dataset_json(read_json(card))
+    try:
+        return _labels_in(card)
+    except TaskError as wrong:
+        raise TaskError(
+            f"The labels cannot be taken from {card} ({str(wrong).rstrip('.')}); correct that file, or give 'evaluate' "
+            "their values with --labels 1 2 …"
+        ) from wrong
+
+
+def _labels_in(card: Path) -> LabelSet:
+    """The labels of a dataset.json of nnU-Net v2, or of v1 and the Decathlon, which name them by value."""
+    values = read_json(card)
+    if not isinstance(values, dict):
+        raise TaskError(f"a JSON object is expected, found a {type(values).__name__}")
+    labels = values.get("labels")
+    if isinstance(labels, dict) and labels and all(str(key).isdecimal() for key in labels):
+        from .formats.source import value_to_name  # the readers of every system come along
+
+        return value_to_name(labels, card.parent)
+    return LabelSet.from_dataset_json(values)
 
 
 def reader_beside(*folders: Path) -> str:
@@ -178,6 +286,20 @@ def references_of(folders: TaskFolders, task: Task) -> Path:
     """The folder of reference labels: the raw one, else the copies beside the prepared data."""
     raw = task.folder / "labelsTr"
     return raw if raw.is_dir() else folders.reference_labels
+
+
+def model_place(model: TaskReference | Path, workspace: WorkspaceReference = None) -> Path:
+    """A model's folder, zip or checkpoint as given, else the results of the task of that number or name.
+
+    Raises TaskError when there is no such task, RunError when it has no results.
+    """
+    found = path_of(model) if isinstance(model, (str, Path)) else None
+    if found is not None and (found.exists() or isinstance(model, Path) or len(found.parts) > 1):
+        return found
+    folders = folders_of(model, workspace)
+    if not folders.results.is_dir():
+        raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
+    return folders.results
 
 
 def workspace_of(workspace: WorkspaceReference) -> Workspace:

@@ -119,8 +119,6 @@ def painted_value(labels: LabelSet, names: Names) -> int:
 def members(label: Label, labels: LabelSet) -> Names:
     """The segments a label stands for: itself, or those it is the intersection of."""
     parts = label.name.split(AND)
-    if len(parts) == 1:
-        return frozenset(parts)
     known = {other.name for other in labels.labels} - {label.name}
     return frozenset(parts) if known.issuperset(parts) else frozenset([label.name])
 
@@ -201,7 +199,7 @@ def _region_labels(labels: LabelSet, regions, values: Mapping[Names, int]) -> La
     for region, _ in regions:
         name = AND.join(sorted(region, key=names.index))
         covered = tuple(value for s, value in values.items() if region <= s)
-        found.append(replace(known.get(name, Label(name, ())), values=covered))
+        found.append(replace(known[name], values=covered) if name in known else Label(name, covered))
     if labels.ignore_value is not None:
         found.append(replace(known[IGNORE], values=(len(values) + 1,)))
     return LabelSet(tuple(found), tuple(value for _, value in regions))

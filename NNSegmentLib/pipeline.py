@@ -1,5 +1,7 @@
 """The verbs: one function per capability, called alike by the panel, the command line and the console.
 
+Those that look at what is there already (`evaluate, ensemble, postprocess, write_report, diagram`) come from results.py.
+
 A task is given as `Task`, number ('4'), name ('Dataset004_Hippocampus') or folder; a workspace as a folder,
 `Workspace`, or None for nnU-Net's environment variables or ~/NNSegment. Paths are arguments, never global state.
 torch is imported inside the functions that need it, so that planning and reading never pay for it.
@@ -11,36 +13,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import RunError, SettingsError
+from .errors import PlanError, require_choice
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
 from .folders import LABELS_CSV
-from .integrity import Finding, check_task, fix_task, load_findings, save_findings
-from .labels import LabelSet
+from .given import any_of, fold_names, path_of, paths_of, whole_number
+from .integrity import Finding, check_task, fix_task, save_findings
+from .label_files import OVERLAPS
 from .locks import only_one_in
 from .lookup import (
     TaskReference,
     WorkspaceReference,
     folders_of,
     folds_of,
-    label_set_beside,
     model_of,
     open_task,
     plan_of,
-    reader_beside,
+    plans_name_of,
     references_of,
+    trained_models,
     workspace_of,
 )
 from .memory import Say, affordable_workers, announce, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
-from .planning.plan import CONFIGURATIONS, Plan, load_plan, save_plan, with_configurations
-from .planning.presets import find_preset
-from .postprocessing_rules import PostProcessing
+from .planning.plan import (
+    CONFIGURATIONS,
+    Plan,
+    plan_from_json,
+    save_plan,
+    set_plan_aside,
+    with_configurations,
+)
 from .prediction import Prediction
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
-from .records import copy_whole
+from .records import copy_whole, read_json
+from .results import diagram, ensemble, evaluate, postprocess, write_report
 from .run import Run, TrainingSettings
 from .scores import Scores
 from .selection.record import Selection
@@ -57,9 +66,9 @@ def convert(
     source: Path | str,
     workspace: WorkspaceReference = None,
     *,
-    labels: Path | None = None,
-    channels: Sequence[str] = (),
-    id: int | None = None,
+    labels: Path | str | None = None,
+    channels: Sequence[str] | str = (),
+    id: int | str | None = None,
     name: str | None = None,
     in_place: bool = False,
     overlaps: str = "order",
@@ -69,14 +78,18 @@ def convert(
     """Make a task of a Decathlon, nnU-Net, TotalSegmentator, MONAI Label or DICOM folder, or of images and labels.
 
     `channels` names the channels of plain folders; the name decides how intensities are normalised ('CT', 'T1', …).
-    Where named segments overlap the later label wins, or they become "regions", or are refused ("refuse").
-    Raises TaskError when the folder is none of these or the number is taken; the source is never changed.
+    Where named segments overlap the later label wins ("order"), or they become "regions", or are refused ("refuse").
+    The source is never changed. Raises TaskError when the folder is none of these or the number `id` is taken, ImageError
+    for damaged images, SettingsError for unknown `overlaps`, StorageError.
     """
     from .formats import convert as convert_source
 
+    require_choice("overlaps", overlaps, OVERLAPS)
+    names = any_of(channels) or None
     return convert_source(
-        Path(source), workspace_of(workspace), labels=labels, channels=channels or None, id=id, name=name, in_place=in_place,
-        overlaps=overlaps, workers=workers, progress=progress,
+        path_of(source), workspace_of(workspace), labels=None if labels is None else path_of(labels), channels=names,
+        id=None if id is None else whole_number("id", id, 0), name=name, in_place=in_place, overlaps=overlaps,
+        workers=workers, progress=progress,
     )  # fmt: skip
 
 
@@ -90,7 +103,8 @@ def check(
 ) -> list[Finding]:
     """Everything wrong with a task's files; with `fix`, mend what can be mended first (originals are kept).
 
-    What was mended comes first, marked so.
+    What was mended comes first, marked so. Raises TaskError when there is no such task, StorageError when a file cannot be
+    mended or the findings cannot be kept.
     """
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     fixed = fix_task(task, workers=workers, progress=progress) if fix else []
@@ -108,7 +122,11 @@ def extract_fingerprint(
     progress: Progress = silent,
     say: Say = unsaid,
 ) -> Fingerprint:
-    """The task's fingerprint; read from disk when there is one of these cases, unless `clean`."""
+    """The task's fingerprint; read from disk when there is one of these cases, unless `clean`.
+
+    Raises TaskError for an unknown task or one without labelled voxels, ImageError naming the file that cannot be used,
+    OutOfMemoryError when a case cannot fit, StorageError.
+    """
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     if folders.fingerprint.is_file() and not clean:
         stored = load_fingerprint(folders.fingerprint)
@@ -129,7 +147,7 @@ def plan(
     *,
     preset: str = "default",
     gpu_memory_gb: float | None = None,
-    spacing_mm: tuple[float, float, float] | None = None,
+    spacing_mm: Sequence[float] | None = None,
     name: str | None = None,
     clean: bool = False,
     anew: bool = False,
@@ -139,9 +157,12 @@ def plan(
 ) -> Plan:
     """Fingerprint the task if need be, and write its plan, splits and copies of dataset.json and reference labels.
 
+    `preset` is "default", "resenc-m", "resenc-l", "resenc-xl" or "small"; `gpu_memory_gb` (GB) plans for another graphics
+    card than the preset's; `spacing_mm` is the voxel size (z, y, x of the files) that images are resampled to.
     `clean` measures the task again. `anew` begins again after cases came or were corrected: it measures, too, makes
     the folds of all cases, and sets the trained models aside (`list_models` still finds them, and they predict).
-    Raises SettingsError, TaskError, ImageError, PlanError, StorageError, RunError for `anew` while a fold is trained.
+    Raises SettingsError, TaskError, ImageError, PlanError, OutOfMemoryError, StorageError, RunError for `anew` while a
+    fold is trained.
     """
     from .planning.planner import make_plan, require_plan_settings
 
@@ -153,7 +174,7 @@ def plan(
         task, folders.workspace, clean=clean or anew, workers=workers, progress=progress, say=say
     )
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
-    made = _keeping_custom_configurations(made, folders.plan(made.name))
+    made = _keeping_custom_configurations(made, folders.plan(made.name), say)
     if anew and (kept := set_models_aside(folders)):
         say(f"The models that were trained so far are kept in {kept}.")
     save_plan(made, folders.plan(made.name))
@@ -167,7 +188,7 @@ def preprocess(
     task: TaskReference,
     workspace: WorkspaceReference = None,
     *,
-    configurations: Sequence[str] = (),
+    configurations: Sequence[str] | str = (),
     plans: str | None = None,
     preset: str | None = None,
     workers: int = 2,
@@ -176,11 +197,12 @@ def preprocess(
 ) -> list[Preparation]:
     """Prepare all cases for the configurations (all of the plan when none is named); finished cases are kept.
 
-    Raises PlanError for an unknown configuration, ImageError naming the case that cannot be prepared.
+    `plans` or `preset` choose the plan, without them the one made last. Raises PlanError for an unknown configuration,
+    SettingsError, ImageError naming the case that cannot be prepared, OutOfMemoryError, StorageError.
     """
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     chosen = plan_of(folders, plans, preset)
-    names = configurations or [c.name for c in chosen.configurations if not c.inherits_from]
+    names = any_of(configurations) or [c.name for c in chosen.configurations if not c.inherits_from]
     by_data = {
         chosen.configuration(name).data_identifier: name for name in names
     }  # the cascade shares 3d_fullres' data
@@ -198,7 +220,7 @@ def train(
     plans: str | None = None,
     preset: str | None = None,
     resume: bool = False,
-    pretrained: Path | None = None,
+    pretrained: Path | str | None = None,
     validate: bool = True,
     save_probabilities: bool = False,
     gpus: int = 1,
@@ -208,11 +230,15 @@ def train(
 ) -> Run:
     """Train one fold, preparing the data first if need be, and validate it on its full validation cases.
 
-    `fold` is a number or 'all'. A run that is stopped leaves a valid model and can be resumed. Several `gpus` share
-    each batch, one process for each; a script that asks for them needs the usual `if __name__ == "__main__":`.
+    `fold` is a number from 0, or 'all'. `settings` None takes those that fit the plan: nnU-Net's, or for the preset
+    "small" the quick recipe; a resumed run keeps its own. A run that is stopped leaves a valid model and can be resumed.
+    Several `gpus` share each batch, one process for each; a script that asks for them needs the usual
+    `if __name__ == "__main__":`. Raises TaskError, PlanError, SettingsError, ModelError (`pretrained`), ImageError,
+    RunError when the fold is trained by another process or cannot go on, OutOfMemoryError, StorageError.
     """
     from .engine.rank_processes import train_fold_on
 
+    gpus = whole_number("gpus", gpus, 1)
     request = training_request(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress, say=say,
@@ -237,7 +263,11 @@ def validate(
     workers: int = 2,
     progress: Progress = silent,
 ) -> Scores:
-    """Predict and score the full validation cases of a trained fold again; raises RunError when it is not trained."""
+    """Predict and score the full validation cases of a trained fold again; `fold` is a number or 'all'.
+
+    Their label maps and summary.json are written into the fold's folder validation. Raises RunError when it is not
+    trained, TaskError, PlanError, SettingsError, ImageError, OutOfMemoryError, StorageError.
+    """
     request = training_request(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=True, workers=workers, progress=progress,
@@ -250,26 +280,27 @@ def best(
     task: TaskReference,
     workspace: WorkspaceReference = None,
     *,
-    configurations: Sequence[str] = (),
+    configurations: Sequence[str] | str = (),
     plans: str | None = None,
     preset: str | None = None,
-    folds: Sequence[int | str] | None = None,
+    folds: Sequence[int | str] | int | str | None = None,
     ensembles: bool = True,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Selection:
-    """Compare the trained configurations and their ensembles by cross-validation and settle the post-processing."""
+    """Compare the trained configurations and their ensembles by cross-validation and settle the post-processing.
+
+    What it finds is what `predict` uses from then on. `configurations` (all that are trained when none is named), `plans`
+    or `preset` limit what is compared; `folds` None compares the folds that all of them have finished and predicts with
+    every fold that the best one has. Raises RunError when what is asked for is not trained or validated, TaskError,
+    SettingsError, ImageError, StorageError.
+    """
     from .selection.best import find_best
 
+    names, folds = any_of(configurations), fold_names(folds)
+    plans = plans_name_of(plans, preset)
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    name = plans or (find_preset(preset).plans_name if preset else None)
-    candidates = [
-        model
-        for model in folders.models()
-        if (not configurations or model.configuration in configurations) and (name in (None, model.plans_name))
-    ]
-    if not candidates:
-        raise RunError(f"{folders.name} has no trained configuration yet; train one with 'nnsegment train'.")
+    candidates = trained_models(folders, names, plans)
     return find_best(
         folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
         file_ending=task.file_ending, reader=task.reader, workers=workers, progress=progress,
@@ -277,7 +308,7 @@ def best(
 
 
 def predict(
-    inputs: Sequence[Path | str],
+    inputs: Sequence[Path | str] | Path | str,
     output: Path | str,
     workspace: WorkspaceReference = None,
     *,
@@ -286,143 +317,43 @@ def predict(
     configuration: str | None = None,
     plans: str | None = None,
     preset: str | None = None,
-    folds: Sequence[int | str] | None = None,
+    folds: Sequence[int | str] | int | str | None = None,
     mirroring: bool = True,
     step: float = 0.5,
     save_probabilities: bool = False,
     overwrite: bool = True,
     previous: Path | str | None = None,
-    device: str = "auto",
+    device: str | None = "auto",
     progress: Progress = silent,
     say: Say = unsaid,
 ) -> tuple[str, ...]:
-    """Segment a folder of images, one image, or one file per channel; returns the ids of the predicted cases.
+    """Segment folders of images, one image, or one file per channel; returns the ids of the predicted cases.
 
     With a `task` its best configuration or ensemble and post-processing (`best`) is used unless a configuration is
-    named; `model` is any model folder or zip of nnU-Net v1 or v2. Labels are written on each input's own grid, in its file
-    type. A cascade predicts its earlier stage first, or takes that stage's label maps from the folder `previous`. Raises
-    ModelError, ImageError, and RunError naming the cases that failed while the others were finished.
+    named; `model` is any model folder or zip of nnU-Net v1 or v2, or what `load_model` made of it. Labels are written on
+    each input's own grid, in its file type. `step` is how far the sliding window moves, as a share of the patch (above 0,
+    at most 1). A cascade predicts its earlier stage first, or takes that stage's label maps from the folder `previous`.
+    Raises SettingsError for arguments that contradict each other, TaskError, ModelError, ImageError, RunError naming the
+    cases that failed while the others were finished, OutOfMemoryError, StorageError.
     """
     from .engine.devices import choose_device, gpu_memory_gb, release_memory
     from .engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
     from .engine.predictor import Predictor
 
-    inputs, output = [Path(path).expanduser() for path in inputs], Path(output).expanduser()
+    inputs, output = paths_of(inputs, "an image, one file for each channel, or a folder of images"), path_of(output)
     require_output_name(inputs, output)
-    found = model if isinstance(model, Model) else model_of(task, model, workspace, configuration, plans, preset, folds)
+    found = model_of(task, model, workspace, configuration, plans, preset, folds)
     cases = find_cases(inputs, found)
     request = FileRequest(
         output, save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
-        previous=Path(previous).expanduser() if previous else None,
+        previous=None if previous is None else path_of(previous),
     )  # fmt: skip
-    chosen = choose_device(device)
+    chosen = choose_device(device or "auto")
     need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
     release_memory(chosen)
     announce(need, say, (gpu_memory_gb(chosen) or [None])[0], refuse=False)  # a case that does not fit says so itself
     predictor = Predictor(found, device=str(chosen), mirroring=mirroring, step=step, message=say)
     return predict_files(predictor, cases, request, progress)
-
-
-def evaluate(
-    predictions: Path | str,
-    references: Path | str,
-    labels: LabelSet | Sequence[int] | None = None,
-    *,
-    tolerance_mm: float = 1.0,
-    workers: int = 2,
-    progress: Progress = silent,
-    say: Say = unsaid,
-) -> Scores:
-    """Score a folder of predictions and write summary.json into it.
-
-    `labels` are a task's, or values, or None for those of the dataset.json in or above either folder. References
-    without a prediction are left out, which `say` hears.
-    """
-    from .evaluation import evaluate_folder, evaluate_simple
-
-    predictions, references = Path(predictions), Path(references)
-    common = {"tolerance_mm": tolerance_mm, "say": say, "workers": workers, "progress": progress}
-    if labels is not None and not isinstance(labels, LabelSet):
-        return evaluate_simple(predictions, references, labels, **common)
-    return evaluate_folder(predictions, references, labels or label_set_beside(predictions, references), **common)
-
-
-def ensemble(
-    inputs: Sequence[Path | str],
-    output: Path | str,
-    *,
-    save_probabilities: bool = False,
-    workers: int = 2,
-    progress: Progress = silent,
-) -> tuple[Path, ...]:
-    """Average the probabilities of several prediction folders into label maps; returns their files."""
-    from .selection.ensembling import ensemble_folders
-
-    folders = [Path(path) for path in inputs]
-    return ensemble_folders(
-        folders, Path(output), label_set_beside(*folders), reader=reader_beside(*folders),
-        save_probabilities=save_probabilities, workers=workers, progress=progress,
-    )  # fmt: skip
-
-
-def postprocess(
-    predictions: Path | str,
-    output: Path | str | None = None,
-    *,
-    rules: Path | None = None,
-    references: Path | None = None,
-    workers: int = 2,
-    progress: Progress = silent,
-) -> PostProcessing:
-    """Apply post-processing `rules` to a folder, or find the rules that raise the Dice against `references`.
-
-    Raises SettingsError when neither or both are given.
-    """
-    from . import postprocessing
-
-    if (rules is None) == (references is None):
-        raise SettingsError("Give either rules to apply (--rules FILE) or references to find them (--references DIR).")
-    predictions = Path(predictions)
-    if rules:
-        found = postprocessing.load_postprocessing(Path(rules))
-    else:
-        labels = label_set_beside(predictions, Path(references))
-        found = postprocessing.determine_postprocessing(
-            predictions, Path(references), labels, workers=workers, progress=progress
-        )
-    if output:
-        postprocessing.apply_postprocessing_to_folder(
-            predictions, Path(output), found, workers=workers, progress=progress
-        )
-    return found
-
-
-def write_report(
-    task: TaskReference, path: Path | None = None, workspace: WorkspaceReference = None, progress: Progress = silent
-) -> Path:
-    """Write the task's report, one self-contained HTML page, by default results/<task>/report.html."""
-    from .report import page
-
-    folders = folders_of(task, workspace)
-    target = Path(path) if path else folders.results / "report.html"
-    return page.write_report(folders, target, progress, findings=load_findings(folders.findings))
-
-
-def diagram(
-    task: TaskReference,
-    configuration: str,
-    path: Path,
-    workspace: WorkspaceReference = None,
-    *,
-    plans: str | None = None,
-    preset: str | None = None,
-) -> Path:
-    """Draw a configuration's network as SVG, PNG or PDF (by the file's ending)."""
-    from .report.diagram import draw_network
-
-    folders, task = folders_of(task, workspace), open_task(task, workspace)
-    chosen = plan_of(folders, plans, preset).configuration(configuration)
-    return draw_network(chosen, task.labels, len(task.channels), Path(path), title=f"{folders.name} {configuration}")
 
 
 def _finish(model: Model) -> Callable[[Prediction], Prediction]:
@@ -435,16 +366,20 @@ def _finish(model: Model) -> Callable[[Prediction], Prediction]:
     return lambda prediction: replace(prediction, labels=apply_postprocessing(prediction.labels, rules))
 
 
-def _keeping_custom_configurations(made: Plan, existing: Path) -> Plan:
-    """Configurations written by hand into an existing plans file stay, as in nnU-Net."""
+def _keeping_custom_configurations(made: Plan, existing: Path, say: Say = unsaid) -> Plan:
+    """Configurations written by hand into an existing plans file stay, as in nnU-Net; a damaged file is kept beside."""
     if not existing.is_file():
         return made
+    try:
+        before = plan_from_json(read_json(existing, PlanError), str(existing))
+    except PlanError as damaged:
+        say(f"{damaged} It is made anew now; what was there is kept as {set_plan_aside(existing)}.")
+        return made
     names = {c.name for c in made.configurations}
-    before = load_plan(existing)
     for name in set(before.unsupported) - {*names, *CONFIGURATIONS}:
         before.configuration(name)  # raises: writing the plan without it would lose it
     own = [c.name for c in before.configurations if c.name not in {*names, *CONFIGURATIONS}]
-    return with_configurations(made, before, own)
+    return with_configurations(made, before, own, str(existing))
 
 
 def _validate(request, save_probabilities: bool, workers: int, progress: Progress, again: bool = False) -> Scores:

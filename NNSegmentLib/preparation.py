@@ -18,7 +18,7 @@ from .memory import Say, affordable_workers, announce, unsaid
 from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
-from .records import read_json, to_json, write_json
+from .records import read_json, remove, to_json, write_json
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
@@ -67,7 +67,7 @@ def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> Non
     from .preprocessing.storage import save_prepared
 
     noted, stamps = _note(folder, case), _stamps(case)
-    noted.unlink(missing_ok=True)
+    remove(noted)
     save_prepared(prepare_case(case, plan, name, task.labels), folder)
     write_json(noted, stamps)
 
@@ -91,14 +91,17 @@ def _begin(folder: Path, signature: str) -> None:
     if not _is_for(folder, signature):
         for path in folder.iterdir():
             if path.name != LOCK:
-                path.unlink()
+                remove(path)
     if not (folder / _SIGNATURE).is_file():
         write_json(folder / _SIGNATURE, {"signature": signature})
 
 
 def _is_for(folder: Path, signature: str) -> bool:
     noted = folder / _SIGNATURE
-    return not noted.is_file() or read_json(noted).get("signature") == signature
+    if not noted.is_file():
+        return True
+    known = read_json(noted)
+    return isinstance(known, dict) and known.get("signature") == signature
 
 
 def _require_unused(folders: TaskFolders, data_identifier: str) -> None:

@@ -5,18 +5,39 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from .errors import SettingsError
 from .folders import FoldFolder
-from .records import from_json, read_json, to_json, write_json
+from .records import from_json, read_json, take_declared_kinds, to_json, write_json
 
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
 SCHEDULES = ("poly", "cosine", "constant")
 AUGMENTATIONS = ("default", "light", "none", "batchgenerators")
+_WORDS = {"optimizer": OPTIMIZERS, "loss": LOSSES, "schedule": SCHEDULES, "augmentation": AUGMENTATIONS}
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("epochs", "iterations_per_epoch", "batch_size"), lambda n: n >= 1, "at least 1"),
+    (("validation_iterations", "warmup_steps", "threads"), lambda n: n >= 0, "at least 0"),
+    (("loader_workers",), lambda n: n >= -1, "at least 0, or -1 to have it chosen"),
+    (("time_s",), lambda s: 0 < s < math.inf, "more than 0 seconds"),
+    (("learning_rate", "gradient_clip"), lambda x: 0 < x < math.inf, "a number above 0"),
+    (("weight_decay", "checkpoint_minutes"), lambda x: 0 <= x < math.inf, "a number from 0"),
+    (("momentum", "weight_averaging"), lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    (("foreground_fraction",), lambda x: 0 <= x <= 1, "between 0 and 1"),
+    (("validation_step",), lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    (
+        ("mirror_axes",),
+        lambda axes: len(set(axes)) == len(axes) and {*axes} <= {0, 1, 2},
+        "different axes of 0, 1 and 2",
+    ),
+    (("device",), bool, "a device such as 'auto', 'cuda' or 'cpu'"),
+)
+"""Fields, what they may be unless None, and how to call that; no comparison with NaN holds."""
 _TAIL_BYTES = 131072
 """Of an events file that are read to know how a run is now; the files of long trainings are large."""
 
@@ -26,7 +47,7 @@ class TrainingSettings:
     """How to train; the defaults are nnU-Net's (method section 5.1).
 
     What nnU-Net does with a trainer class is a field here: `epochs=250` for nnUNetTrainer_250epochs,
-    `mirror_axes=()` for NoMirroring, `loss='ce'` for CELoss, …
+    `mirror_axes=()` for NoMirroring, `loss='ce'` for CELoss, … Raises SettingsError naming the field that cannot be.
     """
 
     epochs: int = 1000
@@ -72,29 +93,21 @@ class TrainingSettings:
     validation_mirroring: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("iterations_per_epoch", 1),
-            ("validation_iterations", 0),
-            ("warmup_steps", 0),
-        ):
-            self._require(name, getattr(self, name) >= least, f"at least {least}")
-        for name, known in (
-            ("optimizer", OPTIMIZERS),
-            ("loss", LOSSES),
-            ("schedule", SCHEDULES),
-            ("augmentation", AUGMENTATIONS),
-        ):
+        try:
+            take_declared_kinds(self)
+        except TypeError as wrong:
+            raise SettingsError(f"{wrong}; correct this training setting.") from wrong
+        for name, known in _WORDS.items():
             self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
-        self._require("batch_size", self.batch_size is None or self.batch_size >= 1, "at least 1")
-        self._require("learning_rate", self.learning_rate > 0, "above 0")
-        self._require("time_s", self.time_s is None or self.time_s > 0, "more than 0 seconds")
-        self._require("foreground_fraction", 0 <= self.foreground_fraction <= 1, "between 0 and 1")
+        for names, fits, wanted in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                self._require(name, value is None or fits(value), wanted)
 
     def _require(self, name: str, fits: bool, wanted: str) -> None:
         if not fits:
             found = getattr(self, name)
-            raise SettingsError(f"{name} must be {wanted}, found {found!r}; correct this training setting.")
+            raise SettingsError(f"{name} must be {wanted}, found {found!r:.60}; correct this training setting.")
 
 
 @dataclass(frozen=True)
@@ -203,15 +216,24 @@ class Run:
 def append_event(path: Path, event: Event) -> None:
     """Append one event as one line of JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"event": type(event).__name__} | to_json(event)) + "\n")
+    line = json.dumps({"event": type(event).__name__} | to_json(event)).encode("utf-8") + b"\n"
+    with path.open("ab+") as file:
+        file.write(line if _ends_a_line(file) else b"\n" + line)
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    """Whether a file that is open at its end is empty or ends with a whole line: a killed process leaves half of one."""
+    if not file.tell():
+        return True
+    file.seek(-1, io.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a file, in order; none when the file is absent."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         event = parse_event(line)
         if event:
             yield event

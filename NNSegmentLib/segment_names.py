@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from .errors import TaskError
 from .labels import BACKGROUND, IGNORE, Label, LabelSet
@@ -29,19 +30,22 @@ class SegmentRow:
     """Its value in the label map it shares with others."""
 
 
-def labels_from_rows(tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[str] | None = None) -> LabelSet:
+def labels_from_rows(
+    tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[str] | None = None, owners: Sequence[str] = ()
+) -> LabelSet:
     """The labels of all segments of several segmentations, values 1, 2, … in the order of their first appearance.
 
     `chosen` names those that count and gives the order. A segment "ignore" becomes nnU-Net's ignore label, one named
-    "background" is left out. Raises TaskError for two segments of one name, and for chosen names that are nowhere.
+    "background" is left out. `owners` are the names of the segmentations, to tell which one cannot be used.
+    Raises TaskError for two segments of one name, and for chosen names that are nowhere.
     """
     found = LabelSet((Label(BACKGROUND, (0,)),))
-    for rows in tables:
-        names = match_segments(rows, found, "skip", by_terminology=False)
+    for rows, owner in zip_longest(tables, owners, fillvalue=""):
+        names = match_segments(rows, found, "skip", by_terminology=False, owner=owner)
         fresh = [row for row in rows if row.id not in names and _plain(row.name) != BACKGROUND]
         for n, row in enumerate(fresh):
             if _plain(row.name) in [_plain(other.name) for other in fresh[:n]]:
-                raise _two_segments(row.name)
+                raise _two_segments(row.name, owner)
         labels = [Label(_label_name(row), (0,), row.color, row.terminology) for row in fresh]
         found = _numbered((*found.labels, *labels))
     by_name = {_plain(label.name): label for label in found.labels}
@@ -58,12 +62,16 @@ def labels_from_rows(tables: Iterable[Sequence[SegmentRow]], chosen: Sequence[st
 
 
 def match_segments(
-    rows: Sequence[SegmentRow], labels: LabelSet, others: str = "refuse", by_terminology: bool = True
+    rows: Sequence[SegmentRow],
+    labels: LabelSet,
+    others: str = "refuse",
+    by_terminology: bool = True,
+    owner: str = "",
 ) -> dict[str, str]:
     """Segment id → label name, by name (small and capital letters alike), else by terminology.
 
     Segments that are no label are left out with `others="skip"`. Raises TaskError naming them otherwise, and when two
-    segments are the same label.
+    segments are the same label; `owner` is the name of their segmentation.
     """
     candidates = [*segment_labels(labels), *(label for label in labels.labels if label.name == IGNORE)]
     taken: dict[str, str] = {}
@@ -71,7 +79,7 @@ def match_segments(
         for row in (row for row in rows if row.id not in taken):
             label = find(row, [c for c in candidates if find is _by_name or c.name not in taken.values()])
             if label and label in taken.values():
-                raise _two_segments(label)
+                raise _two_segments(label, owner)
             if label:
                 taken[row.id] = label
     unknown = [row.name for row in rows if row.id not in taken and _plain(row.name) != BACKGROUND]
@@ -96,8 +104,9 @@ def _label_name(row: SegmentRow) -> str:
     return IGNORE if _plain(row.name) == IGNORE else " ".join(row.name.split())
 
 
-def _two_segments(name: str) -> TaskError:
-    return TaskError(f"Two segments are named {name}; rename or join them in the Segment Editor.")
+def _two_segments(name: str, owner: str) -> TaskError:
+    of = f" of {owner}" if owner else ""
+    return TaskError(f"Two segments{of} are named {name}; rename or join them in the Segment Editor.")
 
 
 def _by_name(row: SegmentRow, labels: Sequence[Label]) -> str:

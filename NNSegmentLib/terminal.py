@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -27,11 +28,34 @@ class Outcome:
     sentence: str = ""
 
 
+class Unread:
+    """A stream whose reader may be gone (`| head`), or that was closed: work does not end for want of a reader."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.flush()
+
+
 class Terminal:
     """A progress receiver; `terminal(done, total, what)` draws, `terminal.close()` ends the line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = Unread(stream or sys.stderr)
         self._bar = None
         self._total, self._done, self._first = -1, 0.0, 0.0
         self._started = self._last_line = time.monotonic()

@@ -8,6 +8,7 @@ from .budget import default_settings
 from .errors import PlanError, SettingsError, TaskError, some
 from .folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from .folds import Fold, choose_fold
+from .given import fold_name, path_of
 from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from .memory import Need, Say, announce, unsaid
 from .planning.plan import Configuration, Plan, load_plan, save_plan
@@ -30,7 +31,7 @@ def training_request(
     plans: str | None = None,
     preset: str | None = None,
     resume: bool = False,
-    pretrained: Path | None = None,
+    pretrained: Path | str | None = None,
     gpus: int = 1,
     workers: int = 2,
     progress: Progress = silent,
@@ -45,8 +46,10 @@ def training_request(
     from .engine.ranks import require_ranks
     from .engine.trainer import TrainingRequest
 
+    _require_settings(settings)
+    name = fold_name(fold)
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    chosen, name = plan_of(folders, plans, preset), _fold_name(fold)
+    chosen = plan_of(folders, plans, preset)
     model = folders.model(chosen.name, configuration)
     run_folder = model.fold(name)
     is_described = _is_described(model, None if resume else run_folder)
@@ -84,7 +87,7 @@ def training_request(
         previous_stage=previous_stage,
         settings=settings,
         resume=resume,
-        pretrained=pretrained,
+        pretrained=None if pretrained is None else path_of(pretrained),
     )
 
 
@@ -181,9 +184,9 @@ def copy_if_there(source: Path, target: Path) -> None:
         copy_whole(source, target)
 
 
-def _fold_name(fold: int | str) -> int | str:
-    if str(fold) == "all":
-        return "all"
-    if not str(fold).isdigit():
-        raise SettingsError(f"A fold is a number from 0, or 'all', found {fold!r}.")
-    return int(fold)
+def _require_settings(settings: object) -> None:
+    if settings is not None and not isinstance(settings, TrainingSettings):
+        raise SettingsError(
+            f"settings should be TrainingSettings, found {type(settings).__name__}; write TrainingSettings(epochs=…), or "
+            "leave it out for those that fit the plan."
+        )

@@ -91,6 +91,7 @@ class BatchSource:
             raise RunError("Batches need at least one case, found none; check the split of the task.")
         self.device = torch.device(device)
         values = label_set.foreground_values if previous_stage else ()
+        self._has_own_cases = beside is None
         if beside is None:
             network_gb = training_gpu_gb(
                 configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
@@ -142,7 +143,8 @@ class BatchSource:
         """Stop preparing batches and let go of the cases; may be called twice."""
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self.cases.forget()
+        if self._has_own_cases:  # others of a source beside this one may still be read
+            self.cases.forget()
         if isinstance(self._make, LoaderProcesses):
             self._make.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +73,16 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "inference_allowed_mirroring_axes": _plain(checkpoint.mirroring_axes, copies),
         _OURS: _plain(checkpoint.extra, copies),
     }
-    with written_whole(path) as temporary:
+    with written_whole(path) as temporary, temporary.open("wb") as file:
         try:
-            torch.save(values, temporary)
-        except RuntimeError as error:  # torch reports a full disk this way
-            raise OSError(str(error).splitlines()[0]) from error
+            torch.save(values, file)
+            file.flush()
+            os.fsync(
+                file.fileno()
+            )  # a checkpoint that was replaced by an empty file when the power failed is lost work
+        except RuntimeError as error:  # torch reports a full disk this way, with the system's error behind it
+            system = error.__context__
+            raise system if isinstance(system, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:

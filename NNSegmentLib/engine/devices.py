@@ -13,12 +13,14 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from ..errors import OutOfMemoryError, SettingsError
+from ..errors import OutOfMemoryError, SettingsError, counted
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _NEVER = -1
 _GPU_SHORT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 """Words of torch, of the CUDA driver and of its libraries, which allocate by themselves."""
+_SHORT_OF_MEMORY = ("not enough memory", "can't allocate memory", "could not create a primitive")
+"""Words of torch, and of oneDNN, whose kernels need memory of their own."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -53,10 +55,18 @@ def describe_devices() -> list[str]:
     return [*lines, f"cpu with {cores()} cores{bfloat}"]
 
 
-def describe(device: torch.device) -> str:
-    """The line of `describe_devices` about one of them."""
-    name = f"cuda:{device.index or 0}" if device.type == "cuda" else device.type
-    return next((line for line in describe_devices() if line.split()[0] == name), name)
+def in_words(device: torch.device, dtype: torch.dtype | None = None, count: int = 1) -> str:
+    """A device, or several cards alike, within a sentence: 'the processor (2 cores, bfloat16)'."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        name = f"the graphics card {name}" if count == 1 else f"{count} graphics cards {name}"
+        facts = [f"{torch.cuda.get_device_properties(device).total_memory / 2**30:.0f} GB"]
+    elif device.type == "mps":
+        name, facts = "Apple's graphics", []
+    else:
+        name, facts = "the processor", [counted(cores(), "core")]
+    facts += [] if dtype is None else [str(dtype).removeprefix("torch.")]
+    return f"{name} ({', '.join(facts)})" if facts else name
 
 
 def prepare_device(device: torch.device, threads: int = 0) -> None:
@@ -160,7 +170,7 @@ def _short_of_memory(error: RuntimeError) -> str:
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or any(words in text for words in _GPU_SHORT_OF_MEMORY):
         return "The graphics memory"
-    return "Main memory" if "not enough memory" in text or "can't allocate memory" in text else ""
+    return "Main memory" if any(words in text for words in _SHORT_OF_MEMORY) else ""
 
 
 def _mps_available() -> bool:

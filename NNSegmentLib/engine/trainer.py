@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 
-from ..errors import NNSegmentError, RunError, StorageError
+from ..errors import ModelError, NNSegmentError, RunError, StorageError, counted
 from ..memory import unsaid
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
-from ..records import copy_whole, move, remove
+from ..records import copy_whole, move, remove, remove_unfinished
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from ..stopping import stopping_cleanly
 from .batches import BatchSource
 from .checkpoints import load_checkpoint
-from .devices import describe, memory_errors, prepare_device
+from .devices import in_words, memory_errors, prepare_device
 from .online_dice import OnlineDice, mean_dice
 from .ranks import ALONE, Ranks
 from .session import Session, TrainingRequest, seed_of
@@ -69,10 +69,10 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
     prepare_device(session.device, ranks.threads(request.settings.threads))
     if ranks.alone:
         remove(run.folder.stop)
-    stored = _stored(run) if request.resume else None
-    if stored:
-        session.restore(load_checkpoint(stored))
-    elif request.pretrained:
+    if ranks.first:
+        remove_unfinished(run.folder.folder)
+    stored = _restored(session, run, ranks) if request.resume else None
+    if stored is None and request.pretrained:
         session.start_from(request.pretrained)
     ranks.wait()  # others may still read what the first one puts aside
     if ranks.first:
@@ -115,6 +115,7 @@ class Training:
                 raise
         if self.session.ranks.first:
             self.stop() if stopped else self.finish()
+            self.picture.refresh(now=True)  # last: drawing may be what was interrupted
 
     def run_epochs(self, training: BatchSource, validation: BatchSource | None) -> bool:
         """All epochs that are left; False when a stop was asked for."""
@@ -224,7 +225,6 @@ class Training:
         self.save_latest()
         if not self.run.folder.checkpoint_best.exists():
             self.session.save(self.run.folder.checkpoint_best, resumable=False)
-        self.picture.refresh(now=True)
         self.run.record(Stopped(self.counters.epoch, time.time()))
         remove(self.run.folder.stop)
 
@@ -235,7 +235,6 @@ class Training:
         if not folder.checkpoint_best.exists():
             copy_whole(folder.checkpoint_final, folder.checkpoint_best)
         remove(folder.checkpoint_latest)
-        self.picture.refresh(now=True)
 
 
 class LossRecord:
@@ -338,10 +337,22 @@ def _same_seed(ranks: Ranks, seed: int | None) -> int | None:
     return seed if ranks.alone or seed is not None else int(ranks.told(secrets.randbits(53))[0])
 
 
-def _stored(run: Run) -> Path | None:
-    """The checkpoint to resume from."""
-    candidates = (run.folder.checkpoint_latest, run.folder.checkpoint_best)
-    return next((path for path in candidates if path.is_file()), None)
+def _restored(session: Session, run: Run, ranks: Ranks) -> Path | None:
+    """The checkpoint that the session goes on from, None without one; the best one where the latest is damaged.
+
+    Raises ModelError when none of them can be read.
+    """
+    candidates = [p for p in (run.folder.checkpoint_latest, run.folder.checkpoint_best) if p.is_file()]
+    for path in candidates:
+        try:
+            session.restore(load_checkpoint(path))
+            return path
+        except ModelError as error:
+            if path == candidates[-1]:
+                raise
+            if ranks.first:
+                _tell(run, f"{str(error).rstrip('.')}; {candidates[-1].name} is taken instead.")
+    return None
 
 
 def _put_earlier_run_aside(run: Run) -> None:
@@ -370,15 +381,13 @@ def _tell(run: Run, text: str) -> None:
 
 
 def _introduction(session: Session) -> str:
-    precision = {torch.float16: ", float16", torch.bfloat16: ", bfloat16", None: ""}[session.dtype]
     budget = session.settings.time_s
     length = (
-        f"{session.settings.epochs} epochs"
+        counted(session.settings.epochs, "epoch")
         if budget is None
         else f"{budget / 60:g} min; the validation of full cases comes after that"
     )
-    several = "" if session.ranks.alone else f"{session.ranks.size} × "
-    return f"Training on {several}{describe(session.device)}{precision} for {length}."
+    return f"Training on {in_words(session.device, session.dtype, session.ranks.size)} for {length}."
 
 
 def _smoothed(before: float, new: float) -> float:

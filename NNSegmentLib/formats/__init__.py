@@ -7,6 +7,7 @@ pairs of images and labels, .seg.nrrd of 3D Slicer included.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..errors import TaskError
@@ -45,13 +46,13 @@ def convert(
     folder = _existing_folder(Path(source))
     if in_place and folder.parent == workspace.raw.absolute() and (folder / "dataset.json").is_file():
         return load_task(folder)
-    target = target_name(folder, workspace, id, name)
+    name_of_task = partial(target_name, folder, workspace, id, name)
+    name_of_task()  # a number that is taken is told before anything is read
     found = read_source(folder, Path(labels) if labels else None, workers, progress)
     if channels:
         found = found.with_channel_names(tuple(channels))
-    folder = workspace.raw / target
-    build_task(found, folder, overlaps=overlaps, in_place=in_place, workers=workers, progress=progress)
-    return load_task(folder)
+    options = {"overlaps": overlaps, "in_place": in_place, "workers": workers, "progress": progress}
+    return load_task(build_task(found, workspace.raw, name_of_task, **options))
 
 
 def read_source(folder: Path, labels: Path | None = None, workers: int = 2, progress: Progress = silent) -> Source:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ..cases import CaseOrigin, TaskOrigin, save_origin
 from ..colors import save_label_colors
-from ..copying import copy_file, folder_made_whole
+from ..copying import copy_file, folder_in_making, give_name
 from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV
 from ..image import (
@@ -24,6 +25,7 @@ from ..image import (
     write_labels,
 )
 from ..label_files import LabelFile, renumbered, settle_values, write_provisional
+from ..locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
 from ..task import write_dataset_json
 from .segments import drawn_on
@@ -42,27 +44,32 @@ class _Written:
 
 def build_task(
     source: Source,
-    folder: Path,
+    raw: Path,
+    name: Callable[[], str],
     *,
     overlaps: str = "order",
     in_place: bool = False,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Path:
-    """Write the task to `folder`, which must not exist, whole or not at all; returns `folder`.
+    """Write the task to a new folder in `raw`, whole or not at all; returns that folder.
 
+    `name` is asked for the folder's name when all is written, so that no other task takes its number meanwhile.
     `overlaps` says what becomes of segments that overlap, see `label_files.settle_values`.
     With `in_place` only dataset.json, labels.csv and cases.json are written and the images stay where they are.
     Raises TaskError when source files are missing, ImageError for damaged ones, StorageError when writing fails.
     """
     require_files(source)
-    with folder_made_whole(folder) as building:
+    with folder_in_making(raw) as building:
         if in_place:
             _require_usable_in_place(source, workers, progress)
             _write_description(source, building, {"dataset": _listed(source)}, {})
         else:
             source, notes = write_cases(source, building, overlaps, workers, progress)
             _write_description(source, building, {}, notes)
+        with one_after_another_in(raw, _log.warning):
+            folder = raw / name()
+            give_name(building, folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +10,12 @@ import numpy as np
 
 from ..cases import ValueChange
 from ..errors import ImageError, TaskError, some
-from ..folders import DATASET_NAME, Workspace
+from ..folders import Workspace
 from ..geometry import Geometry
 from ..image import FILE_ENDINGS, file_ending, read_array
 from ..labels import BACKGROUND, LabelSet
 from ..segment_names import SegmentRow
-
-_NUMBERED = re.compile(r"^(?:Task|Dataset)0*(\d+)_(.+)$")
-_LARGEST_ID = 999
+from ..task_names import is_writable, new_task_name, split_name
 
 
 @dataclass(frozen=True)
@@ -122,27 +119,11 @@ class Source:
 
 
 def target_name(folder: Path, workspace: Workspace, number: int | None, name: str | None) -> str:
-    """The name of the task's folder, 'Dataset004_Hippocampus'; raises TaskError when the number is taken."""
-    own = _NUMBERED.match(name or "") or _NUMBERED.match(folder.name)
-    if number is None:
-        number = int(own.group(1)) if own else workspace.free_id()
-    if not 0 <= number <= _LARGEST_ID:
-        raise TaskError(f"A task's number lies between 0 and {_LARGEST_ID}, found {number}.")
-    given = _NUMBERED.match(name or "")
-    text = given.group(2) if given else name or (own.group(2) if own else folder.name)
-    _require_free(workspace, number)
-    return f"Dataset{number:03d}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', text).strip('_') or 'Task'}"
-
-
-def _require_free(workspace: Workspace, number: int) -> None:
-    for taken in workspace.task_names():
-        if int(DATASET_NAME.match(taken).group(1)) == number:
-            where = [root / taken for root in (workspace.raw, workspace.preprocessed, workspace.results)]
-            place = next(path for path in where if path.is_dir())
-            raise TaskError(
-                f"The number {number} is taken by {place}; give another number (the next free one is "
-                f"{workspace.free_id()}), or delete that folder first."
-            )
+    """The name of the task's folder: the given one, else the source's own; raises TaskError when its number is taken."""
+    own, text = split_name(folder.name)
+    if number is None and split_name(name or "")[0] is None:
+        number = own
+    return new_task_name(workspace, name or (text if is_writable(text) else "Task"), number)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, ModelError
 from ..folders import SELECTION
-from ..planning.plan import CONFIGURATIONS, Plan, load_plan
+from ..given import fold_names, path_of
+from ..planning.plan import Plan, load_plan
 from ..records import read_json
 from ..task import parse_dataset_json
 from .archive import unpack
@@ -26,6 +27,8 @@ _CARDS = ("dataset.json", "plans.json")
 """Files that lie in a model's folder; whoever picks one means the model, where a dialog offers no folders."""
 _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
+_OR_COMPARE = ", pick one folder, or run 'nnsegment best'"
+"""What can be done with several models of a workspace, not with those in a zip."""
 _MOST_NAMES = 5
 """Data sets that a message names."""
 _VARIANTS = (
@@ -49,7 +52,8 @@ def load_model(
     post-processing included; else the only one there is. `folds` None takes every trained fold. `checkpoint` is a
     file name; the default takes the final one, else the best, else the latest. Raises ModelError.
     """
-    path = Path(path).expanduser().absolute()
+    named = path = path_of(path).absolute()
+    folds = fold_names(folds)
     if path.is_file() and path.suffix == ".zip":
         path = _unpacked_for_this_process(path)
     if path.is_file() and path.name.endswith(_CHECKPOINT_ENDINGS):
@@ -63,10 +67,14 @@ def load_model(
         path = path.parent
     try:
         return _load(path, configuration, folds, checkpoint, postprocess)
-    except ModelError:
-        raise
     except InputError as error:
-        raise ModelError(f"The model in {path} cannot be used: {error}") from error
+        raise ModelError(_told(error, path, named)) from error
+
+
+def _told(error: InputError, path: Path, named: Path) -> str:
+    """The sentence about a model that cannot be used; one in a zip is not told by the folder it was unpacked to."""
+    sentence = str(error) if isinstance(error, ModelError) else f"The model in {path} cannot be used: {error}"
+    return sentence.replace(str(path), str(named)).replace(_OR_COMPARE, "") if named.suffix == ".zip" else sentence
 
 
 def require_supported_trainer(name: str, where: Path | str) -> None:
@@ -170,7 +178,7 @@ def _only_configuration(path: Path, found: Sequence[Path], wanted: str | None) -
     """The model folder of the wanted configuration; without a wish the only one, or the cascade of two stages."""
     names = {folder: folder.name.split("__")[-1] for folder in found}
     named = [folder for folder in found if wanted is None or names[folder] in (wanted, folder.name)]
-    named = named or [folder for folder in found if wanted and names[folder] not in CONFIGURATIONS]
+    named = named or [folder for folder in found if wanted and "__" not in folder.name]  # the plan tells what it is
     if wanted is None and len(named) == 2 and set(names.values()) == {"3d_lowres", "3d_cascade_fullres"}:
         named = [folder for folder in named if names[folder] == "3d_cascade_fullres"]
     if len(named) == 1:
@@ -178,9 +186,7 @@ def _only_configuration(path: Path, found: Sequence[Path], wanted: str | None) -
     there = ", ".join(folder.name for folder in found)
     if not named:
         raise ModelError(f"{path} has no trained configuration {wanted}; it has {there}.")
-    raise ModelError(
-        f"{path} holds several models ({there}); choose a configuration, pick one folder, or run 'nnsegment best'."
-    )
+    raise ModelError(f"{path} holds several models ({there}); choose a configuration{_OR_COMPARE}.")
 
 
 def _previous_folder(folder: Path, stage: str) -> Path | None:

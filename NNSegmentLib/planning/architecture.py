@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from ..errors import PlanError
 
@@ -27,8 +28,11 @@ class NetworkSpec:
     kind: str
     """`PLAIN` (convolutions per stage) or `RESIDUAL` (residual blocks per stage)."""
     features: tuple[int, ...]
+    """Feature maps of each stage."""
     kernel_sizes: tuple[tuple[int, ...], ...]
+    """Voxels along (z, y, x), or (y, x) for 2d, of each stage's convolutions."""
     strides: tuple[tuple[int, ...], ...]
+    """How much smaller each stage is than the one before, along (z, y, x), or (y, x) for 2d."""
     blocks: tuple[int, ...]
     """Convolutions (plain) or residual blocks of each encoder stage."""
     decoder_convs: tuple[int, ...]
@@ -101,10 +105,11 @@ def require_sound_network(spec: NetworkSpec, patch_size: tuple[int, ...], where:
             f"{where} has {spec.n_stages} stages of features, but {lengths[0]} of kernels, {lengths[1]} of strides, "
             f"{lengths[2]} of blocks and {lengths[3] - 1} to go up again; it is damaged, copy it again."
         )
-    numbers = [*spec.features, *spec.blocks, *spec.decoder_convs]
-    numbers += [n for axes in (*spec.kernel_sizes, *spec.strides, *spec.decoder_kernel_sizes) for n in axes]
-    if min(numbers) < 1:
-        raise PlanError(f"{where} has sizes below 1; it is damaged, copy it again.")
+    numbers = {"features": spec.features, "blocks": spec.blocks, "decoder convolutions": spec.decoder_convs}
+    numbers |= {"kernels": chain(*spec.kernel_sizes, *spec.decoder_kernel_sizes), "strides": chain(*spec.strides)}
+    small = [what for what, of_stages in numbers.items() if min(of_stages, default=1) < 1]
+    if small:
+        raise PlanError(f"{where} has {' and '.join(small)} below 1; it is damaged, copy it again.")
     n_axes = {len(axes) for axes in (*spec.kernel_sizes, *spec.strides, patch_size)}
     if n_axes not in ({2}, {3}) or min(patch_size) < 1 or math.prod(patch_size) > _MAX_PATCH_VOXELS:
         raise PlanError(

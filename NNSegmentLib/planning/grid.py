@@ -87,10 +87,13 @@ def _target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarra
 
 def require_spacing(spacing_mm: Sequence[float]) -> np.ndarray:
     """The spacing that a user gives (z, y, x of the files); raises SettingsError for an impossible one."""
-    values = np.asarray(spacing_mm, float)
+    try:
+        values = np.asarray(spacing_mm, float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.shape != (3,) or not (np.isfinite(values).all() and values.min() > 0):
         raise SettingsError(
-            f"A spacing is three positive numbers in mm (z y x), found {list(spacing_mm)}; give the voxel size that "
+            f"A spacing is three positive numbers in mm (z y x), found {spacing_mm!r:.60}; give the voxel size that "
             "the images should be resampled to."
         )
     return values

@@ -6,35 +6,30 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from ..errors import PlanError, SettingsError
-from ..records import read_json, write_json
+from ..errors import PlanError, SettingsError, StorageError
+from ..given import path_of
+from ..records import cannot_write, move, read_json, write_json
 from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
+from .soundness import (
+    no_plan,
+    require_configuration_entries,
+    require_fitting_network,
+    require_mapping,
+    require_plan_entries,
+    require_sound_entries,
+    unreadable,
+)
 
 __all__ = [
     "CONFIGURATIONS", "PLAIN", "RESIDUAL", "Configuration", "IntensityStats", "NetworkSpec", "Plan", "Resampling",
     "load_plan", "plan_from_json", "plan_to_json", "plans_files", "reasons_path", "require_plans_name",
-    "resolve_inheritance", "save_plan", "with_configurations",
+    "resolve_inheritance", "save_plan", "set_plan_aside", "with_configurations",
 ]  # fmt: skip
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _RESAMPLING = "resample_data_or_seg_to_shape"
-_LIST = (list, tuple)
-_ENTRIES = {
-    **dict.fromkeys(("dataset_name", "plans_name", "image_reader_writer"), (str, "a text")),
-    **{"transpose_forward": (_LIST, "a list"), "configurations": (Mapping, "a JSON object")},
-}
-_ONLY_FOR_TRAINING = ("data_identifier", "batch_size", "median_image_size_in_voxels")
-"""Entries that a model may lack which was stripped to what prediction needs."""
-_CONFIGURATION_ENTRIES = {
-    **{"data_identifier": (str, "a text"), "batch_size": ((int, float), "a number")},
-    **dict.fromkeys(("patch_size", "median_image_size_in_voxels", "spacing"), (_LIST, "a list")),
-    **dict.fromkeys(("normalization_schemes", "use_mask_for_norm"), (_LIST, "a list")),
-}
-"""What cannot be done without: entry → its kinds, and what to call them."""
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-_ADVICE = "copy it again, or make it anew with 'nnsegment plan'"
 _NAMED_WITHIN = 2000
 """Bytes from the beginning of a plans file that tell its name."""
 _PLANS_NAME = re.compile(r"(?!.*__)[\w-][\w.-]*")
@@ -122,11 +117,13 @@ class Plan:
     intensities: tuple[IntensityStats, ...]
     """One per channel."""
     original_median_spacing_mm: tuple[float, ...] = ()
+    """Median voxel size of the cases as they are, in the transposed order (z, y, x)."""
     original_median_shape: tuple[int, ...] = ()
+    """Median voxels of the cases, cropped to their non-zero part, in the transposed order (z, y, x)."""
     reader: str = "SimpleITKIO"
     planner: str = "ExperimentPlanner"
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Configuration → one sentence why its network cannot be used here."""
+    """Configuration → one sentence why it cannot be used here."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Decision → one sentence why; kept beside the plans file, which stays exactly nnU-Net's."""
 
@@ -147,16 +144,24 @@ class Plan:
         )
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path | str) -> Plan:
     """Read a plans file of nnU-Net v2 (2.0 to 2.8) or ours; raises PlanError."""
+    path = path_of(path)
     plan = plan_from_json(read_json(path, PlanError), str(path))
-    reasons = reasons_path(Path(path))
+    reasons = reasons_path(path)
     return replace(plan, reasons=read_json(reasons, PlanError)) if reasons.is_file() else plan
 
 
 def plans_files(folder: Path) -> list[Path]:
-    """The plans files of a task's preprocessed folder, told from its other JSON files by what they begin with."""
-    return [path for path in sorted(folder.glob("*.json")) if b'"plans_name"' in _beginning(path)]
+    """The plans files of a task's preprocessed folder, damaged ones too.
+
+    They are told from its other JSON files by what they begin with, by nnU-Net's names, or by the reasons beside them.
+    """
+    return [path for path in sorted(folder.glob("*.json")) if _is_plans_file(path)]
+
+
+def _is_plans_file(path: Path) -> bool:
+    return path.stem.endswith("Plans") or reasons_path(path).is_file() or b'"plans_name"' in _beginning(path)
 
 
 def _beginning(path: Path) -> bytes:
@@ -171,12 +176,23 @@ def save_plan(plan: Plan, path: Path) -> None:
         write_json(reasons_path(Path(path)), dict(plan.reasons))
 
 
+def set_plan_aside(path: Path) -> Path:
+    """Rename a damaged plans file to NAME.json.damaged, so that a new one can take its place; raises StorageError."""
+    names = (f"{path.name}.damaged{n}" for n in ("", *range(2, 10**6)))
+    kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    try:
+        move(path, kept)
+    except OSError as error:
+        raise StorageError(cannot_write(kept, error)) from error
+    return kept
+
+
 def require_plans_name(name: str) -> None:
     """Raises SettingsError for a plans name that cannot be part of a file name within the task's folders."""
-    if not _PLANS_NAME.fullmatch(name) or name in _OTHER_FILES:
+    if not isinstance(name, str) or not _PLANS_NAME.fullmatch(name) or name in _OTHER_FILES:
         raise SettingsError(
             "A plans name should consist of letters, digits, single '_', '-' and '.', not begin with '.' and be no other "
-            f"file's of the task, found {name[:60]!r}; choose a name such as 'myPlans'."
+            f"file's of the task, found {name!r:.60}; choose a name such as 'myPlans'."
         )
 
 
@@ -187,8 +203,7 @@ def reasons_path(plans_path: Path) -> Path:
 
 def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
     """A plan from parsed JSON; raises PlanError naming what is missing."""
-    _require_entries(values, _ENTRIES, where, "the file")
-    _require_plain(values, "plans_name", where)
+    require_plan_entries(values, where)
     try:
         configurations, unsupported = _configurations(values["configurations"], where)
         intensities = values.get("foreground_intensity_properties_per_channel") or values.get(
@@ -207,7 +222,7 @@ def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
             planner=values.get("experiment_planner_used", ""),
         )
     except _UNREADABLE as wrong:
-        raise _unreadable(where, "the file", wrong) from wrong
+        raise unreadable(where, "the file", wrong) from wrong
 
 
 def resolve_inheritance(configurations: Mapping, name: str, where: str = "the plans file") -> dict:
@@ -215,9 +230,9 @@ def resolve_inheritance(configurations: Mapping, name: str, where: str = "the pl
     chain: list[str] = []
     while name:
         if name in chain:
-            raise PlanError(_no_plan(where, f"configurations inherit in a circle ({' → '.join([*chain, name])})"))
+            raise PlanError(no_plan(where, f"configurations inherit in a circle ({' → '.join([*chain, name])})"))
         if name not in configurations:
-            raise PlanError(_no_plan(where, f"configuration {chain[-1]} inherits from {name}, which is missing"))
+            raise PlanError(no_plan(where, f"configuration {chain[-1]} inherits from {name}, which is missing"))
         chain.append(name)
         name = configurations[name].get("inherits_from", "")
     merged: dict = {}
@@ -255,60 +270,39 @@ def plan_to_json(plan: Plan) -> dict:
     }
 
 
-def with_configurations(plan: Plan, other: Plan, names: Collection[str]) -> Plan:
-    """The plan with these configurations of another; what they inherit is the plan's own where it has the parent."""
+def with_configurations(plan: Plan, other: Plan, names: Collection[str], where: str = "the plans file") -> Plan:
+    """The plan with these configurations of another; what they inherit is the plan's own where it has the parent.
+
+    Raises PlanError for one that does not fit what it inherits; `where` says in which file it is to be corrected.
+    """
     known = {*names, *(c.name for c in plan.configurations)}
     own = plan_to_json(replace(other, configurations=tuple(c for c in other.configurations if c.name in known)))
     values = plan_to_json(plan)
     values["configurations"] |= {name: own["configurations"][name] for name in names}
-    return replace(plan, configurations=plan_from_json(values).configurations)
+    read = plan_from_json(values, where)
+    for name in names:
+        read.configuration(name)  # raises: it would be lost if what it inherits now does not fit it
+    return replace(plan, configurations=read.configurations)
 
 
 def _configurations(values: Mapping, where: str) -> tuple[tuple[Configuration, ...], dict[str, str]]:
-    """What can be used, and why the others cannot: plans often carry configurations of other networks along."""
+    """What can be used, and why the others cannot: one that is damaged or of another network spoils none beside it."""
     usable, unsupported = [], {}
     for name, own in values.items():
-        _require_entries(own, {}, where, f"the configuration {name}")
+        require_mapping(own, where, f"the configuration {name}")
     for name, own in values.items():
         merged = resolve_inheritance(values, name, where)
-        _require_entries(merged, _CONFIGURATION_ENTRIES, where, f"the configuration {name}")
-        _require_plain(merged, "data_identifier", where)
+        require_configuration_entries(merged, name, where)
         try:
-            usable.append(_configuration(name, merged, own))
+            require_sound_entries(merged, name, where)
+            made = _configuration(name, merged, own)
+            require_fitting_network(made.network, made.patch_size, name, where)
+            usable.append(made)
         except PlanError as refused:
             unsupported[name] = str(refused)
         except _UNREADABLE as wrong:
-            raise _unreadable(where, f"the configuration {name}", wrong) from wrong
+            raise unreadable(where, f"the configuration {name}", wrong) from wrong
     return tuple(usable), unsupported
-
-
-def _require_entries(values: Any, expected: Mapping, where: str, what: str) -> None:
-    """Raises PlanError for the first entry that is missing where prediction needs it, or of another kind."""
-    if not isinstance(values, Mapping):
-        raise PlanError(_no_plan(where, f"{what} should be a JSON object, found {str(values)[:60]!r}"))
-    for key, (kinds, words) in expected.items():
-        is_there = key in values or key not in _ONLY_FOR_TRAINING
-        if is_there and not isinstance(values.get(key), kinds):
-            found = repr(str(values[key])[:60]) if key in values else "none"
-            raise PlanError(_no_plan(where, f"the entry {key} of {what} should be {words}, found {found}"))
-
-
-def _require_plain(values: Mapping, key: str, where: str) -> None:
-    """Raises PlanError when a text that names folders of the task would lead out of them."""
-    text = values.get(key, "")
-    if re.search(r"[/\\:]", text) or text in (".", ".."):
-        raise PlanError(_no_plan(where, f"the entry {key} should have no '/', '\\' or ':', found {text[:60]!r}"))
-
-
-def _unreadable(where: str, what: str, wrong: Exception) -> PlanError:
-    """What to raise for an entry deeper inside."""
-    if isinstance(wrong, KeyError):
-        return PlanError(_no_plan(where, f"the entry {str(wrong.args[0])[:60]} of {what} is missing"))
-    return PlanError(_no_plan(where, f"an entry of {what} cannot be read ({str(wrong)[:120]})"))
-
-
-def _no_plan(where: str, why: str) -> str:
-    return f"{where} is no nnU-Net v2 plans file: {why}; {_ADVICE}."
 
 
 def _configuration(name: str, values: Mapping, own: Mapping) -> Configuration:

@@ -94,7 +94,7 @@ def make_plan(
     draft = _Draft(task, chosen, name or chosen.plans_name, grid, schemes, masks)
     planned, reasons = _plan_configurations(draft)
     if not planned:
-        raise PlanError(why.TOO_SMALL)
+        raise PlanError(reasons["2d"])
     return Plan(
         dataset_name=task.name,
         name=draft.plans_name,
@@ -159,8 +159,8 @@ def _plan_configurations(draft: _Draft) -> tuple[tuple[Configuration, ...], dict
     else:
         reasons |= dict.fromkeys(CONFIGURATIONS[1:], why.PLANE_2D)
     for configuration in planned:
-        if configuration.network.n_stages < 2:
-            reasons[configuration.name] = why.TOO_SMALL
+        if configuration.network.n_stages < 2:  # the cascade's network is that of 3d_fullres
+            reasons[configuration.name] = reasons[configuration.inherits_from or configuration.name]
     return tuple(c for c in planned if c.network.n_stages > 1), reasons
 
 
@@ -196,6 +196,8 @@ def _common_reasons(draft: _Draft, fingerprint: Fingerprint) -> dict[str, str]:
 
 
 def _fit_reasons(draft: _Draft, name: str, fit: Fit, median_shape: Sequence[float]) -> dict[str, str]:
+    if fit.network.n_stages < 2:
+        return {name: why.too_small_reason(fit, draft.preset)}
     return {
         f"{name}.patch_size": why.patch_reason(fit, median_shape, draft.preset),
         f"{name}.batch_size": why.batch_reason(fit, draft.preset),

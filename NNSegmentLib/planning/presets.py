@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
 
 from ..errors import SettingsError
 from .plan import PLAIN, RESIDUAL
@@ -89,10 +90,10 @@ class Preset:
         """The same preset with its budgets scaled to another graphics memory; raises SettingsError."""
         if memory_gb is None:
             return self
-        if not 0 < memory_gb <= MOST_MEMORY_GB:  # also not a number
+        if not isinstance(memory_gb, Real) or not 0 < memory_gb <= MOST_MEMORY_GB:  # also not a number
             raise SettingsError(
                 f"The graphics memory should be a positive number of GB up to {MOST_MEMORY_GB:,.0f}, "
-                f"found {memory_gb}; give that of your graphics card."
+                f"found {memory_gb!r}; give that of your graphics card."
             )
         factor = memory_gb / self.memory_gb
         return replace(self, memory_gb=memory_gb, budget_3d=self.budget_3d * factor, budget_2d=self.budget_2d * factor)

@@ -133,6 +133,13 @@ def lowres_reason(lowres: Lowres) -> str:
     )
 
 
+def too_small_reason(fit: Fit, preset: Preset) -> str:
+    """Why no network is planned: for want of memory, or of voxels."""
+    if fit.shrank:
+        return f"{_room(preset)} cannot hold the smallest patch that a network works on; plan for more, or without a limit."
+    return TOO_SMALL
+
+
 CASCADE = "A second network at full resolution refines what 3d_lowres found, with its segmentation as additional input."
 PLANE_2D = "The images are single planes: only 2d applies."
 TOO_SMALL = "The images are too small to be halved even once; a patch needs an axis of at least 12 voxels or two of 8."

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .plan import RESIDUAL, NetworkSpec
+from .architecture import RESIDUAL, NetworkSpec
 
 MIN_EDGE = 4
 """Feature maps never get smaller than this along an axis."""

@@ -74,17 +74,20 @@ def spline_matrix(n: int, m: int, order: int) -> np.ndarray:
     return ndimage.zoom(np.eye(n), (m / n, 1), order=order, mode="nearest", grid_mode=True)
 
 
+def _matrix(n: int, m: int, order: int) -> np.ndarray:
+    return np.eye(n)[nearest(n, m)] if order == 0 else spline_matrix(n, m, order)
+
+
 @lru_cache(maxsize=64)
 def blocks(n: int, m: int, order: int) -> tuple[Block, ...]:
     """The operator of order `order` cut into row blocks, ready for `apply`."""
-    matrix = np.eye(n)[nearest(n, m)] if order == 0 else spline_matrix(n, m, order)
+    matrix = _matrix(n, m, order)
     return tuple(_block(matrix, start, min(start + BLOCK, m)) for start in range(0, m, BLOCK))
 
 
 def rows(n: int, m: int, order: int, start: int, stop: int) -> Block:
     """Rows [start, stop) of an operator, for results that are made slab by slab."""
-    matrix = np.eye(n)[nearest(n, m)] if order == 0 else spline_matrix(n, m, order)
-    return _block(matrix, start, stop)
+    return _block(_matrix(n, m, order), start, stop)
 
 
 def apply(array: np.ndarray, axis: int, parts: tuple[Block, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ImageError, TaskError
 from ..image import Image, LabelMap, read_image, read_labels
-from ..labels import LabelSet
+from ..labels import LARGEST_VALUE, LabelSet
 from ..planning.plan import Configuration, Plan, Resampling
 from ..task import Case
 from .crop import Box, cropped, nonzero_box, nonzero_mask
@@ -153,7 +153,7 @@ def _require_fitting(labels: LabelMap, image: Image, label_set: LabelSet, case_i
 
 def _values(labels: np.ndarray) -> set[int]:
     """The values that occur; counted, because sorting takes ten times as long, and in parts, to save memory."""
-    if labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max:
+    if labels.min() < 0 or labels.max() > LARGEST_VALUE:
         return {int(value) for value in np.unique(labels)}
     flat = labels.reshape(-1)
     parts = (flat[start : start + _COUNTED_AT_ONCE] for start in range(0, flat.size, _COUNTED_AT_ONCE))

@@ -23,11 +23,15 @@ class Placement:
     geometry: Geometry
     """The input's own grid."""
     transpose_forward: tuple[int, int, int]
+    """File axis that becomes axis 0, 1, 2 (z, y, x)."""
     shape_before_crop: tuple[int, int, int]
+    """Voxels of the input."""
     crop_start: tuple[int, int, int]
+    """First voxel of the crop box in the input."""
     crop_shape: tuple[int, int, int]
     """Voxels of the crop box, before resampling."""
     original_spacing_mm: tuple[float, float, float]
+    """Voxel size of the input."""
     spacing_mm: tuple[float, float, float]
     """Voxel size of the prepared array."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..errors import RunError, some
 from ..evaluation import evaluate_folder, label_files
-from ..folders import ModelFolders, TaskFolders
+from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders
 from ..folds import Fold, load_folds
+from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
 from ..postprocessing import PostProcessing, determine_postprocessing
@@ -42,10 +43,10 @@ def choose_folds(
     """
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
     wanted, beyond = (
-        _existing_folds(models, len(splits)) if folds is None else ([_fold_name(fold) for fold in folds], [])
+        _existing_folds(models, len(splits)) if folds is None else ([fold_name(fold) for fold in folds], [])
     )
     problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
-    usable = [m for m in models if len(problems[m]) < len(wanted)] if folds is None else models
+    usable = [m for m in models if len(problems[m]) < len(wanted)]
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
     found = [problem for of_model in problems.values() for problem in of_model.values()]
     if not usable or not chosen or (found and folds is not None):
@@ -145,11 +146,10 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     if present and not missing:
         return ""
     found = f"lacks {len(missing)} of {len(expected)} validation cases ({some(missing)})" if missing else "is empty"
-    return (
-        f"The validation of fold {fold} of {model.folder.name} {found}; "
-        f"finish it with 'nnsegment validate {folders.name} {model.configuration} {fold}'."
-    )
-
-
-def _fold_name(fold: FoldName) -> FoldName:
-    return int(fold) if str(fold).isdigit() else fold
+    command = f"nnsegment validate {folders.name} {model.configuration} {fold}"
+    if model.trainer != TRAINER:  # its folds are nnU-Net's to finish
+        number = DATASET_NAME.match(folders.name).group(1)
+        command = (
+            f"nnUNetv2_train {number} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name} --val"
+        )
+    return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."

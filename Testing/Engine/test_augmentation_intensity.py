@@ -83,6 +83,15 @@ def test_lower_resolution_repeats_coarse_voxels_and_blends_them(keep_first):
     assert np.allclose(found, expected, atol=1e-5)
 
 
+def test_lower_resolution_rounds_to_a_whole_number_of_coarse_voxels():
+    found, six, five = (
+        intensity.lower_resolution(planes(1, (10, 10, 10)), values([zoom] * 3), NOISE) for zoom in (0.57, 0.6, 0.5)
+    )
+
+    assert torch.equal(found, six)
+    assert not torch.equal(found, five)
+
+
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("gamma", [0.7, 1.4])
 def test_gamma_bends_within_the_range_and_keeps_mean_and_deviation(gamma, inverted):

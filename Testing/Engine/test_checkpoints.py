@@ -154,6 +154,19 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]
 
 
+def test_a_full_disk_is_told_by_its_name(tmp_path, monkeypatch):
+    def full(values, file):
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(StorageError, match=r"c\.pth \(No space left on device\)"):
+        save_checkpoint(checkpoint(), tmp_path / "c.pth")
+
+
 def raw() -> dict:
     return {
         "network_weights": OrderedDict(a=torch.ones(3)),

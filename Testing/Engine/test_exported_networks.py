@@ -112,6 +112,7 @@ def test_an_onnx_file_takes_patches_of_one_size_in_any_number(tmp_path):
 
     assert [(i.name, i.shape) for i in described.get_inputs()] == [("image", ["batch", 1, 16, 16, 16])]
     assert [(o.name, o.shape[0], o.shape[1]) for o in described.get_outputs()] == [("logits", "batch", 3)]
+    assert [used.version for used in onnx.load(exported).opset_import] == [17]
 
 
 def predict_with_card(files: list[Path], values: np.ndarray) -> np.ndarray:
@@ -219,7 +220,7 @@ def test_what_cannot_be_exported_gets_a_sentence_and_leaves_nothing(tmp_path, fo
         nns.export_model(folder, taken, format)
     with pytest.raises(nns.ModelError, match="fold 7"):
         nns.export_model(folder, tmp_path / "out", format, folds=[7])
-    with pytest.raises(nns.SettingsError, match="onnx or torchscript"):
+    with pytest.raises(nns.SettingsError, match="zip, onnx, torchscript"):
         nns.export_model(folder, tmp_path / "out", "keras")
     (folder / "fold_1" / "checkpoint_final.pth").write_text("damaged")
     with pytest.raises(nns.ModelError):

@@ -89,6 +89,18 @@ def test_convolutions_start_he_normal_with_zero_biases():
     assert convolution.bias.abs().max() == 0
 
 
+@pytest.mark.filterwarnings("ignore")  # torch calls tracing old
+def test_a_norm_starts_as_mean_0_and_deviation_1_and_is_exported_with_its_epsilon():
+    norm, x = InstanceNorm(3, eps=0.5), 2 + torch.randn(2, 3, 5, 6, 7)
+    mean = x.mean((2, 3, 4), keepdim=True)
+    expected = (x - mean) / (x.var((2, 3, 4), keepdim=True, correction=0) + 0.5).sqrt()
+
+    exported = torch.jit.trace(norm, x, check_trace=False)
+
+    torch.testing.assert_close(norm(x), expected)
+    torch.testing.assert_close(exported(x), expected)
+
+
 @pytest.mark.parametrize("space", [(10, 12), (5, 6, 7)])
 def test_instance_norm_and_its_gradients_equal_the_definition(space):
     torch.manual_seed(0)

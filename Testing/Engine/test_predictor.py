@@ -492,7 +492,7 @@ WRONG_PLANS = [
     *(in_configuration("resampling_fn_probabilities_kwargs", {"order": o}) for o in (99, "x")),
     in_configuration("resampling_fn_data", "os.system"),
     in_configuration("inherits_from", "3d_fullres"),
-    *(in_network("n_stages", n) for n in (10**12, -1, 2.5, True)),
+    *(in_network("n_stages", n) for n in (10**12, 0, -1, 2.5, True)),
     *(in_network("features_per_stage", f) for f in (10**9, [0, 0], [-4, 8], [4])),
     *(in_network("kernel_sizes", k) for k in (0, [[3, 3]] * 2, [[3, 3, 3]], {}, [[10**6] * 3] * 2)),
     *(in_network("strides", s) for s in (0, [[2, 2, 2]], [[3, 3, 3], [2, 2, 2]])),

@@ -5,7 +5,14 @@ import itertools
 import pytest
 import torch
 
-from NNSegmentLib.engine.optimizer import AveragedWeights, make_optimizer, optimizer_state, restore_optimizer
+from NNSegmentLib.engine.optimizer import (
+    AveragedWeights,
+    make_optimizer,
+    may_be_recorded,
+    optimizer_state,
+    restore_optimizer,
+    set_learning_rate,
+)
 from NNSegmentLib.engine.schedule import Pace, decay
 from NNSegmentLib.errors import RunError
 from NNSegmentLib.run import TrainingSettings
@@ -40,6 +47,14 @@ def test_the_rate_warms_up_linearly():
     assert [pace.learning_rate(0, step, 0.0) for step in range(5)] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
 
 
+def test_without_a_time_budget_the_warm_up_takes_its_steps_however_short_the_training_is():
+    pace = Pace(TrainingSettings(epochs=4, iterations_per_epoch=10, warmup_steps=40, schedule="constant"))
+
+    assert [pace.learning_rate(n // 10, n, 0.0) for n in (9, 19, 29, 39)] == pytest.approx(
+        [0.0025, 0.005, 0.0075, 0.01]
+    )
+
+
 def test_under_a_time_budget_the_rate_follows_the_clock():
     pace = Pace(TrainingSettings(time_s=200.0, epochs=7))
 
@@ -61,6 +76,22 @@ def test_an_epoch_by_the_clock_has_some_steps_unless_the_time_is_spent():
     assert not pace.epoch_is_over(7, 14.0, 50.0, 2.0)
     assert pace.epoch_is_over(8, 16.0, 52.0, 2.0)
     assert pace.epoch_is_over(3, 6.0, 99.5, 2.0)
+
+
+def test_an_epoch_by_the_clock_ends_where_the_next_step_would_end_further_from_its_aim():
+    pace = Pace(TrainingSettings(time_s=900.0))  # epochs of 18 s
+
+    assert not pace.epoch_is_over(9, 15.9, 100.0, 4.0)
+    assert pace.epoch_is_over(9, 16.1, 100.0, 4.0)
+
+
+def test_what_is_left_of_a_training_is_told_by_the_clock_or_by_the_epochs():
+    by_clock, by_epochs = Pace(TrainingSettings(time_s=100.0, epochs=50)), Pace(TrainingSettings(epochs=12))
+
+    assert [by_clock.seconds_left(4, 40.0, 10.0), by_clock.epochs(4, 40.0, 10.0)] == [60, 4 + 6]
+    assert [by_epochs.seconds_left(4, 40.0, 10.0), by_epochs.epochs(4, 40.0, 10.0)] == [80, 12]
+    assert [by_epochs.is_over(epoch, 101.0, 1.0) for epoch in (11, 12)] == [False, True]
+    assert by_clock.seconds_left(11, 101.0, 10.0) == by_epochs.seconds_left(13, 101.0, 10.0) == 0
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(60, 3), (300, 15), (900, 18), (3600, 72)])
@@ -119,10 +150,41 @@ def test_sgd_has_nnunets_constants():
     assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.01, 0.99, 3e-5, True)
 
 
+def test_without_momentum_a_step_is_the_rate_times_the_gradient():
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = make_optimizer([parameter], TrainingSettings(momentum=0.0, weight_decay=0.0))
+
+    for _ in range(2):
+        parameter.grad = torch.full((1,), 5.0)
+        optimizer.step()
+
+    assert parameter.item() == pytest.approx(1 - 2 * 0.01 * 5)
+
+
+def test_an_optimiser_agrees_to_be_recorded_only_while_it_may_be():
+    optimizer = make_optimizer([torch.nn.Parameter(torch.ones(1))], TrainingSettings(optimizer="adamw"))
+
+    with may_be_recorded(optimizer):
+        assert optimizer.param_groups[0]["capturable"]
+    assert not optimizer.param_groups[0]["capturable"]
+
+
 def one_kernel(parameters) -> torch.optim.Optimizer:
     """As on a graphics card."""
     rate = torch.tensor(0.01)
     return torch.optim.SGD(parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=0.0, fused=True)
+
+
+def test_the_rate_of_the_next_step_is_set_in_the_place_that_a_recorded_step_reads():
+    plain = make_optimizer([torch.nn.Parameter(torch.ones(1))], TrainingSettings())
+    fused = one_kernel([torch.nn.Parameter(torch.ones(1))])
+    place = fused.param_groups[0]["lr"]
+
+    set_learning_rate(plain, 0.25)
+    set_learning_rate(fused, 0.25)
+
+    assert plain.param_groups[0]["lr"] == place.item() == 0.25
+    assert fused.param_groups[0]["lr"] is place
 
 
 def test_a_state_goes_from_one_way_of_computing_to_the_other():
@@ -172,3 +234,14 @@ def test_a_first_step_that_is_skipped_leaves_no_momentum():
 
     assert torch.equal(parameter, torch.ones(4))
     assert torch.equal(optimizer.state[parameter]["momentum_buffer"], torch.zeros(4))
+
+
+def test_an_optimiser_without_momentum_in_one_kernel_is_given_none():
+    parameter = torch.nn.Parameter(torch.ones(4))
+    adam = torch.optim.AdamW([parameter], lr=torch.tensor(0.01), fused=True)
+    restore_optimizer(adam, adam.state_dict())
+
+    parameter.grad = torch.ones(4)
+    adam.step()
+
+    assert set(adam.state[parameter]) == {"step", "exp_avg", "exp_avg_sq"}

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -23,7 +24,7 @@ from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.online_dice import OnlineDice, mean_dice
 from NNSegmentLib.engine.pretrained import load_pretrained
 from NNSegmentLib.engine.session import Session, TrainingRequest
-from NNSegmentLib.engine.trainer import LossRecord, opened_batches, train_fold
+from NNSegmentLib.engine.trainer import LossRecord, ProgressPicture, opened_batches, train_fold
 from NNSegmentLib.engine.validation import validate_fold
 from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError
 from NNSegmentLib.folders import FoldFolder, ModelFolders, prepared_folder
@@ -34,7 +35,7 @@ from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, Configuration, NetworkSpec, Plan
 from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
 from NNSegmentLib.preprocessing.storage import save_prepared
-from NNSegmentLib.run import EpochFinished, Failed, Finished, Message, Progressed, Stopped, TrainingSettings
+from NNSegmentLib.run import EpochFinished, Failed, Finished, Message, Progressed, Run, Stopped, TrainingSettings
 
 LABELS = LabelSet((Label("background", (0,)), Label("ball", (1,))))
 SHAPE = (18, 20, 22)
@@ -195,6 +196,36 @@ def test_a_stopped_and_resumed_run_continues_the_same_curve(request_of, averagin
     assert all(torch.allclose(final[0][name], final[1][name], atol=1e-6) for name in final[0])
 
 
+def test_a_damaged_latest_checkpoint_gives_way_to_the_best_one(request_of):
+    request = request_of()
+    train_fold(request, stopping_after(request.folder, 6))
+    request.folder.checkpoint_latest.write_bytes(b"")
+    left = request.folder.folder / ".writing-abc-checkpoint_latest.pth"
+    left.touch()
+
+    run = train_fold(replace(request, resume=True))
+
+    assert run.finished
+    assert not left.exists()
+    told = " ".join(event.text for event in run.events() if isinstance(event, Message))
+    assert "checkpoint_best.pth is taken instead" in told
+    assert "Resumed from checkpoint_best.pth" in told
+
+
+def test_a_run_that_is_interrupted_while_its_curves_are_drawn_is_stopped_all_the_same(request_of, monkeypatch):
+    def interrupted(picture, now=False):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressPicture, "refresh", interrupted)
+    request = request_of()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(request)
+
+    assert isinstance(Run(request.folder, request.configuration, request.fold_name).events()[-1], Stopped)
+    assert request.folder.checkpoint_latest.is_file()
+
+
 def test_what_is_stored_before_the_first_step_has_a_rate_to_go_on_with(request_of, tmp_path):
     request = request_of(replace(QUICK, epochs=10))
     train_fold(request, stopping_after(request.folder, 2 * QUICK.iterations_per_epoch + 1))
@@ -343,6 +374,8 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(request_of, monke
 def test_lack_of_memory_is_told_in_one_sentence():
     with pytest.raises(OutOfMemoryError, match="smaller batch"), memory_errors("take a smaller batch"):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    with pytest.raises(OutOfMemoryError, match="Main memory"), memory_errors("take a smaller batch"):
+        raise RuntimeError("could not create a primitive")
     with pytest.raises(RuntimeError, match="something else"), memory_errors("take a smaller batch"):
         raise RuntimeError("something else")
 
@@ -362,11 +395,26 @@ def test_lack_of_graphics_memory_is_told_whoever_notices_it(error):
         raise error
 
 
-def test_the_graphics_card_that_was_chosen_is_the_one_described(monkeypatch):
-    lines = ["cuda:0 Small, 8 GB", "cuda:1 Large, 80 GB", "cuda:11 Other, 8 GB", "cpu with 4 cores"]
-    monkeypatch.setattr(devices, "describe_devices", lambda: lines)
-    described = [devices.describe(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")]
-    assert described == [lines[0], lines[1], lines[3]]
+def test_the_device_is_told_in_words_a_clinician_reads(monkeypatch):
+    cards = {"cuda": ("Small", 8), "cuda:1": ("Large", 80)}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: cards[str(device)][0])
+    memory = {name: SimpleNamespace(total_memory=gigabytes * 2**30) for name, (_, gigabytes) in cards.items()}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory[str(device)])
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+
+    assert devices.in_words(torch.device("cpu"), torch.bfloat16) == "the processor (2 cores, bfloat16)"
+    assert devices.in_words(torch.device("cpu")) == "the processor (2 cores)"
+    assert devices.in_words(torch.device("cuda:1"), torch.float16) == "the graphics card Large (80 GB, float16)"
+    assert devices.in_words(torch.device("cuda"), None, 2) == "2 graphics cards Small (8 GB)"
+    assert devices.in_words(torch.device("mps")) == "Apple's graphics"
+
+
+def test_a_training_says_in_one_sentence_on_what_it_runs_and_for_how_long(request_of):
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+
+    told = [event.text for event in run.events() if isinstance(event, Message)]
+    where = devices.in_words(torch.device("cpu"), devices.half_precision(torch.device("cpu"), QUICK.mixed_precision))
+    assert told[0] == f"Training on {where} for 1 epoch."
 
 
 def test_apples_graphics_are_used_only_when_torch_computes_3d_networks_there(monkeypatch):
@@ -416,6 +464,17 @@ def test_the_quick_dice_equals_counting_voxels(regions):
     assert dice.per_class() == pytest.approx(expected)
     assert mean_dice((None, 0.5, 0.7)) == pytest.approx(0.6)
     assert mean_dice((None,)) is None
+
+
+def test_a_class_that_is_neither_there_nor_predicted_has_no_quick_dice():
+    label_set = LabelSet((Label("background", (0,)), Label("a", (1,)), Label("b", (2,))))
+    target = torch.tensor([0, 0, 1, 1]).view(1, 1, 1, 2, 2)
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 1]), 3).T.view(1, 3, 1, 2, 2).float()
+    dice = OnlineDice(targets_of(label_set))
+
+    assert dice.per_class() == ()
+    dice.add(logits, target)
+    assert dice.per_class() == (pytest.approx(2 * 2 / (3 + 2)), None)
 
 
 def test_pretrained_weights_are_taken_but_for_the_output_layers(request_of):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from NNSegmentLib import cli, pipeline
+from NNSegmentLib import answers, pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.image import read_image, read_labels, write_image
 from NNSegmentLib.sample import make_sample_task
@@ -239,7 +239,7 @@ def test_planning_only_the_cascades_two_stages_prepares_the_data_of_both(monkeyp
     monkeypatch.setattr(pipeline, "plan", lambda *_, **__: made)
     monkeypatch.setattr(pipeline, "preprocess", lambda *_, configurations, **__: prepared.extend(configurations))
     monkeypatch.setattr(pipeline, "folders_of", lambda *_: SimpleNamespace(plan=lambda name: tmp_path))
-    monkeypatch.setattr(cli, "_plan_text", lambda *_: "")
+    monkeypatch.setattr(answers, "plan_text", lambda *_: "")
 
     assert run("plan", 7, "-c", "3d_lowres", "3d_cascade_fullres") == 0
 

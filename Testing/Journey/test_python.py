@@ -134,7 +134,7 @@ def test_an_output_that_cannot_be_written_is_told_before_predicting(tmp_path):
         ('{"epochs": 0}', "epochs must be at least 1, found 0; correct"),
         ('{"loss": "mse"}', "loss must be one of dice_ce, .*, found 'mse'; correct"),
         ('{"time_s": 0}', "time_s must be more than 0 seconds, found 0.0; correct"),
-        ('{"learning_rate": NaN}', "learning_rate must be above 0, found nan; correct"),
+        ('{"learning_rate": NaN}', "learning_rate must be a number above 0, found nan; correct"),
         ('{"foreground_fraction": 2}', "foreground_fraction must be between 0 and 1, found 2.0; correct"),
         ('{"mirror_axes": "all"}', "mirror_axes should be a list, found 'all'"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.scores import Scores
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -133,3 +136,44 @@ def test_the_demo_has_a_folder_of_its_own(monkeypatch, words, place):
 
     assert main(["demo", *words]) == 0
     assert places == [Path(place)]
+
+
+MODELS = [sys.executable, "-m", "NNSegmentLib", "model", "list", "--json"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
+    work = subprocess.Popen(
+        [*MODELS, "--workspace", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    work.stdout.close()
+
+    said = work.stderr.read()
+    work.stderr.close()
+
+    assert (work.wait(), said) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_result_that_cannot_be_written_out_is_told(tmp_path):
+    with open("/dev/full", "w") as full:
+        work = subprocess.run([*MODELS, "--workspace", tmp_path], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+
+    assert work.returncode == 1
+    assert work.stderr.decode() == (
+        "nnsegment: The work is done, but its result cannot be written out (No space left on device).\n"
+    )
+
+
+def test_every_word_of_every_command_is_explained():
+    (commands,) = build_parser()._subparsers._group_actions
+
+    silent = [
+        (name, action.dest)
+        for name, parser in commands.choices.items()
+        for action in parser._actions
+        if not action.help
+    ]
+
+    assert silent == []
+    assert f"(default: {demo.FOLD_SECONDS:g}s)" in commands.choices["demo"].format_help()
+    assert "train on everything" not in commands.choices["validate"].format_help()

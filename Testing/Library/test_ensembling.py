@@ -9,9 +9,9 @@ from NNSegmentLib.errors import ImageError, InputError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
-from NNSegmentLib.pipeline import ensemble
 from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.records import read_json, write_json
+from NNSegmentLib.results import ensemble
 from NNSegmentLib.selection.ensembling import ensemble_cases, ensemble_folders, mean_probabilities
 
 GAPPED = LabelSet.from_dataset_json({"labels": {"background": 0, "a": 2, "b": 5}})

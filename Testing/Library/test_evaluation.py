@@ -73,6 +73,18 @@ def test_scores_are_those_computed_by_hand(folders):
     assert [c.case_id for c in scores.cases] == ["case0", "case1", "case2"]
 
 
+def test_voxels_are_counted_as_found_invented_missed_or_rightly_left_out(tmp_path):
+    reference, prediction = np.zeros((2, 4, 5), np.uint8), np.zeros((2, 4, 5), np.uint8)
+    reference[0, 0], prediction[0, 0, :3], prediction[1, 1] = 1, 1, 1
+
+    pair = LabelMap(prediction, Geometry((2, 4, 5))), LabelMap(reference, Geometry((2, 4, 5)))
+    found = evaluate_pair(*pair, TWO, surface=False)[0]
+
+    assert (found.tp, found.fp, found.fn, found.tn) == (3, 5, 2, 30)
+    assert (found.n_pred, found.n_ref) == (8, 5)
+    assert (found.dice, found.iou) == (6 / 13, 3 / 10)
+
+
 def test_regions_are_unions_without_the_ignored_voxels(tmp_path):
     reference, prediction = random_labels(1, high=4), random_labels(2)
     grid = Geometry(SHAPE)
@@ -157,6 +169,11 @@ def test_explicit_labels_need_no_task(folders):
     assert scores.foreground_mean.nsd_tolerance_mm == 2.0
     with_background = evaluate_simple(*folders, [0, 1])
     assert with_background.foreground_mean.dice == with_background.of(1).dice != with_background.of(0).dice
+    without_surfaces = evaluate_simple(*folders, [1], surface=False)
+    assert without_surfaces.of(1).dice == with_background.of(1).dice
+    assert without_surfaces.of(1).hd95_mm is None and without_surfaces.of(1).nsd is None
+    with pytest.raises(TaskError, match="Label 2 was not scored"):
+        without_surfaces.of(2)
     with pytest.raises(SettingsError):
         evaluate_simple(*folders, [])
     with pytest.raises(SettingsError):
@@ -181,6 +198,18 @@ def test_references_in_another_file_format_are_found(tmp_path):
     assert evaluate_folder(tmp_path / "p", tmp_path / "r", TWO).foreground_mean.dice == 1
 
 
+def test_only_files_of_the_ending_that_was_asked_for_are_scored(folders):
+    predictions, references = folders
+    write_labels(predictions / "case3.nrrd", random_labels(3), Geometry(SHAPE, (2.0, 1.0, 1.0)))
+
+    by_task = evaluate_folder(predictions, references, TWO, file_ending=".nrrd")
+    by_label = evaluate_simple(predictions, references, [1, 2], file_ending=".nrrd")
+
+    assert [case.case_id for case in by_task.cases] == [case.case_id for case in by_label.cases] == ["case3"]
+    assert by_task.foreground_mean.dice == by_label.foreground_mean.dice == 1
+    assert len(evaluate_folder(predictions, references, TWO).cases) == 3
+
+
 def test_plane_images_are_scored_in_pixels(tmp_path):
     plane = np.zeros((1, 12, 12), np.uint8)
     plane[0, 2:8, 2:8] = 1
@@ -201,6 +230,13 @@ def test_a_prediction_on_another_grid_is_refused_by_name(folders, geometry):
     with pytest.raises(ImageError, match="case1.nii.gz"):
         evaluate_folder(predictions, references, TWO)
     assert not (predictions / "summary.json").exists()
+
+
+def test_label_maps_on_different_grids_are_not_compared():
+    here, there = (LabelMap(random_labels(1), Geometry(SHAPE, origin_mm=(x, 0.0, 0.0))) for x in (0.0, 3.0))
+
+    with pytest.raises(ImageError, match="lies 3 mm away"):
+        evaluate_pair(here, there, TWO)
 
 
 def test_missing_files_are_named(folders, tmp_path):

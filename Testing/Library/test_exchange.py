@@ -73,6 +73,23 @@ def test_importing_never_overwrites_a_model(trained, tmp_path):
         import_model(archive, tmp_path / "there")
 
 
+def test_models_of_one_data_set_are_imported_one_after_the_other(trained, tmp_path):
+    other = MODEL.replace("3d_fullres", "2d")
+    shutil.copytree(trained / MODEL, trained / other)
+    first = export_model(trained, tmp_path / "first.zip", configuration="3d_fullres")
+    second = export_model(trained, tmp_path / "second.zip")
+    shutil.rmtree(trained / MODEL)
+    third = export_model(trained, tmp_path / "third.zip")
+
+    import_model(first, tmp_path / "here")
+    with pytest.raises(ModelError, match="exists already"):
+        import_model(second, tmp_path / "here")
+    imported = import_model(third, tmp_path / "here")
+
+    assert [entry.configuration for entry in imported] == ["2d"]
+    assert [entry.configuration for entry in list_models(tmp_path / "here")] == ["2d", "3d_fullres"]
+
+
 def test_importing_takes_nothing_but_models_and_what_belongs_to_them(trained, tmp_path):
     pair = trained / "ensembles" / f"ensemble___{MODEL}___{MODEL}___0"
     compared = trained / MODEL / "crossval_results_folds_0"
@@ -104,7 +121,7 @@ def test_an_import_that_fails_leaves_nothing_behind(trained, tmp_path, monkeypat
     replace = os.replace
 
     def full_disk(source, target):
-        if target.name == "Dataset008_Hip":
+        if target.parent == results / "Dataset008_Hip":
             raise OSError(28, "No space left on device")
         replace(source, target)
 

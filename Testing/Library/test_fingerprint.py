@@ -106,7 +106,10 @@ def test_facts_of_each_case_count_its_labels_before_cropping(task):
     assert facts.id == "case2"
     assert facts.shape == (8, 18, 20)
     assert dict(facts.label_voxels) == {v: int((labels == v).sum()) for v in (0, 1, 2)}
-    assert facts.channels[0].percentiles == tuple(sorted(facts.channels[0].percentiles))
+    values = foreground_of(2, SCALES[2], 0.35, 0)
+    assert facts.channels[0].percentiles == tuple(
+        np.percentile(values, (0.5, 5, 25, 50, 75, 95, 99.5), method="nearest").tolist()
+    )
 
 
 def test_threads_do_not_change_the_result_and_progress_ends_at_the_number_of_cases(task):
@@ -150,6 +153,16 @@ def test_something_else_than_a_fingerprint_is_refused(tmp_path):
 
     with pytest.raises(TaskError, match="no fingerprint"):
         load_fingerprint(tmp_path / "dataset_fingerprint.json")
+
+
+@pytest.mark.parametrize("content", ["3", "[3]", '{"case0": {}}', '[{"id": 7}]', '[{"name": "case0"}]'])
+def test_a_damaged_list_of_measured_cases_is_named(task, tmp_path, content):
+    path = tmp_path / "dataset_fingerprint.json"
+    save_fingerprint(compute_fingerprint(task), path)
+    cases_path(path).write_text(content)
+
+    with pytest.raises(TaskError, match=rf"{cases_path(path).name} should list .* 'nnsegment plan --clean'\.$"):
+        load_fingerprint(path)
 
 
 def test_a_case_without_foreground_is_left_out_of_the_intensities(tmp_path):
@@ -217,3 +230,13 @@ def test_labels_out_of_range_are_refused(tmp_path, value):
 
     with pytest.raises(ImageError, match=f"case0 .*{value}"):
         compute_fingerprint(task)
+
+
+def test_the_highest_number_of_16_bits_is_a_label(tmp_path):
+    image, labels = phantom(1)
+    labels = labels.astype(np.uint16)
+    labels[2, 2, 2] = 65535
+
+    facts = compute_fingerprint(make_task(tmp_path, [image], [labels])).cases[0]
+
+    assert facts.label_voxels[-1] == (65535, 1)

@@ -115,6 +115,17 @@ def test_a_fold_beyond_the_list_is_a_random_division_that_depends_on_its_number(
     assert choose_fold(make_folds(ids(11)), 7, ids(11)) != fold
 
 
+def test_the_first_number_after_the_listed_folds_is_a_random_division():
+    fold = choose_fold(make_folds(ids(11)), 5, ids(11))
+
+    assert (len(fold.train), len(fold.validation)) == (8, 3)
+    assert set(fold.train) | set(fold.validation) == set(ids(11))
+
+
+def test_a_single_case_cannot_be_divided_and_trains_and_validates():
+    assert choose_fold(make_folds(ids(1)), 4, ids(1)) == Fold(tuple(ids(1)), tuple(ids(1)))
+
+
 @pytest.mark.parametrize("fold", [-1, "al", 1.0, True])
 def test_something_else_than_a_fold_number_or_all_is_refused(fold):
     with pytest.raises(SettingsError, match="from 0 or 'all'"):

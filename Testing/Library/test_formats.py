@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, decathlon, edit_json, nnunet_v2, noise, tree, write_plane
 
 from NNSegmentLib.cases import load_origin
-from NNSegmentLib.copying import folder_made_whole
 from NNSegmentLib.errors import InputError, StorageError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
@@ -407,16 +404,3 @@ def test_real_data_sets_convert_and_pass_the_check(shared_data, workspace, name,
 
     assert len(task.cases) == n_cases
     assert check_task(task) == []
-
-
-def test_what_a_killed_conversion_left_goes_after_a_day(tmp_path):
-    old, new = tmp_path / ".making-old", tmp_path / ".making-new"
-    for folder, hours in ((old, 25), (new, 1)):
-        (folder / "imagesTr").mkdir(parents=True)
-        for path in (folder, folder / "imagesTr"):
-            os.utime(path, (time.time() - 3600 * hours,) * 2)
-
-    with folder_made_whole(tmp_path / "made") as building:
-        (building / "file").touch()
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".making-new", "made"]

@@ -91,6 +91,17 @@ def test_a_grid_moved_by_more_than_the_tolerance_is_another_grid(any_geometry):
     assert any_geometry.corner_distance_mm(moved) == pytest.approx(any_geometry.spacing_mm[2])
 
 
+def test_grids_of_other_voxels_are_furthest_apart_at_the_far_corner():
+    grid, wider = Geometry((1, 1, 11)), Geometry((1, 1, 11), (1.0, 1.0, 1.25))
+
+    assert grid.corner_distance_mm(wider) == pytest.approx(10 * 0.25)
+    assert grid.same_grid(wider, tolerance_mm=2.51) and not grid.same_grid(wider, tolerance_mm=2.49)
+
+
+def test_a_grid_of_which_only_the_shape_is_known_begins_at_the_origin():
+    assert Geometry((3, 4, 5)).world([(0, 0, 0), (1, 2, 3)]).tolist() == [[0, 0, 0], [3, 2, 1]]
+
+
 def test_a_voxel_of_two_by_three_by_four_mm_is_24_microlitres():
     assert Geometry((1, 1, 1), (2.0, 3.0, 4.0)).voxel_volume_ml == pytest.approx(0.024)
 
@@ -110,3 +121,31 @@ def test_a_sheared_matrix_is_refused():
         Geometry.from_ijk_to_ras((3, 3, 3), matrix)
     with pytest.raises(ImageError, match="0 mm"):
         Geometry.from_ijk_to_ras((3, 3, 3), np.diag([1.0, 0.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"shape": (4.5, 4, 4)}, "shape of a grid should be three whole numbers of voxels"),
+        ({"shape": (4, 4)}, "shape of a grid should be three whole numbers of voxels"),
+        ({"spacing_mm": (1, 1)}, r"spacing_mm of a grid should be three numbers in mm, found \(1, 1\)"),
+        ({"spacing_mm": ("a", 1, 1)}, "spacing_mm of a grid should be three numbers in mm"),
+        ({"origin_mm": (0, 0, np.nan)}, "origin of a grid must be finite"),
+        ({"direction": np.zeros((3, 3))}, "columns are unit vectors"),
+        ({"direction": np.eye(4)}, "direction of a grid should be three rows"),
+        ({"direction": np.eye(3)[:, :2]}, "three rows of three numbers"),
+        ({"direction": np.ones((3, 3)) / np.sqrt(3)}, "unit vectors that differ"),
+        ({"dimension": 2}, r"found 2 and shape \(4, 4, 4\)"),
+    ],
+)
+def test_a_grid_that_cannot_be_says_so(fields, sentence):
+    with pytest.raises(ImageError, match=sentence):
+        Geometry(**({"shape": (4, 4, 4)} | fields))
+
+
+def test_grids_of_arrays_and_of_tuples_are_equal():
+    given = Geometry(np.array([4, 5, 6]), np.array([1, 2, 3]), np.zeros(3), np.eye(3))
+
+    assert given == Geometry((4, 5, 6), (1.0, 2.0, 3.0))
+    assert {type(n) for n in given.shape} == {int}
+    assert hash(given) == hash(Geometry((4, 5, 6), (1.0, 2.0, 3.0)))

@@ -11,10 +11,11 @@ import pytest
 import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, four_d, noise, write_plane, write_volume
 
-from NNSegmentLib.errors import ImageError, StorageError
+from NNSegmentLib.errors import ImageError, SettingsError, StorageError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import (
     Image,
+    LabelMap,
     copy_image,
     file_ending,
     read_array,
@@ -61,6 +62,20 @@ def test_volumes_written_by_nibabel_are_read_at_the_same_world_position(tmp_path
 
     assert np.array_equal(image.array[0], voxels)
     assert image.geometry.same_grid(any_geometry, 1e-3)
+
+
+def test_axes_that_are_nearly_perpendicular_are_read_though_simpleitk_refuses_them(tmp_path):
+    affine = np.diag([2.0, 3.0, 1.0, 1.0])
+    affine[0, 1] = 5e-4 * 3
+    nibabel.save(nibabel.Nifti1Image(noise(4).T, affine), tmp_path / "case.nii.gz")
+    with pytest.raises(RuntimeError):
+        sitk.ReadImage(str(tmp_path / "case.nii.gz"))
+
+    image = read_image(tmp_path / "case.nii.gz")
+
+    assert np.array_equal(image.array[0], noise(4))
+    assert image.geometry == read_geometry(tmp_path / "case.nii.gz")
+    np.testing.assert_allclose(image.geometry.ijk_to_ras, affine, atol=1e-5)
 
 
 def test_several_files_are_several_channels_and_must_share_their_grid(tmp_path):
@@ -127,7 +142,9 @@ def test_tif_volumes_find_their_spacing_with_and_without_channel_number(tmp_path
     (tmp_path / "case.tif").rename(tmp_path / "case_0000.tif")
 
     assert json.loads((tmp_path / "case.json").read_text()) == {"spacing": [2.0, 1.0, 1.0]}
-    assert read_image(tmp_path / "case_0000.tif").geometry.spacing_mm == (2.0, 1.0, 1.0)
+    grid = read_image(tmp_path / "case_0000.tif").geometry
+    assert grid.spacing_mm == (2.0, 1.0, 1.0)
+    assert grid.world([(0, 0, 0), (1, 2, 3)]).tolist() == [[0, 0, 0], [-3, -2, 2]]  # as SimpleITK would place it
 
 
 @pytest.mark.parametrize("content", ["no json", "[1, 1, 1]", '{"size": [1, 1, 1]}', '{"spacing": [1, "x", 1]}'])
@@ -180,6 +197,19 @@ def test_reorienting_readers_turn_the_array_to_ras(tmp_path, any_geometry):
     assert np.allclose(image.geometry.ijk_to_ras, opinion.affine, atol=1e-4)
 
 
+def test_a_plane_lies_alike_whatever_its_number_type_and_reader(tmp_path):
+    plane, affine = np.arange(12).reshape(3, 4), np.diag([-2.0, 3.0, 1.0, 1.0])
+    read = {}
+    for kind in ("int16", "float32"):
+        nibabel.save(nibabel.Nifti1Image(plane.astype(kind), affine), tmp_path / f"{kind}.nii.gz")
+        for reader in ("", "NibabelIOWithReorient"):
+            read[kind, reader] = read_array(tmp_path / f"{kind}.nii.gz", reader)
+
+    assert {geometry.dimension for _array, geometry in read.values()} == {2}
+    first, grid = read["int16", ""]
+    assert all(np.array_equal(array, first) and geometry == grid for array, geometry in read.values())
+
+
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".bmp", ".gipl"])
 def test_a_file_cut_off_in_the_middle_is_refused(tmp_path, ending):
     path = tmp_path / f"case{ending}"
@@ -220,6 +250,18 @@ def test_a_copied_image_lies_where_the_original_does(tmp_path, ending):
     np.testing.assert_allclose(copied.geometry.spacing_mm, geometry.spacing_mm)
 
 
+def test_a_copied_picture_needs_nothing_beside_it_and_takes_nothing_along(tmp_path):
+    for ending in (".tif", ".nrrd"):
+        write_plane(tmp_path / f"a{ending}", noise(0)[0])
+    (tmp_path / "a.nrrd").with_suffix(".json").write_text("notes of somebody")
+
+    copy_image(tmp_path / "a.nrrd", tmp_path / "to" / "b.nrrd")
+    (tmp_path / "a.json").unlink()
+    copy_image(tmp_path / "a.tif", tmp_path / "to" / "b.tif")
+
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["b.nrrd", "b.tif"]
+
+
 def test_missing_foreign_and_damaged_files_are_told_apart(tmp_path):
     (tmp_path / "text.nii.gz").write_text("no image")
     (tmp_path / "text.nrrd").write_text("no image")
@@ -257,3 +299,63 @@ def test_an_unwritable_place_is_said_plainly_and_leaves_nothing(tmp_path):
     with pytest.raises(StorageError, match="Cannot write"):
         write_image(tmp_path / "a.png", noise(1, (1, 4, 4)).astype(np.float32), Geometry((1, 4, 4), dimension=2))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (np.full(PLAIN.shape, -1), "whole numbers from 0 to 65535, found -1 to -1 for l.nii.gz"),
+        (np.full(PLAIN.shape, 70000), "found 70000 to 70000"),
+        (np.full(PLAIN.shape, 1.5), "found fractions"),
+        (np.full(PLAIN.shape, np.nan), "found fractions, NaN"),
+        (np.ones(PLAIN.shape, np.int16)[1:], r"shape \(z, y, x\) of their grid, \(8, 10, 12\), found \(7, 10, 12\)"),
+        (np.ones((1, *PLAIN.shape), np.int16), r"found \(1, 8, 10, 12\)"),
+        (np.ones(PLAIN.shape).tolist(), "an array .* and its Geometry, found list and Geometry"),
+    ],
+)
+def test_label_maps_that_a_file_would_change_are_refused(tmp_path, labels, sentence):
+    with pytest.raises(ImageError, match=sentence):
+        write_labels(tmp_path / "l.nii.gz", labels, PLAIN)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32, np.int64, np.uint16])
+def test_label_maps_of_any_number_type_keep_their_values(tmp_path, kind):
+    labels = (blocks() > 0).astype(kind)
+
+    write_labels(tmp_path / "l.nii.gz", labels, PLAIN)
+
+    assert np.array_equal(read_labels(tmp_path / "l.nii.gz").array, labels)
+
+
+@pytest.mark.parametrize("write", [write_labels, write_image])
+def test_a_volume_is_not_written_into_a_picture_nor_without_its_grid(tmp_path, write):
+    voxels = blocks().astype(np.uint8)
+
+    with pytest.raises(ImageError, match="single slice, found 8 for a.png"):
+        write(tmp_path / "a.png", voxels, PLAIN)
+    with pytest.raises(ImageError, match="found ndarray and NoneType"):
+        write(tmp_path / "a.nii.gz", voxels, None)
+
+
+def test_a_label_map_must_fit_its_grid():
+    with pytest.raises(ImageError, match="matching its grid"):
+        LabelMap(np.zeros((2, 3, 4), np.uint8), Geometry((2, 3, 5)))
+
+
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # what Windows asks
+    write_image("~/a.nii.gz", noise(1), PLAIN)
+    write_labels("~/l.nii.gz", blocks(), PLAIN)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nii.gz", "l.nii.gz"]
+    assert np.array_equal(read_image("~/a.nii.gz").array[0], noise(1))
+    assert np.array_equal(read_labels("~/l.nii.gz").array, blocks())
+    assert read_geometry("~/l.nii.gz").shape == PLAIN.shape
+
+
+def test_an_image_needs_a_file():
+    with pytest.raises(SettingsError, match=r"an image file, or one for each channel, found \[\]"):
+        read_image([])

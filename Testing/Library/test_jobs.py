@@ -20,7 +20,7 @@ from NNSegmentLib.folders import Workspace
 from NNSegmentLib.jobs import JobState
 from NNSegmentLib.processes import ProcessIdentity
 from NNSegmentLib.records import to_json, write_json
-from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event
+from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event, read_events
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in launcher is a shell script")
 WORKER = """
@@ -104,6 +104,18 @@ def test_a_job_tells_what_it_does_and_gives_its_result(start):
     assert job.result() == {"answer": 42}
     assert "working as quick" in job.log()
     assert job.events() == events
+
+
+def test_a_value_that_the_result_does_not_tell_is_asked_for_in_vain(start):
+    job = start("quick")
+    job.wait(20)
+
+    assert job.result_of("answer") == 42
+    with pytest.raises(RunError, match=r"result\.json should tell the task, found \{'answer': 42\}; run the job again"):
+        job.result_of("task")
+    job.folder.result.write_text("[]")
+    with pytest.raises(RunError, match="should tell the answer, found \\[\\]"):
+        job.result_of("answer")
 
 
 def test_a_failing_job_says_its_sentence(start):
@@ -337,3 +349,14 @@ def test_importing_jobs_loads_nothing_heavy():
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_event_after_half_a_line_of_a_killed_process_is_not_lost(tmp_path):
+    path = tmp_path / "events.jsonl"
+    append_event(path, Message("one", 1.0))
+    with path.open("ab") as file:
+        file.write(b'{"event": "Failed", "te\xff')
+
+    append_event(path, Message("two", 2.0))
+
+    assert list(read_events(path)) == [Message("one", 1.0), Message("two", 2.0)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from task_on_disk import nnunet_v2
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.errors import RunError, SettingsError
-from NNSegmentLib.lookup import model_of
+from NNSegmentLib.errors import PlanError, RunError, SettingsError
+from NNSegmentLib.folders import Workspace
+from NNSegmentLib.lookup import folders_of, model_of, plan_of
+from NNSegmentLib.task import load_task
 
 SMALL = "nnUNetSmallPlans"
 
@@ -61,6 +65,70 @@ def test_of_several_models_of_a_plan_the_selected_one_is_meant(folders):
     assert chosen(folders, plans=SMALL) == f"nnUNetTrainer__{SMALL}__3d_fullres"
 
 
+@pytest.mark.parametrize("as_given", [str, Path, load_task])
+def test_a_task_that_is_pointed_at_is_worked_on_where_it_lies(tmp_path, monkeypatch, as_given):
+    raw = nnunet_v2(tmp_path / "elsewhere" / "nnUNet_raw" / "Dataset501_Blocks")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+
+    assert folders_of(as_given(raw)).workspace == Workspace.at(tmp_path / "elsewhere")
+    assert folders_of(as_given(raw), tmp_path / "named").workspace == Workspace.at(tmp_path / "named")
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    assert folders_of(as_given(raw)).results == tmp_path / "results" / "Dataset501_Blocks"
+
+
 def test_a_plan_without_a_model_is_told(folders):
     with pytest.raises(RunError, match="no trained model of the plan mine, but of nnUNetPlans, nnUNetSmallPlans"):
         chosen(folders, plans="mine")
+
+
+DAMAGED = ["", "{}", "[]", "null", '{"plans_name": 3']
+
+
+@pytest.mark.parametrize("is_nnunets", [False, True], ids=["ours", "nnU-Net's"])
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_plan_that_was_written_last_is_named_and_no_older_one_taken(folders, content, is_nnunets):
+    small = folders.plan(SMALL)
+    small.write_text(content)
+    if is_nnunets:
+        small.with_suffix(".reasons").unlink()
+    os.utime(folders.plan("nnUNetPlans"), (0, 0))
+
+    with pytest.raises(PlanError, match=rf"{SMALL}\.json is (not valid JSON|no nnU-Net v2 plans file)"):
+        plan_of(folders)
+
+
+def test_a_damaged_plan_that_is_older_than_the_last_does_not_matter(folders):
+    folders.plan(SMALL).write_text("{}")
+    os.utime(folders.plan(SMALL), (0, 0))
+
+    assert plan_of(folders).name == "nnUNetPlans"
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, '{"transpose_forward": [0, 0, 0]}'])
+def test_planning_again_takes_the_place_of_a_damaged_plan_which_is_kept(folders, content):
+    path, said = folders.plan("nnUNetPlans"), []
+    before = path.read_text()
+    kept = [path.with_name("nnUNetPlans.json.damaged"), path.with_name("nnUNetPlans.json.damaged2")]
+
+    for damaged in (content, "damaged again"):
+        path.write_text(damaged)
+        pipeline.plan(501, folders.workspace, say=said.append)
+
+    assert path.read_text() == before
+    assert [file.read_text() for file in kept] == [content, "damaged again"]
+    assert [sentence.rsplit(" ", 1)[1] for sentence in said] == [f"{file}." for file in kept]
+    assert plan_of(folders, "nnUNetPlans").name == "nnUNetPlans"
+
+
+def test_planning_again_mends_damaged_reasons_and_keeps_configurations_written_by_hand(folders):
+    path = folders.plan("nnUNetPlans")
+    values = json.loads(path.read_text())
+    values["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 3}
+    path.write_text(json.dumps(values))
+    path.with_suffix(".reasons").write_text("{")
+
+    pipeline.plan(501, folders.workspace)
+
+    assert plan_of(folders, "nnUNetPlans").configuration("mine").batch_size == 3

@@ -257,6 +257,14 @@ def test_a_renamed_folder_needs_the_configuration(dataset):
     assert load_model(folder, "2d").configurations == ("2d",)
 
 
+def test_another_configuration_than_the_folders_is_not_taken_for_it(dataset):
+    folder = write_model(dataset, "2d").rename(dataset / "nnUNetTrainer__nnUNetPlans__2d_mine")
+
+    for place in (folder, dataset):
+        with pytest.raises(ModelError, match="has no trained configuration 2d; it has .*2d_mine"):
+            load_model(place, "2d")
+
+
 @pytest.mark.parametrize(
     "name",
     [

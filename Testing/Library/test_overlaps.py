@@ -105,6 +105,14 @@ def test_where_a_voxel_is_to_be_ignored_nothing_else_counts():
     assert value_of(labels, frozenset(["ignore"])) == 3
 
 
+def test_the_value_to_ignore_makes_room_for_the_overlaps():
+    labels = LabelSet((*plain("a", "b").labels, Label("ignore", (3,))))
+
+    found = with_overlaps(labels, {frozenset("a"): 5, frozenset("b"): 5, frozenset("ab"): 5, frozenset(["ignore"]): 5})
+
+    assert [value_of(found, frozenset(names)) for names in ("a", "b", "ab", ["ignore"])] == [1, 2, 3, 4]
+
+
 def test_small_overlaps_are_painted_over_by_the_later_label():
     counts = {frozenset("a"): 1000, frozenset("b"): 500, frozenset("ab"): 5}
 

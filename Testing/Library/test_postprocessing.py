@@ -163,6 +163,7 @@ def test_scattered_islands_are_found_worth_removing(tmp_path):
 
     assert found.steps == (KeepLargest(((1,),)),)
     assert load_scores(tmp_path / "p" / "postprocessed" / "summary.json").foreground_mean.dice == 1
+    assert load_scores(tmp_path / "p" / "summary.json").foreground_mean.dice < 1
     assert found.describe(one) == "keep only the largest component of organ"
     written = json.loads((tmp_path / "p" / "postprocessing.json").read_text())
     assert written["input_folder"]["mean"]["1"]["Dice"] < written["postprocessed"]["mean"]["1"]["Dice"] == 1
@@ -190,6 +191,20 @@ def test_a_step_that_helps_on_average_but_harms_one_class_is_not_taken_for_all(t
 
     assert list(found.steps) == nnunets_rule([prediction], [reference], [(1,), (2,)])[0]
     assert KeepLargest(((1,), (2,))) not in found.steps and KeepLargest(((1,),)) in found.steps
+
+
+def test_each_class_is_looked_at_in_what_the_step_for_all_has_left(tmp_path):
+    reference = block(x=slice(2, 4)) + block(2, x=slice(4, 8))
+    large_island = block(z=slice(1, 7), y=slice(11, 15), x=slice(10, 14))
+    beyond_the_second = block(x=slice(8, 9))
+    prediction = reference + large_island + beyond_the_second
+    write_cases(tmp_path / "p", [prediction])
+    write_cases(tmp_path / "r", [reference])
+
+    found = determine_postprocessing(tmp_path / "p", tmp_path / "r", TWO)
+
+    assert found.steps == (KeepLargest(((1,), (2,))), KeepLargest(((1,),)))
+    assert np.array_equal(read_labels(tmp_path / "p" / "postprocessed" / "case0.nii.gz").array, reference)
 
 
 def test_misses_far_from_any_prediction_count(tmp_path):

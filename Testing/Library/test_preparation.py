@@ -147,6 +147,14 @@ def test_nnunets_own_arrays_lie_elsewhere(workspace):
     assert [path.name for path in theirs.iterdir()] == ["case0.b2nd"]
 
 
+@pytest.mark.parametrize("content", ["[]", "null"])
+def test_a_damaged_note_of_the_settings_is_written_again(workspace, content):
+    folder = prepare(workspace).folder
+    (folder / "prepared_for.json").write_text(content)
+
+    assert prepare(workspace).computed == 6
+
+
 # cases that come and go
 
 

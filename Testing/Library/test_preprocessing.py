@@ -100,6 +100,19 @@ def test_intensities_are_normalised_before_the_grid_changes():
     assert prepared.foreground == {}
 
 
+def test_slices_that_are_far_apart_count_before_those_that_will_be():
+    from skimage.transform import resize
+
+    array = noise((1, 6, 10, 12))
+    thick = image_of(array, (4.0, 1.0, 1.0))
+
+    prepared = prepare_image(thick, None, plan((1.0, 1.0, 4.0), scheme="NoNormalization"), "3d_fullres", LABELS)
+
+    planes = [resize(plane.astype(float), (10, 3), 3, mode="edge", anti_aliasing=False) for plane in array[0]]
+    assert np.abs(prepared.image[0] - np.repeat(planes, 4, axis=0)).max() < 1e-2
+    assert prepared.image.shape == (1, 24, 10, 3)
+
+
 def test_a_2d_configuration_keeps_the_slice_distance():
     array = noise((1, 5, 12, 14))
 
@@ -207,6 +220,14 @@ def test_a_constant_image_becomes_zero(scheme):
     assert not normalize(np.full((1, 3, 4, 5), 7.0, np.float32), [scheme], [False], ()).any()
 
 
+@pytest.mark.parametrize("value", [-1, 256])
+def test_a_picture_has_values_from_0_to_255(value):
+    picture = np.array([0, 255, 7, value], np.float32).reshape(1, 1, 2, 2)
+
+    with pytest.raises(ImageError, match="0 to 255"):
+        normalize(picture, ["RGBTo01Normalization"], [False], ())
+
+
 def test_foreground_voxels_carry_their_label_and_are_not_repeated():
     rng = np.random.default_rng(5)
     labels = rng.choice([-1, 0, 1, 2, 3], size=(40, 50, 60), p=[0.1, 0.2, 0.3, 0.3, 0.1]).astype(np.int8)
@@ -251,6 +272,17 @@ def test_a_case_is_read_from_its_files(tmp_path):
     assert prepared.id == "c"
     assert np.array_equal(prepared.image, array)
     assert np.array_equal(prepared.labels, labels)
+
+
+def test_a_case_without_labels_is_its_image_alone(tmp_path):
+    array = noise((1, 5, 6, 7))
+    write_image(tmp_path / "c_0000.nii.gz", array[0], Geometry((5, 6, 7)))
+    one = plan(scheme="NoNormalization")
+
+    prepared = prepare_case(Case("c", (tmp_path / "c_0000.nii.gz",), None), one, "3d_fullres", LABELS)
+
+    assert np.array_equal(prepared.image, array)
+    assert prepared.labels is None and not prepared.foreground
 
 
 def test_nan_is_refused_with_the_case_and_the_channel():

@@ -180,6 +180,8 @@ def test_the_operator_reproduces_a_constant_and_its_blocks_make_up_the_matrix():
         ((5, 1, 1), (1, 1, 1), False, None),
         ((1.2, 1, 1), (1, 1, 1), True, 0),
         ((1, 1, 1), (5, 1, 1), True, None),
+        ((4, 2, 2), (2, 2, 2), None, None),
+        ((0.4, 0.1, 0.1), (0.1, 0.1, 0.1), None, 0),
     ],
 )
 def test_an_axis_is_separate_by_the_current_spacing_then_by_the_new(spacing, new_spacing, force, axis):

@@ -173,6 +173,16 @@ def test_regions_above_one_half_are_painted_in_their_order(crop_shape, spacing, 
     assert (found == pasted(expected, where)).mean() > 0.9999
 
 
+def test_a_region_of_exactly_one_half_is_not_painted():
+    where = placement((1, 1, 1), (1, 1, 1), (2, 2, 2))
+    logits = np.zeros((2, 2, 2, 2), np.float32)
+    logits[0, 0, 0, 0] = 1e-6
+
+    found = labels_from_logits(logits, where, configuration(), REGIONS)
+
+    assert np.argwhere(found).tolist() == [[0, 0, 0]]
+
+
 def test_results_do_not_depend_on_slabs_or_threads(monkeypatch):
     where = placement((1, 1, 1), (0.7, 0.8, 0.9), (40, 30, 20))
     logits = random_logits(3, where)
@@ -299,3 +309,17 @@ def test_outputs_that_differ_by_less_than_their_precision_are_ties_and_the_first
     stored = resample_to(logits.astype(np.float32), labels.shape, *grids, resampling).astype(kind)  # as in nnU-Net
     assert ((stored[1] == stored[2]).any()) == (kind is np.float16)
     assert (labels == stored.argmax(axis=0)).mean() > 0.999
+
+
+def test_outputs_resampled_by_nnunets_torch_function_keep_all_their_digits():
+    where = placement((1.3, 1.1, 0.9), (1.0, 1.0, 1.0), (13, 11, 9))
+    common = np.random.default_rng(5).normal(size=prepared_shape(where))
+    nearly = common + np.random.default_rng(6).normal(scale=1e-3, size=common.shape)
+    logits = np.stack([common - 9, common, nearly]).astype(np.float16)
+    linear = Resampling(order=1, function="resample_torch_fornnunet")
+
+    labels = labels_from_logits(logits, where, configuration((1.3, 1.1, 0.9), linear), LABELS)
+
+    exact = resample_to(logits.astype(np.float32), labels.shape, (1.3, 1.1, 0.9), (1.0, 1.0, 1.0), linear)
+    assert np.array_equal(labels, exact.argmax(axis=0))
+    assert (labels != exact.astype(np.float16).argmax(axis=0)).any()

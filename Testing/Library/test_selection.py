@@ -13,7 +13,7 @@ import pytest
 from NNSegmentLib.arguments import build_parser
 from NNSegmentLib.errors import ModelError, RunError
 from NNSegmentLib.evaluation import load_scores
-from NNSegmentLib.folders import Workspace
+from NNSegmentLib.folders import ModelFolders, Workspace
 from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
@@ -139,6 +139,16 @@ def test_folders_and_names_are_nnunets(world):
     assert np.array_equal(read_labels(gathered / "c.nii.gz").array, guess("c", 0.3, 1).argmax(0))
 
 
+def test_an_ensemble_has_the_plan_of_its_first_member(world):
+    for configuration in ("2d", "3d_fullres"):
+        write_json(world.folders.model("nnUNetPlans", configuration).folder / "plans.json", {"of": configuration})
+
+    selection = world.best()
+
+    assert json.loads((selection.best.folder / "plans.json").read_text()) == {"of": "2d"}
+    assert selection.plans_file == selection.best.folder / "plans.json"
+
+
 def test_inference_information_has_nnunets_keys(world):
     selection = world.best()
 
@@ -236,6 +246,17 @@ def test_only_folds_that_all_have_finished_are_compared(world):
         world.best(folds=["0", "1"])
 
 
+def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
+    world = World(tmp_path)
+    world.validated("2d", 0.3, seed=1, npz=False)
+    ours = world.folders.model(*MODELS[0]).folder
+    theirs = ours.rename(ours.with_name(ours.name.replace("nnUNetTrainer_", "nnUNetTrainer_250epochs_")))
+    (theirs / "fold_1" / "validation" / "d.nii.gz").unlink()
+
+    with pytest.raises(RunError, match="'nnUNetv2_train 501 2d 1 -tr nnUNetTrainer_250epochs -p nnUNetPlans --val'"):
+        world.best([ModelFolders(theirs)], folds=[0, 1])
+
+
 def trained(world, **folds):
     """What finished trainings leave in the folds of a configuration."""
     for configuration, numbers in folds.items():
@@ -315,6 +336,15 @@ def test_a_model_that_has_not_finished_any_fold_is_left_out(world):
     assert any("3d_lowres" in note and "lacks 2 of 2" in note for note in selection.notes)
 
 
+def test_models_without_a_fold_in_common_cannot_be_compared(tmp_path):
+    world = World(tmp_path)
+    world.validated("2d", 0.3, seed=1, folds=(0,))
+    world.validated("3d_fullres", 0.3, seed=2, folds=(1,))
+
+    with pytest.raises(RunError, match="has no validation"):
+        world.best()
+
+
 def test_missing_folds_and_models_are_named(world, tmp_path):
     with pytest.raises(RunError, match="Fold 4"):
         world.best(folds=[0, 4])
@@ -329,12 +359,13 @@ def test_missing_folds_and_models_are_named(world, tmp_path):
 
 
 def test_a_random_fold_beyond_the_list_is_left_out_with_a_note(world):
-    world.predict(world.folders.model(*MODELS[0]).fold(7).validation, "a", guess("a", 0.9, 3))
+    for model in MODELS:
+        world.predict(world.folders.model(*model).fold(2).validation, "a", guess("a", 0.9, 3))
 
     selection = world.best()
 
     assert selection.folds == (0, 1) and len(selection.candidates) == 3
-    assert any("Fold 7 is not in splits_final.json" in note for note in selection.notes)
+    assert any("Fold 2 is not in splits_final.json" in note for note in selection.notes)
 
 
 def test_a_random_fold_counts_when_there_is_no_other(tmp_path):
@@ -353,13 +384,14 @@ def test_a_case_in_two_folds_is_refused(world):
 
 
 def test_an_older_result_is_replaced_as_a_whole(world):
-    world.best()
-    stale = world.folders.model(*MODELS[0]).folder / "crossval_results_folds_0_1" / "z.nii.gz"
-    stale.touch()
+    gathered = world.folders.model(*MODELS[0]).folder / "crossval_results_folds_0_1"
+    stale = [folder / "z.nii.gz" for folder in (gathered, world.best().best.folder)]
+    for path in stale:
+        path.touch()
 
     world.best()
 
-    assert not stale.exists()
+    assert not any(path.exists() for path in stale)
 
 
 def test_a_class_that_is_nowhere_does_not_hide_the_difference(world):

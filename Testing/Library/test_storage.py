@@ -80,6 +80,20 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, any_geometry, part):
         PreparedStore(tmp_path).open("c1")
 
 
+def test_zeros_in_the_middle_of_a_file_are_damage_too(tmp_path, any_geometry):
+    save_prepared(case(any_geometry), tmp_path)
+    path = next(path for path in prepared_files(tmp_path, "c1") if path.suffix == ".npz")
+    content, told = path.read_bytes(), set()
+    for start in range(0, len(content), 40):
+        path.write_bytes(content[:start] + bytes(min(200, len(content) - start)) + content[start + 200 :])
+        try:
+            PreparedStore(tmp_path).open("c1")
+        except TaskError as error:  # and nothing else
+            told.add(str(error))
+
+    assert told == {f"{path} should hold foreground voxels but is damaged; run 'nnsegment preprocess' again."}
+
+
 @pytest.mark.parametrize("part", [0, 2, 3])
 def test_a_missing_file_is_named_with_what_to_do(tmp_path, any_geometry, part):
     save_prepared(case(any_geometry), tmp_path)

@@ -150,6 +150,18 @@ def test_region_keys_are_nnunets_and_reversible(region):
     assert region_key((1,)) == "1" and region_key((1, 2)) == "(1, 2)"
 
 
+@pytest.mark.parametrize("name, values", [(None, (1,)), ("a", "1"), ("a", 1.5), ("a", (1.0,)), ("a", ()), ("a", True)])
+def test_a_label_needs_a_name_and_whole_numbers(name, values):
+    with pytest.raises(TaskError, match="A label has a name and the whole numbers that it covers"):
+        Label(name, values)
+
+
+def test_two_labels_of_one_value_are_refused():
+    assert Label("left", 1) == Label("left", (1,))
+    with pytest.raises(TaskError, match=r"left and right both have 1; renumber"):
+        LabelSet((Label("background", 0), Label("left", 1), Label("right", (1,))))
+
+
 def test_colours_of_the_first_forty_labels_differ_visibly():
     colours = np.array([distinct_color(n) for n in range(40)], float)
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=2) + 1000 * np.eye(40)

@@ -142,3 +142,29 @@ def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(clock):
     shown(802, 1000, "Training")
 
     assert stream.getvalue() == "Training: 802 of 1000, about 1 h 39 min left\n"
+
+
+class Unreadable(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.isatty = lambda: is_terminal
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [Unreadable(False), Unreadable(True), None], ids=["pipe", "terminal", "closed"])
+def test_work_goes_on_when_nobody_reads_what_it_says(clock, monkeypatch, stream):
+    monkeypatch.setattr(terminal.sys, "stderr", stream)
+    shown = Terminal(stream)
+
+    shown.say("begun")
+    for clock[0], done in ((0.0, 0), (20.0, 1), (40.0, 2)):
+        shown(done, 2, "working")
+    shown.say("done")
+    shown.close()

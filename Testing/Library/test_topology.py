@@ -29,6 +29,13 @@ def test_thick_slices_are_halved_late_and_start_with_flat_kernels():
     assert topology.kernel_sizes == ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
 
+def test_slices_twice_as_thick_as_voxels_are_wide_count_as_thick():
+    topology = find_topology((2, 1, 1), (64, 128, 128))
+
+    assert topology.strides[1:3] == ((1, 2, 2), (2, 2, 2))
+    assert topology.kernel_sizes[:2] == ((1, 3, 3), (3, 3, 3))
+
+
 def test_very_thick_slices_keep_flat_kernels_longer():
     assert find_topology((10, 1.5, 1.5), (10, 256, 216)).kernel_sizes[:3] == ((1, 3, 3), (1, 3, 3), (3, 3, 3))
 

@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from NNSegmentLib.budget import apply_recipe, quick_settings, settings_from_arguments
+from NNSegmentLib.budget import QUICK_EPOCHS, apply_recipe, quick_settings, require_nothing_new, settings_from_arguments
 from NNSegmentLib.errors import SettingsError
 from NNSegmentLib.planning.plan import Plan
-from NNSegmentLib.run import TrainingSettings, save_settings
+from NNSegmentLib.run import TrainingSettings, load_settings, save_settings
 
 PLAN = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (), ())
 
@@ -101,6 +102,14 @@ def test_a_resumed_run_may_move_to_another_device(file):
     assert resumed == replace(stored, device="cpu")
 
 
+@pytest.mark.parametrize("words", [{"epochs": 9}, {"time": 60.0}, {"settings": "s.json"}, {"recipe": "a:b"}])
+def test_a_fold_that_nnunet_finished_has_nothing_to_resume_with_other_settings(tmp_path, words):
+    with pytest.raises(SettingsError, match="come to its end.*rename checkpoint_final"):
+        require_nothing_new(asked(resume=True, **words), tmp_path)
+
+    require_nothing_new(asked(resume=True), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "named"), [({"seed": 4}, "seed"), ({"epochs": 9}, "epochs"), ({"time": 60.0}, "time_s")]
 )
@@ -117,3 +126,48 @@ def broken(settings: TrainingSettings) -> TrainingSettings:
 def test_an_error_inside_a_recipe_is_not_taken_for_a_wrong_name():
     with pytest.raises(ValueError, match="the rate is nowhere"):
         apply_recipe("test_training_settings_asked:broken", TrainingSettings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("epochs", "3", "a whole number"),
+        ("epochs", 1.5, "a whole number"),
+        ("epochs", None, "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("time_s", "30m", "a number"),
+        ("seed", "x", "a whole number"),
+        ("device", None, "a text"),
+        ("mirror_axes", "all", "a list"),
+        ("mirror_axes", [5], "different axes of 0, 1 and 2"),
+        ("validation_step", 0, "above 0 and at most 1"),
+        ("threads", -5, "at least 0"),
+        ("loader_workers", -2, "at least 0, or -1"),
+        ("gradient_clip", -1, "a number above 0"),
+        ("learning_rate", float("inf"), "a number above 0"),
+        ("learning_rate", 10**400, "too large"),
+        ("weight_decay", -1e-5, "a number from 0"),
+        ("checkpoint_minutes", float("nan"), "a number from 0"),
+        ("momentum", 2, "at least 0 and below 1"),
+        ("weight_averaging", 1, "at least 0 and below 1"),
+    ],
+)
+def test_every_training_setting_says_what_it_may_be(name, value, wanted):
+    with pytest.raises(SettingsError, match=f"^{name} .*{wanted}.* found .*; correct this training setting.$"):
+        TrainingSettings(**{name: value})
+
+
+def test_lists_and_numpys_numbers_become_what_the_settings_declare(tmp_path):
+    given = TrainingSettings(epochs=np.int64(3), mirror_axes=[0, 1], learning_rate=np.float32(0.5), time_s=60)
+
+    save_settings(given, tmp_path / "settings.json")
+
+    assert given == load_settings(tmp_path / "settings.json")
+    assert given == TrainingSettings(epochs=3, mirror_axes=(0, 1), learning_rate=0.5, time_s=60.0)
+    assert {type(given.epochs), type(given.learning_rate), type(given.time_s)} == {int, float}
+
+
+def test_the_quick_recipe_has_a_quick_length_unless_told_another():
+    assert quick_settings("cpu").epochs == QUICK_EPOCHS
+    assert quick_settings("cpu", epochs=7).epochs == 7
+    assert quick_settings("cpu", time_s=60).time_s == 60
