@@ -194,7 +194,8 @@ class NNSegmentLogic(ScriptedLoadableModuleLogic):
 
         `pairs` are (volume node, segmentation node), with a tuple of volume nodes where there are several channels;
         None takes every pair of the scene. A channel named CT keeps Hounsfield units. `segments` names those that
-        count, in the order of their label values. Raises TaskError and ImageError with a sentence for the user.
+        count, in the order of their label values. A single channel or segment may be given as a text. Raises TaskError
+        and ImageError with a sentence for the user.
         """
         return self.console.create_task(name, pairs, channels, segments)
 
@@ -244,8 +245,8 @@ class NNSegmentLogic(ScriptedLoadableModuleLogic):
     ):
         """Segment a volume node (a tuple of them for several channels) and return the segmentation node.
 
-        With a `task`, its best configuration is used unless one is named; `model` is any folder or zip of nnU-Net v2.
-        Segments go into the given segmentation node, or a new one. Raises ModelError, ImageError, RunError.
+        With a `task`, its best configuration is used unless one is named; `model` is any folder or zip of nnU-Net,
+        version 1 or 2. Segments go into the given segmentation node, or a new one. Raises ModelError, ImageError, RunError.
         """
         return self.console.predict(volumes, task, model, configuration, segmentation, device, show_3d)
 

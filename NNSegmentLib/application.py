@@ -29,8 +29,8 @@ IMAGE_ENDING = ".nii"
 """Of the copies of the images, for which compressing would take many times as long as writing: nobody keeps them."""
 LABEL_ENDING = ".nii.gz"
 """Of the label maps that stay."""
-CONSOLE = "console"
-"""Shows the answers it has asked for by itself."""
+CONSOLE, EFFECT = "console", "effect"
+"""Show the answers they have asked for by themselves."""
 _SAMPLED = 128
 """Voxels along each axis that stand for the whole image."""
 _SAME_PLACE = 0.01

@@ -10,26 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .case_files import (
-    CaseArrays,
-    add_to_task,
-    build_task,
-    case_name,
-    require_volume_ending,
-    task_folder,
-    write_case,
-    write_channels,
-)
-from .errors import TaskError
+from .case_files import CaseArrays, add_to_task, build_task, case_name, require_volume_ending, task_folder
+from .errors import ImageError, TaskError, require_choice
 from .folders import Workspace
+from .given import several
 from .labels import LabelSet
-from .overlaps import require_no_overlap, with_overlaps
+from .nodes import described, require_segments, volumes_of
 from .progress import Progress, silent
-from .scene import PREDICTION_ATTRIBUTE, read_case, segment_table, sequence
+from .scene import IRREGULAR, PREDICTION_ATTRIBUTE, read_case, segment_table
 from .segment_names import labels_from_rows
-from .task import Case, Task, load_task
+from .task import Task, load_task
 
 _NOT_THE_SUBJECT = re.compile(r"(^|[\W_]+)(segmentations?|seg|labels?|labelmap|mask|gt|0000)(?=$|[\W_])", re.IGNORECASE)
+OVERLAP = ("regions", "refuse")
+"""What may be done with segments that overlap."""
 REFERENCE_ROLE = "referenceImageGeometryRef"
 """How a segmentation node names the volume it was drawn on."""
 
@@ -53,12 +47,12 @@ class Pair:
 def create_task_from_nodes(
     workspace: Workspace | Path | str,
     name: str,
-    channels: Sequence[str],
+    channels: Sequence[str] | str,
     pairs: Sequence[Pair | tuple],
     *,
     number: int | None = None,
-    case_ids: Sequence[str] | None = None,
-    segments: Sequence[str] | None = None,
+    case_ids: Sequence[str] | str | None = None,
+    segments: Sequence[str] | str | None = None,
     overlap: str = "regions",
     irregular: str = "resample",
     file_ending: str = ".nii.gz",
@@ -67,28 +61,33 @@ def create_task_from_nodes(
     """A new task from pairs of (volumes, segmentation); its folder appears whole or not at all.
 
     `volumes` is one node, or one per channel. `segments` names those that count, in the order of their label values;
-    all of them otherwise. Segments that overlap become regions, or are refused by name with `overlap="refuse"`.
+    all of them otherwise. As these very segments give the labels, they count by name, whatever their terminology says.
+    Segments that overlap become regions, or are refused by name with `overlap="refuse"`.
     A sheared volume, or one under a non-linear transform, is brought onto a regular grid, or refused with
     `irregular="refuse"`. What had to be done is logged and kept in cases.json.
-    Raises ImageError for nodes and TaskError for segments that cannot be used, StorageError.
+    Raises ImageError for nodes and TaskError for segments that cannot be used, SettingsError, StorageError.
     """
     require_volume_ending(file_ending)
+    require_choice("overlap", overlap, OVERLAP)
+    require_choice("irregular", irregular, IRREGULAR)
+    pairs, channels = pairs_of(pairs), several(channels, "the name of a channel, or of several")
     place = workspace if isinstance(workspace, Workspace) else Workspace.at(workspace)
     target = task_folder(place, name, number)
-    pairs = [pair if isinstance(pair, Pair) else Pair(sequence(pair[0]), pair[1]) for pair in pairs]
     if not pairs:
         raise TaskError(
             "A task needs at least one volume with a segmentation that is no prediction, found none; load one of each, "
             "or give the pairs of a corrected prediction and its volume."
         )
-    labels = labels_from_rows([segment_table(pair.segmentation) for pair in pairs], segments)
+    labels = _labels_of(pairs, segments)
     ids = _case_ids(pairs, case_ids)
     cases = (
-        read_case(case_id, pair.volumes, pair.segmentation, labels, irregular=irregular, others="skip")
+        read_case(
+            case_id, pair.volumes, pair.segmentation, labels, irregular=irregular, others="skip", by_terminology=False
+        )
         for case_id, pair in zip(ids, pairs, strict=True)
     )
     counted = _counted(cases, ids, progress)
-    return load_task(build_task(target, tuple(channels), labels, counted, overlap=overlap, file_ending=file_ending))
+    return load_task(build_task(target, channels, labels, counted, overlap=overlap, file_ending=file_ending))
 
 
 def add_case(
@@ -104,51 +103,24 @@ def add_case(
     """The task with one case more, whose segments are those of the task by name or terminology.
 
     Segments that the task does not know are refused by name, or left out with `others="skip"`.
-    Raises TaskError when the case exists (unless `replace_case`) or its segments do not fit, ImageError, StorageError.
+    Raises TaskError when the case exists (unless `replace_case`) or its segments do not fit, ImageError, SettingsError,
+    StorageError.
     """
-    volumes = sequence(volume_nodes)
-    taken = [case.id for case in task.cases]
-    if case_id in taken and not replace_case:
-        raise TaskError(f"{task.name} has a case {case_id} already; give another name, or replace it.")
-    case_id = case_name(case_id) if case_id else case_name(volumes[0].GetName(), taken)
+    if not isinstance(task, Task):
+        raise TaskError(f"Expected an opened task, found {described(task)}; open it first, with `open_task`.")
+    volumes = volumes_of(volume_nodes)
+    require_segments(segmentation_node)
+    case_id = _added_id(task, case_id, replace_case) if case_id else _free_id(task, volumes)
     case = read_case(case_id, volumes, segmentation_node, task.labels, irregular=irregular, others=others)
     add_to_task(task, case)
     return load_task(task.folder)
 
 
-def export_case(
-    folder: Path,
-    case_id: str,
-    volume_nodes,
-    segmentation_node,
-    labels: LabelSet | None = None,
-    *,
-    overlap: str = "regions",
-    irregular: str = "resample",
-    others: str = "refuse",
-    file_ending: str = ".nii.gz",
-) -> Case:
-    """Write one case into a task's folder (imagesTr, labelsTr) without touching dataset.json.
-
-    Without `labels` the segments get the values 1, 2, … in their order. Raises ImageError, TaskError, StorageError.
-    """
-    require_volume_ending(file_ending)
-    known = labels or labels_from_rows([segment_table(segmentation_node)])
-    case = read_case(case_id, volume_nodes, segmentation_node, known, irregular=irregular, others=others)
-    if overlap == "refuse":
-        require_no_overlap(case_id, case.segments.counts)
-    if labels is None:
-        known = with_overlaps(known, case.segments.counts)
-    return write_case(Path(folder), case, known, file_ending)[0]
-
-
-def export_images(
-    folder: Path, case_id: str, volume_nodes, *, irregular: str = "resample", file_ending: str = ".nii.gz"
-) -> tuple[Path, ...]:
-    """Write the channels of one case to predict, `ID_0000.ending` and so on; raises ImageError, StorageError."""
-    require_volume_ending(file_ending)
-    case = read_case(case_id, volume_nodes, None, irregular=irregular)
-    return write_channels(Path(folder), case, file_ending)
+def pairs_of(given: Iterable[Pair | tuple]) -> tuple[Pair, ...]:
+    """Pairs of one or several volume nodes and their segmentation; raises ImageError naming what was found instead."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise _no_pair(given)
+    return tuple(map(_pair_of, given))
 
 
 def find_pairs(scene, *, predictions: bool = False) -> tuple[Pair, ...]:
@@ -170,8 +142,44 @@ def find_pairs(scene, *, predictions: bool = False) -> tuple[Pair, ...]:
     return tuple(pair for pair in pairs if predictions or not pair.is_prediction)
 
 
-def _case_ids(pairs: Sequence[Pair], given: Sequence[str] | None) -> list[str]:
-    names = [pair.volumes[0].GetName() for pair in pairs] if given is None else list(given)
+def _pair_of(given: Pair | tuple) -> Pair:
+    if not isinstance(given, Pair) and not (isinstance(given, (tuple, list)) and len(given) == 2):
+        raise _no_pair(given)
+    volumes, segmentation = (given.volumes, given.segmentation) if isinstance(given, Pair) else given
+    pair = Pair(volumes_of(volumes), segmentation, given.found_by if isinstance(given, Pair) else "")
+    require_segments(pair.segmentation)
+    return pair
+
+
+def _no_pair(found: object) -> ImageError:
+    return ImageError(
+        f"Expected pairs of a volume and its segmentation, found {described(found)}; write a single pair as "
+        "[(volume, segmentation)]."
+    )
+
+
+def _labels_of(pairs: Sequence[Pair], segments: Sequence[str] | str | None) -> LabelSet:
+    """The labels of all segmentations, or of the segments that are named."""
+    chosen = None if segments is None else several(segments, "the name of a segment, or of several")
+    owners = [pair.segmentation.GetName() for pair in pairs]
+    return labels_from_rows([segment_table(pair.segmentation) for pair in pairs], chosen, owners)
+
+
+def _added_id(task: Task, given: str, replace_case: bool) -> str:
+    """The id of a case that is added under a given name, or takes the place of one that differs only in capitals."""
+    case_id = case_name(given)
+    known = next((case.id for case in task.cases if case.id.casefold() == case_id.casefold()), None)
+    if known is not None and not replace_case:
+        raise TaskError(f"{task.name} has a case {known} already; give another name, or replace it.")
+    return known or case_id
+
+
+def _free_id(task: Task, volumes: Sequence) -> str:
+    return case_name(volumes[0].GetName(), [case.id for case in task.cases])
+
+
+def _case_ids(pairs: Sequence[Pair], given: Sequence[str] | str | None) -> list[str]:
+    names = [pair.volumes[0].GetName() for pair in pairs] if given is None else several(given, "names of cases")
     if len(names) != len(pairs):
         raise TaskError(f"Expected {len(pairs)} case names, one per pair, found {len(names)}.")
     ids: list[str] = []

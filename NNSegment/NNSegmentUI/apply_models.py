@@ -8,6 +8,8 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from .context import cannot_read
+
 OTHER = "other"
 
 
@@ -100,4 +102,8 @@ def _entries(workspace, say) -> Sequence:
     except NNSegmentError as error:
         if say is not None:
             say(str(error), "warning")
+        return ()
+    except OSError as error:
+        if say is not None:
+            say(cannot_read(workspace.results.parent, error), "error")
         return ()

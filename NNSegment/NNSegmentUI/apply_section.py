@@ -10,7 +10,8 @@ from slicer.i18n import tr as _
 
 from .apply_models import OTHER, model_choices, read_card
 from .job_view import JobView
-from .scene_application import show_results, write_volumes
+from .scene_application import late_answers, write_volumes
+from .shown_answers import ShownAnswers
 from .widgets import (
     chosen,
     connect_path,
@@ -36,8 +37,9 @@ class ApplySection:
         self._job_view = JobView(self.ui.applyJobFrame, context, "apply")
         self._choices, self._card, self._why = (), None, ""
         self._selectors: list[tuple] = []
-        self._shown: tuple[str, ...] = ()
-        """Ids of the segmentations that the last prediction went into."""
+        self._answers = ShownAnswers(self._tell_answers)
+        self._can_cancel = False
+        """Whether the button says Cancel."""
         fill_devices(self.ui.applyDeviceBox)
         self._fill_inputs()
         self._connect()
@@ -65,6 +67,10 @@ class ApplySection:
             signal.connect(self.refresh)
         context.jobs_changed.connect(self._attach)
         context.job_ended.connect(self._on_ended)
+        context.workspace_changed.connect(self._take_late_answers)
+
+    def cleanup(self) -> None:
+        self._answers.cleanup()
 
     # Models -----------------------------------------------------------------------------------------------------------
 
@@ -114,9 +120,21 @@ class ApplySection:
         selector.noneDisplay = _("Choose a volume")
         selector.toolTip = _("The volume for this channel of the model.")
         selector.setMRMLScene(slicer.mrmlScene)
-        selector.connect("currentNodeChanged(vtkMRMLNode*)", self._refresh_controls)
+        changed = self._refresh_controls if number else self._on_first_volume
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", changed)
         self.ui.applyChannelsRow.layout().addRow(label, selector)
         self._selectors.append((label, selector))
+
+    def _on_first_volume(self) -> None:
+        """A segmentation of the volume that was chosen before does not take the segments of another patient."""
+        from NNSegmentLib.scene_tasks import REFERENCE_ROLE
+
+        volume, output = self._selectors[0][1].currentNode(), self.ui.applyOutputSelector
+        if volume is not None and output.currentNode() is not None:
+            drawn_on = output.currentNode().GetNodeReferenceID(REFERENCE_ROLE)
+            if drawn_on and drawn_on != volume.GetID():
+                output.setCurrentNode(None)
+        self._refresh_controls()
 
     # What is chosen ---------------------------------------------------------------------------------------------------
 
@@ -172,6 +190,7 @@ class ApplySection:
         for button in (ui.applyShow3DButton, ui.applyUndoButton):
             button.setVisible(kind != FOLDER)
         running, why = self._job_view.is_running, self._why_not()
+        self._can_cancel = running
         ui.applyRunButton.text = _("Cancel") if running else _("Apply")
         tip = _("Stop the prediction.") if running else _("Segment with this model.")
         set_enabled(ui.applyRunButton, "" if running else why, tip)
@@ -181,8 +200,11 @@ class ApplySection:
             "" if ui.applyShow3DButton.segmentationNode() else _("Nothing is predicted yet."),
             _("Show the segments in 3D."),
         )
-        undo_tip = _("Take the segments of the last prediction away; what they replaced comes back.")
-        set_enabled(ui.applyUndoButton, "" if self._shown else _("Nothing is predicted yet."), undo_tip)
+        undo_tip = _(
+            "Take the segments of the last prediction away; what they replaced comes back, and other segments stay as "
+            "they are. Where some were changed by hand since, the first click only says so."
+        )
+        set_enabled(ui.applyUndoButton, "" if self._answers.nodes else _("Nothing is predicted yet."), undo_tip)
         if not running:
             self._show_command("" if why else self._preview())
 
@@ -207,8 +229,9 @@ class ApplySection:
     def _on_run(self) -> None:
         from NNSegmentLib.application import application_of
 
-        if self._job_view.is_running:
+        if self._can_cancel or self._why_not():  # the job may have ended a moment ago
             self._job_view.stop()
+            self._refresh_controls()
             return
         show_text(self.ui.applyStatusLabel, "")
         words = self._folder_words() if chosen(self.ui.applyInputBox) == FOLDER else self._volume_words()
@@ -261,9 +284,11 @@ class ApplySection:
 
     def _attach(self) -> None:
         """Follow a prediction that runs already, whoever started it."""
-        running = self._context.running_verb("predict") if self._context.workspace else None
-        if running is not None and not self._job_view.is_running:
+        running, view = self._context.running_verb("predict"), self._job_view
+        if running is not None and not view.is_running:
             self._follow(running)
+        elif view.job is not None and not view.is_running and not self._context.is_here(view.job):
+            view.show(None)
 
     def _on_ended(self, job, state) -> None:
         from NNSegmentLib.application import application_of
@@ -273,41 +298,52 @@ class ApplySection:
         folder = application_of(job.request.arguments)
         if folder is None or not folder.load().shown_by:
             if state == "finished":
-                self._show_results(folder, job)
+                self._answers.clear()
+                self._show_answer(folder, job)
             if folder is not None:
                 folder.put_away()
         self._refresh_controls()
 
-    def _show_results(self, folder, job) -> None:
-        from NNSegmentLib.errors import NNSegmentError
-
+    def _show_answer(self, folder, job) -> None:
         if folder is None:
             words = job.request.arguments
-            text = _("The label maps are in {folder}.").format(folder=words[words.index("-o") + 1])
-            show_text(self.ui.applyStatusLabel, text)
+            show_text(self.ui.applyStatusLabel, _label_maps_in(words[words.index("-o") + 1]))
             return
-        try:
-            shown = show_results(folder)
-        except NNSegmentError as error:
-            self._context.say(str(error), "error")
-            return
-        if shown.nodes:
-            self.ui.applyShow3DButton.setSegmentationNode(shown.nodes[-1])
-            self._shown = tuple(node.GetID() for node in shown.nodes)
-        show_text(self.ui.applyStatusLabel, _result_text(shown, folder))
+        if problem := self._answers.show(folder):
+            self._context.say(problem, "error")
+        self._tell_answers()
+
+    def _take_late_answers(self) -> None:
+        """Predictions of the workspace that ended while the panel was closed, or another workspace open in it."""
+        told = []
+        for job, folder in late_answers(self._context.unfollowed_jobs("predict")):
+            if job.status() == "finished" and folder.load().shown_by:
+                told.append(_label_maps_in(folder.labels))
+            elif job.status() == "finished":
+                told += [self._answers.show(folder), self._answers.last_text]
+            folder.put_away()
+            if self._job_view.job is not None and self._job_view.job.folder == job.folder:
+                self._job_view.show(job)
+        if told:
+            text = _("A prediction has ended meanwhile. {what}")
+            self._context.say(text.format(what=" ".join(part for part in told if part)), "warning")
+            self._tell_answers()
+
+    def _tell_answers(self) -> None:
+        nodes = self._answers.nodes
+        self.ui.applyShow3DButton.setSegmentationNode(nodes[-1] if nodes else None)
+        show_text(self.ui.applyStatusLabel, self._answers.text)
+        self._refresh_controls()
 
     def _undo(self) -> None:
-        """Bring back the segments from before the last prediction; segmentations that were made for it go."""
-        from NNSegmentLib.scene import PREDICTION_ATTRIBUTE, undo_prediction
-
-        shown, self._shown = self._shown, ()
-        self.ui.applyShow3DButton.setSegmentationNode(None)
-        for node in filter(None, map(slicer.mrmlScene.GetNodeByID, shown)):
-            is_ours = undo_prediction(node) and node.GetAttribute(PREDICTION_ATTRIBUTE)
-            if is_ours and not node.GetSegmentation().GetNumberOfSegments():
-                slicer.mrmlScene.RemoveNode(node)
-        show_text(self.ui.applyStatusLabel, "")
-        self._refresh_controls()
+        """Take the last prediction away; where that takes corrections, too, only the second time it is asked for."""
+        if question := self._answers.question():
+            self._context.say(question, "warning")
+            return
+        kept = self._answers.undo()
+        self._tell_answers()
+        show_text(self.ui.applyStatusLabel, kept)
+        self._context.say("")
 
 
 def loaded_volumes() -> list:
@@ -319,12 +355,5 @@ def loaded_volumes() -> list:
     return [node for node in plain if node.GetImageData() is not None]
 
 
-def _result_text(shown, folder) -> str:
-    lost = _("No longer in the scene: {names}; their label maps are in {folder}.")
-    others = _("Not the volume that was segmented, or changed or moved since: {names}; the label maps are in {folder}.")
-    texts = (
-        (_("In the scene: {names}."), [node.GetName() for node in shown.nodes]),
-        (lost, shown.lost),
-        (others, shown.others),
-    )
-    return " ".join(text.format(names=", ".join(names), folder=folder.labels) for text, names in texts if names)
+def _label_maps_in(folder) -> str:
+    return _("The label maps are in {folder}.").format(folder=folder)

@@ -46,21 +46,21 @@ class Console:
         from NNSegmentLib.scene_tasks import create_task_from_nodes, find_pairs
 
         pairs = find_pairs(slicer.mrmlScene) if pairs is None else pairs
-        return create_task_from_nodes(self.workspace, name, tuple(channels), pairs, segments=segments)
+        return create_task_from_nodes(self.workspace, name, channels, pairs, segments=segments)
 
     def add_cases(self, task, pairs):
         """The task with the pairs of nodes added; raises TaskError, ImageError, StorageError."""
         from NNSegmentLib.lookup import open_task
-        from NNSegmentLib.scene_tasks import add_case
+        from NNSegmentLib.scene_tasks import add_case, pairs_of
 
-        task = open_task(_reference(task), self.workspace)
-        for volumes, segmentation in pairs:
-            task = add_case(task, volumes, segmentation)
+        task, pairs = open_task(self._reference(task), self.workspace), pairs_of(pairs)
+        for pair in pairs:
+            task = add_case(task, pair.volumes, pair.segmentation)
         return task
 
     def start(self, verb: str, task, *words):
-        """Start a verb on a task as a job; raises what `jobs.start` raises."""
-        return self._start([verb, "--workspace", self.folder, _reference(task), *words])
+        """Start a verb on a task as a job; raises TaskError, and what `jobs.start` raises."""
+        return self._start([verb, "--workspace", self.folder, self._reference(task), *words])
 
     def wait(self, job, timeout_s: float):
         """The job's result, with events processed meanwhile; raises RunError."""
@@ -79,15 +79,18 @@ class Console:
         from NNSegmentLib.application import CONSOLE, new_application_folder
         from NNSegmentLib.errors import ImageError
         from NNSegmentLib.model.card import read_card
+        from NNSegmentLib.nodes import require_segmentation, volumes_of
 
         from .scene_application import show_results, write_volumes
 
-        volumes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
+        volumes = volumes_of(volumes)
+        if segmentation is not None:
+            require_segmentation(segmentation)
         source = self._model_folder(task, model)
         folder = new_application_folder(self.folder)
         card = read_card(source, configuration)
         write_volumes(folder, [volumes], card, segmentation=segmentation, shown_by=CONSOLE)
-        which = ["-t", _reference(task)] if model is None else ["-m", source]
+        which = ["-t", self._reference(task)] if model is None else ["-m", source]
         words = ["predict", "--workspace", self.folder, "-i", folder.images, "-o", folder.labels, *which]
         words += [] if configuration is None else ["-c", configuration]
         words += [] if device is None else ["--device", device]
@@ -120,8 +123,20 @@ class Console:
             return Path(model).expanduser()
         if task is None:
             raise SettingsError("Predicting needs a task or a model, found neither; name one of them.")
-        return folders_of(_reference(task), self.workspace).results
+        return folders_of(self._reference(task), self.workspace).results
 
+    def _reference(self, task) -> str:
+        """A task as the command line takes it; raises TaskError for that of another workspace, and for what is none."""
+        from NNSegmentLib.errors import TaskError
+        from NNSegmentLib.task import Task
 
-def _reference(task) -> str:
-    return str(getattr(task, "name", task))
+        if not isinstance(task, Task):
+            if not isinstance(task, (str, int, Path)):
+                raise TaskError(f"Expected a task, its number or its name, found {task!r:.60}; give one of these.")
+            return str(task)
+        if task.folder.parent.resolve() != self.workspace.raw.resolve():
+            raise TaskError(
+                f"The task {task.name} lies in {task.folder.parent}, but the workspace is {self.folder}; choose the task's "
+                "own with set_workspace."
+            )
+        return task.name

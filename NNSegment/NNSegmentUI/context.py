@@ -79,7 +79,8 @@ class PanelContext:
         self.workspace_changed, self.task_changed, self.plan_changed = Signal(), Signal(), Signal()
         self.results_changed, self.jobs_changed = Signal(), Signal()
         self.job_events, self.job_ended, self.message = Signal(), Signal(), Signal()
-        self._followed: dict[str, tuple] = {}
+        self._followed: dict[Path, tuple] = {}
+        """The folder of a job → the job and what reads its events."""
         self._jobs_seen: float | None = None
 
     @property
@@ -100,16 +101,34 @@ class PanelContext:
         """Show a sentence in the panel's status line."""
         self.message.emit(text, severity)
 
-    def open_workspace(self, path: Path | str) -> None:
-        """Use this folder, which need not exist yet, and follow what runs in it."""
+    def open_workspace(self, path: Path | str) -> bool:
+        """Use this folder, which need not exist yet, and follow what runs in it.
+
+        What was open stays so, and False is returned, when the folder cannot be read: the status line says why.
+        """
         from NNSegmentLib.folders import Workspace
 
-        self.workspace_path = Path(path).expanduser().absolute()
+        place = Path(path).expanduser().absolute()
+        if problem := _unreadable(place):
+            self.say(problem, ERROR)
+            return False
+        self.workspace_path = place
         self.workspace, self.task = Workspace.at(self.workspace_path), None
-        self._followed.clear()
+        self._followed = {k: v for k, v in self._followed.items() if self._stays_followed(v[0])}
         self._follow_running()
         for signal in (self.workspace_changed, self.task_changed, self.plan_changed, self.jobs_changed):
             signal.emit()
+        return True
+
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks of the workspace; none, and a sentence in the status line, when it cannot be read."""
+        if self.workspace is None:
+            return ()
+        try:
+            return self.workspace.task_names()
+        except OSError as error:
+            self.say(cannot_read(self.workspace_path, error), ERROR)
+            return ()
 
     def open_task(self, reference: str | int | Path | None) -> None:
         """Open a task of the workspace by number, name or folder; None closes it. Errors go to the status line."""
@@ -134,6 +153,9 @@ class PanelContext:
         try:
             return plan_of(self.folders)
         except NNSegmentError:
+            return None
+        except OSError as error:
+            self.say(cannot_read(self.workspace_path, error), ERROR)
             return None
 
     def untrained_cases(self) -> tuple[str, ...]:
@@ -161,7 +183,11 @@ class PanelContext:
         """Whether a fold of the open task was trained or is being trained."""
         from NNSegmentLib.lookup import is_begun
 
-        return self.task is not None and is_begun(self.folders)
+        try:
+            return self.task is not None and is_begun(self.folders)
+        except OSError as error:
+            self.say(cannot_read(self.workspace_path, error), ERROR)
+            return False
 
     def start_job(self, arguments: Sequence[str], title: str):
         """Start `nnsegment ARGUMENTS` in the workspace; returns the `Job`, or None when it was refused.
@@ -197,8 +223,16 @@ class PanelContext:
 
     def running_jobs(self) -> list:
         """The jobs of the workspace that run, newest first, whoever started them."""
-        jobs = [job for job, _reader in self._followed.values() if job.is_running()]
+        jobs = [job for job, _reader in self._followed.values() if self.is_here(job) and job.is_running()]
         return sorted(jobs, key=lambda job: job.request.asked, reverse=True)
+
+    def is_here(self, job) -> bool:
+        """Whether a job is one of the open workspace."""
+        return self.workspace is not None and job.folder.folder.parent == self.workspace.jobs
+
+    def unfollowed_jobs(self, verb: str) -> list:
+        """The jobs of this command in the workspace whose end nobody has told or will tell, oldest first."""
+        return [job for job in reversed(self._unfollowed()) if job.request.arguments[0] == verb]
 
     def running_verb(self, *verbs: str):
         """The newest running job of one of these commands, or None."""
@@ -213,7 +247,7 @@ class PanelContext:
             if events:
                 self.job_events.emit(job, events)
             if not running:
-                self._followed.pop(job.id, None)
+                self._followed.pop(job.folder.folder, None)
                 self._tell_end(job)
 
     def _loaded(self, reference):
@@ -238,16 +272,16 @@ class PanelContext:
             self.say(_("Stopped: {title}").format(title=job.request.title), INFO)
         else:
             self.say(_("Done: {title}").format(title=job.request.title), SUCCESS)
-        self.job_ended.emit(job, state)
-        self.jobs_changed.emit()
+        try:
+            self.job_ended.emit(job, state)
+        finally:
+            self.jobs_changed.emit()  # else the buttons that waited for the job would wait for ever
 
     def _follow(self, job) -> None:
-        self._followed[job.id] = (job, job.reader())
+        self._followed[job.folder.folder] = (job, job.reader())
 
     def _follow_running(self, announce: bool = False) -> None:
         """Only job folders that were not looked at yet are read: a workspace may hold hundreds."""
-        from NNSegmentLib.jobs import find_jobs
-
         if self.workspace is None:
             return
         stamp = self._jobs_stamp()
@@ -255,15 +289,46 @@ class PanelContext:
         if announce and is_settled and self._jobs_seen == stamp:
             return
         self._jobs_seen = stamp
-        new = [job for job in find_jobs(self.workspace.jobs) if job.id not in self._followed and job.is_running()]
+        new = [job for job in self._unfollowed() if job.is_running()]
         for job in new:
             self._follow(job)
         if new and announce:
             self.jobs_changed.emit()
 
+    def _stays_followed(self, job) -> bool:
+        """The answer of a prediction belongs into the scene, whatever workspace it is computed in."""
+        return job.request.arguments[0] == "predict" and (not self.is_here(job) or job.is_running())
+
+    def _unfollowed(self) -> list:
+        """Newest first; none where the folder of the jobs cannot be read."""
+        from NNSegmentLib.jobs import find_jobs
+
+        try:
+            found = find_jobs(self.workspace.jobs) if self.workspace is not None else []
+        except OSError:
+            return []
+        return [job for job in found if job.folder.folder not in self._followed]
+
     def _jobs_stamp(self) -> float | None:
         """Changes when a job folder is added."""
         try:
             return self.workspace.jobs.stat().st_mtime
-        except FileNotFoundError:
+        except OSError:  # it is not there yet, or cannot be read any longer
             return None
+
+
+def _unreadable(folder: Path) -> str:
+    """Why a folder cannot be a workspace, as a sentence; empty when it can, also when it is not there yet."""
+    try:
+        any(folder.iterdir())
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return cannot_read(folder, error)
+    return ""
+
+
+def cannot_read(folder: Path, error: OSError) -> str:
+    """The sentence about a workspace that is there and does not open."""
+    text = _("The workspace {folder} cannot be read ({reason}); choose another folder.")
+    return text.format(folder=folder, reason=error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import qt
@@ -39,13 +40,15 @@ class PanelHead:
         context.jobs_changed.connect(self.refresh_work)
         context.job_events.connect(self._show_progress)
         self._typing = resting(ui.workspaceEdit, self._open_workspace)
+        ui.workspaceEdit.comboBox().lineEdit().connect("editingFinished()", self._end_typing)
         ui.workspaceEdit.connect("currentPathChanged(QString)", self._on_path)
         ui.taskCombo.connect("currentIndexChanged(int)", self._open_task)
         ui.workStopButton.connect("clicked()", self._stop_work)
 
     def cleanup(self) -> None:
-        """Nothing goes on in the background without the panel."""
+        """Nothing goes on in the background without the panel, and nothing is opened while it is taken apart."""
         self._typing.stop()
+        self._ui.workspaceEdit.comboBox().lineEdit().disconnect("editingFinished()", self._end_typing)
         self._setup.cleanup()
 
     def open_last_workspace(self) -> None:
@@ -53,13 +56,12 @@ class PanelHead:
         task = slicer.app.userSettings().value(TASK_KEY)
         self._ui.workspaceEdit.currentPath = saved_workspace()
         self._open_workspace()  # the line may show this folder already, as the newest of its history
-        if task and self._context.workspace and task in self._context.workspace.task_names():
+        if task and task in self._context.task_names():
             self._context.open_task(task)
 
     def _show_workspace(self) -> None:
-        path = str(self._context.workspace_path)
-        if str(Path(self._ui.workspaceEdit.currentPath).expanduser().absolute()) != path:
-            self._ui.workspaceEdit.currentPath = path
+        if _place(self._ui.workspaceEdit) != self._context.workspace_path:
+            self._ui.workspaceEdit.currentPath = str(self._context.workspace_path)
         self.refresh_tasks()
 
     def show_message(self, text: str, severity: str) -> None:
@@ -74,7 +76,7 @@ class PanelHead:
     def refresh_tasks(self) -> None:
         """The tasks of the workspace, after the entry for a new one."""
         ui, context = self._ui, self._context
-        names = context.workspace.task_names() if context.workspace else ()
+        names = context.task_names()
         self._filling = True
         ui.taskCombo.clear()
         ui.taskCombo.addItem(_("New task …"))
@@ -131,16 +133,39 @@ class PanelHead:
             self._typing.start()
         else:
             self._open_workspace()
+            self._show_open_workspace()
+
+    def _end_typing(self) -> None:
+        if self._typing.active:
+            self._open_workspace()
+        self._show_open_workspace()
 
     def _open_workspace(self) -> None:
         """Open the folder of the line; of a new one only the last part may still be missing."""
         self._typing.stop()
-        path = self._ui.workspaceEdit.currentPath.strip()
-        place = Path(path).expanduser().absolute()
-        if path and place.parent.is_dir() and place != self._context.workspace_path:
-            self._context.say("")
-            self._context.open_workspace(place)
+        place = _place(self._ui.workspaceEdit)
+        if not self._ui.workspaceEdit.currentPath.strip() or place == self._context.workspace_path:
+            return
+        if not os.path.isdir(place.parent):
+            self._context.say(self._why_not(place.parent), WARNING)
+            return
+        self._context.say("")
+        if self._context.open_workspace(place):
             self._keep_in_history(place)
+
+    def _why_not(self, folder: Path) -> str:
+        if self._context.workspace_path is None:
+            return _("{folder} is not there; choose a folder for the workspace.").format(folder=folder)
+        text = _("{folder} is not there; {workspace} stays open.")
+        return text.format(folder=folder, workspace=self._context.workspace_path)
+
+    def _show_open_workspace(self) -> None:
+        """The line does not go on to show a folder that could not be opened: data would go elsewhere."""
+        edit, path = self._ui.workspaceEdit, self._context.workspace_path
+        if path is not None and _place(edit) != path:
+            blocked = edit.blockSignals(True)
+            edit.currentPath = str(path)
+            edit.blockSignals(blocked)
 
     def _keep_in_history(self, place: Path) -> None:
         """A folder that is there is offered in the list of the line from now on."""
@@ -159,3 +184,8 @@ class PanelHead:
         settings, context = slicer.app.userSettings(), self._context
         settings.setValue(WORKSPACE_KEY, str(context.workspace_path or ""))
         settings.setValue(TASK_KEY, context.task.name if context.task else "")
+
+
+def _place(edit) -> Path:
+    """The folder that a path line shows."""
+    return Path(edit.currentPath.strip()).expanduser().absolute()

@@ -82,13 +82,16 @@ class JobView:
         widget.setObjectName(self._prefix + suffix)
         return widget
 
+    def _is_shown(self, job) -> bool:
+        return self.job is not None and job.folder == self.job.folder  # two workspaces may have jobs of one name
+
     def _on_events(self, job, events) -> None:
-        if self.job is not None and job.id == self.job.id:
+        if self._is_shown(job):
             self._progress = self._progress.with_events(events)
             self._refresh()
 
     def _on_ended(self, job, state) -> None:
-        if self.job is not None and job.id == self.job.id:
+        if self._is_shown(job):
             self._refresh()
 
     def _refresh(self) -> None:
@@ -102,11 +105,12 @@ class JobView:
         self._left.setVisible(bool(self._left.text))
         self._stop.setVisible(running)
         self._stop.text = _("Stop now") if self._stop_asked else _("Stop")
-        self._stop.toolTip = (
-            _("End the processes at once; what was not saved yet is lost.")
+        tip = (
+            _("Ends “{title}” at once with its processes; what was not saved yet is lost.")
             if self._stop_asked
-            else _("Stop after the current step; what is done is kept, and training can be resumed.")
+            else _("Stops “{title}” after the current step; what is done is kept, and training can be resumed.")
         )
+        self._stop.toolTip = tip.format(title=self.job.request.title)
 
     def _show_bar(self, state) -> None:
         fraction = self._progress.fraction

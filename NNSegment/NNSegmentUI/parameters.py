@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import slicer
@@ -48,9 +49,8 @@ class SceneParameters(VTKObservationMixin):
         """Open what the scene remembers, as far as it is on this computer; then note what is open."""
         node, context = self._logic.getParameterNode(), self._context
         workspace, task = node.workspace, node.task  # what is opened is written into the node
-        if workspace and Path(workspace).is_dir():
-            if Path(workspace) != context.workspace_path:
-                context.open_workspace(workspace)
-            if task in context.workspace.task_names() and (context.task is None or context.task.name != task):
+        if workspace and os.path.isdir(workspace):  # Path.is_dir raises what keeps one from looking
+            is_open = Path(workspace) == context.workspace_path or context.open_workspace(workspace)
+            if is_open and task in context.task_names() and (context.task is None or context.task.name != task):
                 context.open_task(task)
         self.write()

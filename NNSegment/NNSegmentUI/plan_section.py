@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from html import escape
 from pathlib import Path
 
@@ -77,6 +78,10 @@ class PlanSection:
     def draw_network(self) -> None:
         """Draw the chosen configuration's network in a job."""
         path = self._diagram_path()
+        if path is None:
+            self.refresh()
+            self._context.say(_("The plan is no longer there; make it again."), "error")
+            return
         words = ["diagram", self._context.task.name, self._configuration(), "-p", self._plan.name, "-o", str(path)]
         job = self._context.start_job(words, _("Drawing the network"))
         if job is not None:
@@ -99,7 +104,10 @@ class PlanSection:
     def _is_stale(self) -> bool:
         """Whether cases came or went since the data were measured."""
         fingerprint, dataset = self._context.folders.fingerprint, self._context.task.folder / "dataset.json"
-        return fingerprint.is_file() and fingerprint.stat().st_mtime < dataset.stat().st_mtime
+        try:
+            return fingerprint.stat().st_mtime < dataset.stat().st_mtime
+        except OSError:  # not measured yet, or deleted behind the panel
+            return False
 
     # what is shown --------------------------------------------------------------------------------------------------
 
@@ -121,7 +129,9 @@ class PlanSection:
             label.setPixmap(draw_fingerprint(found, names, self._width(), label))
 
     def _fingerprint(self):
-        if self._button.collapsed or self._context.task is None or not self._context.folders.fingerprint.is_file():
+        if self._button.collapsed or self._context.task is None:
+            return None
+        if not os.path.isfile(self._context.folders.fingerprint):  # Path.is_file raises where it may not look
             return None
         from NNSegmentLib.errors import NNSegmentError
         from NNSegmentLib.fingerprint import load_fingerprint
@@ -161,7 +171,7 @@ class PlanSection:
 
     def _show_diagram(self) -> None:
         path = self._diagram_path()
-        is_there = path is not None and path.is_file()
+        is_there = path is not None and os.path.isfile(path)
         for widget in (self._ui.diagramPicture, self._ui.openDiagramButton):
             widget.setVisible(is_there)
         if is_there:
@@ -184,11 +194,14 @@ class PlanSection:
         return name if any(c.name == name for c in self._plan.configurations) else None
 
     def _diagram_path(self) -> Path | None:
-        """Where the picture of the chosen configuration is; its name changes with the plan."""
+        """Where the picture of the chosen configuration is; its name changes with the plan. None without a plan."""
         name = self._configuration()
         if name is None:
             return None
-        stamp = int(self._context.folders.plan(self._plan.name).stat().st_mtime)
+        try:
+            stamp = int(self._context.folders.plan(self._plan.name).stat().st_mtime)
+        except OSError:  # the plan was deleted behind the panel
+            return None
         return self._context.folders.preprocessed / "diagrams" / f"{self._plan.name}_{name}_{stamp}.png"
 
     def _refresh_buttons(self) -> None:

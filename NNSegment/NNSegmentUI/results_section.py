@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from .case_view import CaseView
+from .context import cannot_read
 from .job_view import JobView
 from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text
 
@@ -89,7 +91,7 @@ class ResultsSection:
         from NNSegmentLib.errors import NNSegmentError
         from NNSegmentLib.selection.record import load_selection
 
-        if self._context.task is None or not self._context.folders.selection.is_file():
+        if self._context.task is None or not os.path.isfile(self._context.folders.selection):
             return None
         try:
             return load_selection(self._context.folders.selection)
@@ -118,15 +120,22 @@ class ResultsSection:
         """(summary.json, title) of every validation there is, gathered ones first."""
         if self._context.task is None:
             return ()
-        found = []
-        for model in self._context.folders.models():
+        found, models = [], self._models()
+        for model in models:
             for folder in sorted(model.folder.glob("crossval_results_folds_*")):
                 found.append((folder / "summary.json", _("{name}, all its folds").format(name=model.configuration)))
-        for model in self._context.folders.models():
+        for model in models:
             for folder in sorted(model.folder.glob("fold_*")):
                 title = _("{name}, fold {fold}").format(name=model.configuration, fold=folder.name[len("fold_") :])
                 found.append((folder / "validation" / "summary.json", title))
         return tuple((path, title) for path, title in found if path.is_file())
+
+    def _models(self) -> tuple:
+        try:
+            return self._context.folders.models()
+        except OSError as error:
+            self._context.say(cannot_read(self._context.workspace_path, error), "error")
+            return ()
 
     def _fill_scores(self) -> None:
         from NNSegmentLib.errors import NNSegmentError
@@ -152,6 +161,7 @@ class ResultsSection:
 
     def _on_case(self, row: int, column: int) -> None:
         from NNSegmentLib.errors import NNSegmentError
+        from NNSegmentLib.scores import shown
 
         scores = self._cases[row]
         try:
@@ -162,8 +172,8 @@ class ResultsSection:
         except NNSegmentError as error:
             self._context.say(str(error), "error")
             return
-        text = _("{case}: reference as an outline, prediction filled. Dice {dice:.3f}.")
-        self._context.say(text.format(case=case.id, dice=scores.mean_dice), "info")
+        text = _("{case}: reference as an outline, prediction filled. Dice {dice}.")
+        self._context.say(text.format(case=case.id, dice=shown(scores.mean_dice, 3)), "info")
 
     def _existing(self, scores) -> Path:
         """The prediction's file, also after the results folder was moved."""
@@ -175,9 +185,18 @@ class ResultsSection:
         if verb == "best":
             self._context.results_changed.emit()
         elif verb == "report" and state == "finished":
-            report = job.result().get("report", "")
-            self._context.say(_("The report is in {path}.").format(path=report), "success")
-            open_file(report)
+            self._show_report(job)
+
+    def _show_report(self, job) -> None:
+        from NNSegmentLib.errors import NNSegmentError
+
+        try:
+            report = job.result_of("report")
+        except NNSegmentError as error:
+            self._context.say(str(error), "error")
+            return
+        self._context.say(_("The report is in {path}.").format(path=report), "success")
+        open_file(report)
 
 
 def _worst_first(case) -> float:

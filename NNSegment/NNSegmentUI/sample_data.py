@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -41,7 +42,7 @@ def load_ten_heads(_source=None) -> list:
         for index in range(TRAINING_CASES):
             slicer.util.showStatusMessage(_("Phantom {n} of {total}").format(n=index + 1, total=TRAINING_CASES))
             nodes += load_head(index)
-            slicer.app.processEvents()
+            slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)  # no click may close the scene meanwhile
     slicer.util.showStatusMessage("")
     return nodes
 

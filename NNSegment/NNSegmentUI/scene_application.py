@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Shown:
     """Names of volumes that are no longer in the scene."""
     others: tuple[str, ...]
     """Names that other volumes have by now, or that of a volume with other voxels or in another place."""
+    errors: tuple = ()
+    """Why some of the answers could not be shown."""
 
 
 def write_volumes(
@@ -77,24 +80,50 @@ def wait_cursor() -> Iterator[None]:
 def show_results(folder, show_3d: bool = False) -> Shown:
     """Put the answers of an application into the scene, each on the volume that it was made for and on no other.
 
-    Raises ImageError when an answer is missing or does not lie on its volume.
+    Raises the first ImageError, when the others are shown, where an answer is missing or does not lie on its volume.
     """
-    application, nodes, lost, others = folder.load(), [], [], []
+    shown = show_what_can_be(folder, show_3d)
+    if shown.errors:
+        raise shown.errors[0]
+    return shown
+
+
+def show_what_can_be(folder, show_3d: bool = False) -> Shown:
+    """As `show_results`, but the errors come back with what is shown."""
+    from NNSegmentLib.errors import NNSegmentError
+
+    application, nodes, lost, others, errors = folder.load(), [], [], [], []
     for case in application.cases:
         volume = volume_of(case)
-        if volume is not None:
+        if volume is None:
+            (others if _volumes_named(case.name) else lost).append(case.name)
+            continue
+        try:
             nodes.append(_show_case(folder, application, case, volume, show_3d))
-        elif _volumes_named(case.name):
-            others.append(case.name)
-        else:
-            lost.append(case.name)
-    return Shown(tuple(nodes), tuple(lost), tuple(others))
+        except NNSegmentError as error:
+            errors.append(error)
+    return Shown(tuple(nodes), tuple(lost), tuple(others), tuple(errors))
+
+
+def late_answers(jobs: Sequence) -> list[tuple]:
+    """(job, `ApplicationFolder`) of predictions of this computer that ended while nobody was there to take the answer.
+
+    Who takes it puts the copies of the images away.
+    """
+    from NNSegmentLib.application import application_of
+
+    own = [(job, application_of(job.request.arguments)) for job in jobs if job.request.host == platform.node()]
+    waiting = [(job, folder) for job, folder in own if folder is not None and folder.images.is_dir()]
+    return [(job, folder) for job, folder in waiting if not job.is_running()]
 
 
 def volume_of(case):
     """The first volume of a case: the node it was made of, else one that is the same; None where there is none."""
+    asked = slicer.mrmlScene.GetNodeByID(case.volumes[0])
+    if case.identity is not None and _has_voxels(asked) and _is_volume_of(case, asked):
+        return asked  # whatever its name is by now
     same = [node for node in _volumes_named(case.name) if _is_volume_of(case, node)]
-    own = [node for node in same if node.GetID() == case.volumes[0]]
+    own = [node for node in same if node is asked]
     is_certain = len(same) == 1 or case.identity is not None  # a name alone may be that of several
     return next(iter(own or (same if is_certain else ())), None)
 
@@ -144,7 +173,12 @@ def _write_case(folder, volumes: Sequence, taken: Sequence[str], segmentation, r
 
 def _volumes_named(name: str) -> list:
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return [node for node in nodes if node.GetName() == name and node.GetImageData() is not None]
+    return [node for node in nodes if node.GetName() == name and _has_voxels(node)]
+
+
+def _has_voxels(node) -> bool:
+    is_volume = node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    return is_volume and node.GetImageData() is not None
 
 
 def _is_volume_of(case, node) -> bool:

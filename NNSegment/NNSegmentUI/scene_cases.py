@@ -8,8 +8,11 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .context import ERROR, INFO, SUCCESS, WARNING, PanelContext
-from .pairs import channel_names, segment_choices, with_channels
-from .widgets import fit_height, set_enabled
+from .pair_list import PairList, names_of
+from .pairs import channel_names, with_channels
+from .scene_application import wait_cursor
+from .segment_list import SegmentList
+from .widgets import set_enabled
 
 VOLUME_TYPES = ["vtkMRMLScalarVolumeNode"]
 NOT_VOLUMES = ["vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode"]
@@ -23,16 +26,16 @@ class SceneCases(VTKObservationMixin):
     def __init__(self, ui, context: PanelContext) -> None:
         VTKObservationMixin.__init__(self)
         self._ui, self._context = ui, context
-        self.pairs: list = []
         self._selectors: list = []
-        self._prepare_tables()
-        ui.channelsEdit.connect("textChanged(QString)", self._make_selectors)
+        self._first_volume = None
+        self._segments = SegmentList(ui, self._refresh_buttons)
+        self._list = PairList(ui.pairsTable, self._on_pairs_changed)
+        ui.channelsEdit.connect("textChanged(QString)", self._on_channels_changed)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._refresh_buttons)
         ui.addPairButton.connect("clicked()", self.add_pair)
         ui.addAllPairsButton.connect("clicked()", self.add_all_pairs)
         ui.createTaskButton.connect("clicked()", self.write)
         ui.nameEdit.connect("textChanged(QString)", self._refresh_buttons)
-        ui.segmentsList.connect("itemChanged(QListWidgetItem*)", self._refresh_buttons)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndBatchProcessEvent):
             self.addObserver(scene, event, self._on_scene_changed)
@@ -40,6 +43,7 @@ class SceneCases(VTKObservationMixin):
 
     def cleanup(self) -> None:
         self.removeObservers()
+        self._list.cleanup()
 
     def refresh(self) -> None:
         """Follow the open task: its channels and labels are given."""
@@ -49,8 +53,7 @@ class SceneCases(VTKObservationMixin):
             ui.channelsEdit.text = ", ".join(channel.name for channel in task.channels)
         for widget in (ui.nameEdit, ui.nameEditLabel):
             widget.setVisible(task is None)
-        self._make_selectors()
-        self._show_pairs()
+        self._on_channels_changed()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -61,25 +64,30 @@ class SceneCases(VTKObservationMixin):
         from NNSegmentLib.scene_tasks import Pair
 
         volumes = tuple(selector.currentNode() for selector in self._selectors)
-        self._add([Pair(volumes, self._ui.segmentationSelector.currentNode(), "")])
+        pair = Pair(volumes, self._ui.segmentationSelector.currentNode(), "")
+        listed = self._list.clash(pair)
+        if listed is None:
+            self._list.add([pair])
+        else:
+            self._context.say(_already(listed), WARNING)
 
     def add_all_pairs(self) -> None:
         """Add every segmentation whose volume is known, once; predictions are for the user to add, once corrected."""
         from NNSegmentLib.scene_tasks import find_pairs
 
-        volumes = slicer.util.getNodesByClass(VOLUME_TYPES[0])
         found = find_pairs(slicer.mrmlScene, predictions=True)
+        volumes = _loaded_volumes()
         complete = [pair for pair in (with_channels(p, self.channels, volumes) for p in found) if pair is not None]
         new = [pair for pair in complete if not self._is_in_task(pair)]
-        self._add([pair for pair in new if not pair.is_prediction])
+        self._list.add([pair for pair in new if not pair.is_prediction])
         self._tell_pairs(found, complete, new)
 
     def _is_in_task(self, pair) -> bool:
         """Whether the open task has a case of this volume's name."""
         from NNSegmentLib.case_files import case_name
 
-        task = self._context.task
-        return task is not None and case_name(pair.volumes[0].GetName()) in [case.id for case in task.cases]
+        task, name = self._context.task, pair.volumes[0].GetName()
+        return task is not None and case_name(name, [case.id for case in task.cases]) != case_name(name)
 
     def _tell_pairs(self, found, complete, new) -> None:
         """What was left out and why: predictions always, as they are left out on purpose, of the rest the gravest."""
@@ -90,6 +98,8 @@ class SceneCases(VTKObservationMixin):
 
     def _why_left_out(self, found, complete, new) -> tuple[str, str]:
         """A sentence and its severity; an empty one when there is nothing to tell."""
+        from NNSegmentLib.errors import some
+
         if not found:
             return _("No segmentation in the scene has a volume that it was drawn on."), WARNING
         if len(complete) < len(found):
@@ -98,52 +108,70 @@ class SceneCases(VTKObservationMixin):
             )
             first, last = self.channels[0] if self.channels else "", self.channels[-1] if self.channels else ""
             return text.format(count=len(found) - len(complete), first=first, last=last), WARNING
-        if self._listed_twice():
+        listed = [(self._list.clash(pair), pair) for pair in new]
+        otherwise = [other for other, pair in listed if other is not None and other.volumes != pair.volumes]
+        if otherwise:
+            return _already(otherwise[0]), WARNING
+        if self._list.named_twice:
             text = _(
                 "More than one segmentation belongs to {names}; leave out all but one, or put them together first."
             )
-            return text.format(names=", ".join(self._listed_twice())), WARNING
+            return text.format(names=", ".join(self._list.named_twice)), WARNING
         if len(new) < len(complete):
-            text = _("Left out because the task has them already: {count}.")
-            return text.format(count=len(complete) - len(new)), INFO
+            names = [pair.volumes[0].GetName() for pair in complete if pair not in new]
+            text = _(
+                'Left out because the task has cases of these names: {names}; add another patient\'s with "{button}".'
+            )
+            return text.format(names=some(names), button=self._ui.addPairButton.text), INFO
         return "", INFO
 
     def _predictions_left_out(self, new) -> str:
         """A sentence about the predictions that nobody has added by hand."""
-        listed = [pair.segmentation for pair in self.pairs]
-        count = len([pair for pair in new if pair.segmentation not in listed])
+        count = len([pair for pair in new if self._list.clash(pair) is None])
         text = _('Left out because they are predictions: {count}; add those that you have corrected with "{button}".')
         return text.format(count=count, button=self._ui.addPairButton.text) if count else ""
-
-    def _listed_twice(self) -> list[str]:
-        """Volumes of more than one pair: an image must not be learned and tested on at once."""
-        volumes = [pair.volumes[0] for pair in self.pairs]
-        return sorted({volume.GetName() for volume in volumes if volumes.count(volume) > 1})
 
     def write(self) -> None:
         """Write the pairs to disk, as a new task or into the open one."""
         from NNSegmentLib.errors import NNSegmentError
 
-        had = {case.id for case in self._context.task.cases} if self._context.task else set()
+        had = self._case_ids()
         self._ui.Task.enabled = False
         try:
-            task = self._add_to_task() if self._context.task else self._create_task()
+            with wait_cursor():
+                task = self._add_to_task() if self._context.task else self._create_task()
         except NNSegmentError as error:
-            self._context.say(str(error), ERROR)
+            self._tell_failed(error, had)
             return
         finally:
             self._ui.Task.enabled = True
-        count = len(self.pairs)
-        self.pairs.clear()
+        for pair in self._list.pairs:
+            self._list.remove(pair)
         self._ui.nameEdit.text = ""
         self._context.open_task(task.name)
-        self._tell_written(task, count, had)
+        self._tell_written(task, had)
 
-    def _tell_written(self, task, count: int, had: set[str]) -> None:
+    def _case_ids(self) -> set[str]:
+        """The cases of the open task."""
+        return {case.id for case in self._context.task.cases} if self._context.task else set()
+
+    def _tell_failed(self, error, had: set[str]) -> None:
+        """Why a pair could not be written, and how many were before it: they are in the task and off the list."""
+        self._context.reload_task()
+        count, text = len(self._case_ids() - had), str(error)
+        if count:
+            text += _(" Written before it, and in the task: {count}.").format(count=count)
+        self._context.say(text, ERROR)
+
+    def _tell_written(self, task, had: set[str]) -> None:
         """How many cases were written, and what had to be done to them."""
         from NNSegmentLib.cases import load_origin
 
-        text = _("{count} cases are in {task} now.").format(count=count, task=task.name)
+        count = len([case for case in task.cases if case.id not in had])
+        text = _("1 case was written; {task} has {all} now.")
+        if count != 1:
+            text = _("{count} cases were written; {task} has {all} now.")
+        text = text.format(count=count, task=task.name, all=len(task.cases))
         notes = [note for case in load_origin(task.folder).cases if case.id not in had for note in case.fixes]
         text = " ".join([text, *notes[:MOST_NOTES]])
         if len(notes) > MOST_NOTES:
@@ -156,36 +184,26 @@ class SceneCases(VTKObservationMixin):
         from NNSegmentLib.scene_tasks import create_task_from_nodes
 
         return create_task_from_nodes(
-            self._context.workspace, self._ui.nameEdit.text, self.channels, self.pairs, segments=self._ticked(),
-            progress=self._progress,
+            self._context.workspace, self._ui.nameEdit.text, self.channels, self._list.pairs,
+            segments=self._segments.ticked(), progress=self._progress,
         )  # fmt: skip
 
     def _add_to_task(self):
         from NNSegmentLib.scene_tasks import add_case
 
-        task = self._context.task
-        for done, pair in enumerate(self.pairs):
-            self._progress(done, len(self.pairs), _("Writing {name}").format(name=pair.volumes[0].GetName()))
+        task, pairs = self._context.task, self._list.pairs
+        for done, pair in enumerate(pairs):
+            self._progress(done, len(pairs), _("Writing {name}").format(name=pair.volumes[0].GetName()))
             task = add_case(task, pair.volumes, pair.segmentation, others="skip")
+            self._list.remove(pair)  # when a later one fails, this one must not be written again
         return task
 
     def _progress(self, done: int, total: int, what: str) -> None:
+        """Paint the panel, but let no click through: the scene must not be closed between two cases."""
         self._context.say(f"{what} ({done} / {total})")
-        slicer.app.processEvents()
-
-    def _ticked(self) -> list[str]:
-        items = [self._ui.segmentsList.item(row) for row in range(self._ui.segmentsList.count)]
-        return [item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Checked]
+        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
 
     # widgets --------------------------------------------------------------------------------------------------------
-
-    def _prepare_tables(self) -> None:
-        table = self._ui.pairsTable
-        table.verticalHeader().hide()
-        for column, mode in enumerate(
-            (qt.QHeaderView.Stretch, qt.QHeaderView.Stretch, qt.QHeaderView.ResizeToContents)
-        ):
-            table.horizontalHeader().setSectionResizeMode(column, mode)
 
     def _make_selectors(self, *_unused) -> None:
         """One volume selector per channel; those that stay keep their choice, as all do while nothing is written."""
@@ -198,7 +216,9 @@ class SceneCases(VTKObservationMixin):
             self._selectors.pop()
         while len(self._selectors) < len(channels):
             selector = _volume_selector(len(self._selectors))
-            selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_volume_chosen)
+            is_first = not self._selectors
+            chosen = self._on_first_volume_chosen if is_first else self._refresh_buttons
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", chosen)
             self._selectors.append(selector)
             form.insertRow(len(self._selectors), qt.QLabel(), selector)
         for name, selector in zip(channels, self._selectors, strict=True):
@@ -206,102 +226,49 @@ class SceneCases(VTKObservationMixin):
             form.labelForField(selector).text = text
         self._refresh_buttons()
 
-    def _on_volume_chosen(self, *_unused) -> None:
-        """The segmentation drawn on the first volume is the one that is meant."""
+    def _on_first_volume_chosen(self, *_unused) -> None:
+        """What belongs to the volume is meant, too: its segmentation and other channels, never another patient's."""
+        volume = self._selectors[0].currentNode()
+        if volume is not self._first_volume:  # the selector also tells when its list alone has changed
+            self._first_volume = volume
+            self._choose_segmentation(volume)
+            self._choose_other_channels(volume)
+        self._refresh_buttons()
+
+    def _choose_segmentation(self, volume) -> None:
         from NNSegmentLib.scene_tasks import find_pairs
 
-        volume = self._selectors[0].currentNode()
-        for pair in find_pairs(slicer.mrmlScene) if volume else ():
-            if pair.volumes[0] is volume:
-                self._ui.segmentationSelector.setCurrentNode(pair.segmentation)
-        self._refresh_buttons()
+        selector = self._ui.segmentationSelector
+        pairs, chosen = find_pairs(slicer.mrmlScene, predictions=True), selector.currentNode()
+        own = [pair.segmentation for pair in pairs if pair.volumes[0] is volume and not pair.is_prediction]
+        others = [pair.segmentation for pair in pairs if pair.volumes[0] is not volume]
+        if own and chosen not in own:
+            selector.setCurrentNode(own[-1])
+        elif not own and chosen in others:
+            selector.setCurrentNode(None)
+
+    def _choose_other_channels(self, volume) -> None:
+        from NNSegmentLib.scene_tasks import Pair
+
+        pair = None if volume is None else with_channels(Pair((volume,), None), self.channels, _loaded_volumes())
+        is_right = pair is not None and pair.volumes[0] is volume
+        for number, selector in enumerate(self._selectors[1:], 1):
+            selector.setCurrentNode(pair.volumes[number] if is_right else None)
+
+    def _on_channels_changed(self, *_unused) -> None:
+        self._make_selectors()
+        self._list.set_channels(self.channels)
 
     def _on_scene_changed(self, *_unused) -> None:
         """Pairs whose nodes are gone go, too."""
         if slicer.mrmlScene.IsBatchProcessing():
             return
-        kept = [pair for pair in self.pairs if all(map(_is_in_scene, (*pair.volumes, pair.segmentation)))]
-        if len(kept) != len(self.pairs):
-            self.pairs = kept
-            self._show_pairs()
+        self._list.remove_lost()
         self._refresh_buttons()
 
-    def _add(self, pairs) -> None:
-        known = [pair.segmentation for pair in self.pairs]
-        self.pairs += [pair for pair in pairs if pair.segmentation not in known]
-        self._show_pairs()
-
-    def _remove(self, pair) -> None:
-        self.pairs.remove(pair)
-        self._show_pairs()
-
-    def _show_pairs(self) -> None:
-        table = self._ui.pairsTable
-        table.setVisible(bool(self.pairs))
-        table.setRowCount(0)
-        table.setRowCount(len(self.pairs))
-        for row, pair in enumerate(self.pairs):
-            names = " + ".join(volume.GetName() for volume in pair.volumes)
-            for column, text in enumerate((names, pair.segmentation.GetName())):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
-                table.setItem(row, column, item)
-            table.setCellWidget(row, 2, self._remove_button(row, pair))
-        fit_height(table, 6)
-        self._show_segments()
-
-    def _remove_button(self, row: int, pair):
-        button = qt.QToolButton()
-        button.setObjectName(f"removePairButton{row}")
-        button.text, button.autoRaise = "✕", True
-        button.toolTip = _("Leave this pair out.")
-        button.connect("clicked()", lambda: self._remove(pair))
-        return button
-
-    def _show_segments(self) -> None:
-        """Segments keep their tick when pairs come and go."""
-        ui = self._ui
-        unticked = self._unticked()
-        choices = self._choices() if self.pairs else []
-        ui.segmentsList.clear()
-        for choice in choices:
-            ui.segmentsList.addItem(self._segment_item(choice, choice.name not in unticked))
-        for widget in (ui.segmentsList, ui.segmentsLabel):
-            widget.setVisible(bool(choices))
-        rows = min(len(choices), 6)
-        ui.segmentsList.setFixedHeight((ui.segmentsList.sizeHintForRow(0) if rows else 0) * rows + 4)
+    def _on_pairs_changed(self) -> None:
+        self._segments.show(self._list.pairs, self._context.task)
         self._refresh_buttons()
-
-    def _choices(self) -> list:
-        from NNSegmentLib.errors import NNSegmentError
-        from NNSegmentLib.scene import segment_table
-
-        try:
-            return segment_choices([segment_table(pair.segmentation) for pair in self.pairs], self._context.task)
-        except NNSegmentError as error:
-            self._context.say(str(error), ERROR)
-            return []
-
-    def _unticked(self) -> set[str]:
-        items = [self._ui.segmentsList.item(row) for row in range(self._ui.segmentsList.count)]
-        return {item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Unchecked}
-
-    def _segment_item(self, choice, ticked: bool):
-        text = _("{name}   in {count} of {all}").format(name=choice.name, count=choice.count, all=len(self.pairs))
-        item = qt.QListWidgetItem(text)
-        item.setToolTip(text)
-        item.setData(qt.Qt.UserRole, choice.name)
-        if choice.color is not None:
-            pixmap = qt.QPixmap(12, 12)
-            pixmap.fill(qt.QColor(*choice.color))
-            item.setIcon(qt.QIcon(pixmap))
-        if self._context.task is not None:
-            item.setFlags(qt.Qt.ItemIsEnabled if choice.is_known else qt.Qt.NoItemFlags)
-            if not choice.is_known:
-                item.setToolTip(_("The task has no label of this name; it is left out."))
-            ticked = choice.is_known
-        item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
-        return item
 
     def _refresh_buttons(self, *_unused) -> None:
         ui, task = self._ui, self._context.task
@@ -320,15 +287,20 @@ class SceneCases(VTKObservationMixin):
         return "" if self._ui.segmentationSelector.currentNode() else _("Choose a segmentation first.")
 
     def _why_not_write(self) -> str:
-        if not self.pairs:
+        if not self._list.pairs:
             return _("Add a volume with its segmentation first.")
         if self._context.workspace is None:
             return _("Choose a workspace first.")
-        if any(len(pair.volumes) != len(self.channels) for pair in self.pairs):
-            return _("Every case needs one volume per channel; remove the pairs and add them again.")
+        if self._list.other_channels:
+            text = _(
+                "Pairs were added for the channels {channels}; name these again, or remove the pairs and add them anew."
+            )
+            return text.format(channels=", ".join(self._list.other_channels))
+        if self._segments.problem:
+            return self._segments.problem
         if self._context.task is None and not self._ui.nameEdit.text.strip():
             return _("Give the task a name first.")
-        return "" if self._ticked() else _("Tick a segment that counts.")
+        return "" if self._segments.ticked() else _("Tick a segment that counts.")
 
 
 def _volume_selector(number: int):
@@ -341,5 +313,14 @@ def _volume_selector(number: int):
     return selector
 
 
-def _is_in_scene(node) -> bool:
-    return bool(slicer.mrmlScene.IsNodePresent(node))
+def _loaded_volumes() -> list:
+    """The volumes that the selectors offer."""
+    nodes = slicer.util.getNodesByClass(VOLUME_TYPES[0])
+    return [node for node in nodes if not node.GetHideFromEditors() and not any(map(node.IsA, NOT_VOLUMES))]
+
+
+def _already(listed) -> str:
+    """A sentence about a pair of the list, whose segmentation shall be added once more."""
+    volume, segmentation = names_of(listed)
+    text = _("{segmentation} is in the list already, with {volume}; remove that pair first to add another.")
+    return text.format(segmentation=segmentation, volume=volume)

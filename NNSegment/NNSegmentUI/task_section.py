@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from html import escape
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class TaskSection:
         self._was_open: str | None = None
         for signal in (context.task_changed, context.workspace_changed):
             signal.connect(self.refresh)
-        context.jobs_changed.connect(self._refresh_buttons)
+        context.jobs_changed.connect(self._on_jobs_changed)
         context.job_ended.connect(self._on_job_ended)
         for edit in (self._ui.importEdit, self._ui.importLabelsEdit):
             connect_path(edit, self._refresh_buttons)
@@ -55,13 +56,15 @@ class TaskSection:
 
     def findings(self):
         """What the last check found, or None when there was none since the task changed."""
+        from NNSegmentLib.errors import NNSegmentError
         from NNSegmentLib.integrity import load_findings
 
         path = self._context.folders.findings
         dataset = self._context.task.folder / "dataset.json"
-        if not path.is_file() or path.stat().st_mtime < dataset.stat().st_mtime:
+        try:
+            return load_findings(path) if path.stat().st_mtime >= dataset.stat().st_mtime else None
+        except (OSError, NNSegmentError):  # never checked, deleted meanwhile, or written by half
             return None
-        return load_findings(path)
 
     def check(self) -> None:
         """Examine all files of the task in a job."""
@@ -81,6 +84,12 @@ class TaskSection:
             words += ["--name", ui.importNameEdit.text.strip()]
         self._context.start_job(words, _("Importing {folder}").format(folder=Path(ui.importEdit.currentPath).name))
 
+    def _on_jobs_changed(self) -> None:
+        gone = self._why_gone()
+        if gone:
+            self._context.say(gone, ERROR)
+        self._refresh_buttons()
+
     def _on_job_ended(self, job, state) -> None:
         from NNSegmentLib.errors import NNSegmentError
         from NNSegmentLib.jobs import JobState
@@ -91,7 +100,7 @@ class TaskSection:
             self._tell_findings()
         elif verb == "convert" and state is JobState.FINISHED:
             try:
-                self._context.open_task(job.result()["task"])
+                self._context.open_task(job.result_of("task"))
             except NNSegmentError as error:
                 self._context.say(str(error), ERROR)
 
@@ -111,7 +120,7 @@ class TaskSection:
             self._context.say(_("The check found nothing wrong."), SUCCESS)
 
     def _refresh_buttons(self, *_unused) -> None:
-        ui, busy = self._ui, self._busy()
+        ui, busy = self._ui, self._busy() or self._why_gone()
         set_enabled(ui.checkButton, busy, _("Look for everything wrong with the images and label maps."))
         set_enabled(ui.fixAllButton, busy or self._nothing_to_fix(), _("Mend what can be mended; originals are kept."))
         self._table.set_fixing(busy)
@@ -120,6 +129,14 @@ class TaskSection:
     def _busy(self) -> str:
         job = self._context.running_verb("check", "convert")
         return _("Wait until this is done: {title}.").format(title=job.request.title) if job else ""
+
+    def _why_gone(self) -> str:
+        """A sentence when somebody deleted or moved the open task's folder; empty while it is there."""
+        task = self._context.task
+        if task is None or os.path.isfile(task.folder / "dataset.json"):  # unlike Path's, never raises
+            return ""
+        text = _("The folder {folder} of the open task is gone; put it back, or choose another task.")
+        return text.format(folder=task.folder)
 
     def _nothing_to_fix(self) -> str:
         findings = self.findings() if self._context.task else None

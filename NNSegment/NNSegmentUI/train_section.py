@@ -128,11 +128,8 @@ class TrainSection:
         running = self._context.running_verb("train", "validate")
         if running is not None and (self._job_view.job is None or not self._job_view.is_running):
             self._show_job(running)
-        elif self._job_view.job is not None and not self._is_of_workspace(self._job_view.job):
+        elif self._job_view.job is not None and not self._context.is_here(self._job_view.job):
             self._job_view.show(None)
-
-    def _is_of_workspace(self, job) -> bool:
-        return self._context.workspace is not None and job.folder.folder.parent == self._context.workspace.jobs
 
     def _show_job(self, job) -> None:
         self._job_view.show(job)
@@ -160,15 +157,20 @@ class TrainSection:
 
     def start(self) -> None:
         """Train what is chosen from the beginning."""
-        self._start(self.words())
+        self._start(resume=False)
 
     def resume(self) -> None:
         """Go on with the chosen run."""
-        self._start(self.words(resume=True))
+        self._start(resume=True)
 
-    def _start(self, words) -> None:
-        title = _("Training {configuration}, {fold}").format(
-            configuration=words[2], fold=self.ui.trainFoldBox.currentText.lower()
+    def _start(self, resume: bool) -> None:
+        if gone := self._why_nothing():  # the files were deleted since the section was filled
+            self.refresh()
+            self._context.say(gone, "error")
+            return
+        words = self.words(resume)
+        title = _("Training {configuration}, {fold} of {task}").format(
+            configuration=words[2], fold=self.ui.trainFoldBox.currentText.lower(), task=self._context.task.name
         )
         job = self._context.start_job(words, title)
         if job is not None:

@@ -164,6 +164,13 @@ class Job:
             raise RunError(self.failure())
         return read_json(self.folder.result)
 
+    def result_of(self, key: str) -> object:
+        """One value of the result; raises RunError when the job did not finish, or tells something else."""
+        result = self.result()
+        if not isinstance(result, Mapping) or key not in result:
+            raise RunError(f"{self.folder.result} should tell the {key}, found {result!r:.60}; run the job again.")
+        return result[key]
+
     def _processes(self) -> list[ProcessIdentity]:
         """The working process and the launcher, as far as they are known."""
         found = [self.request.launcher]

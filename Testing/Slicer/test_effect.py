@@ -352,6 +352,19 @@ def test_the_copy_for_the_model_is_written_plain_while_the_cursor_waits(effect, 
     assert not image.exists()
 
 
+def test_the_copies_for_the_model_tell_who_shows_the_answer(effect, workspace, monkeypatch):
+    """So that the panel neither shows it a second time, nor keeps them where Slicer ends before the model does."""
+    from NNSegmentLib.application import application_of
+
+    edit(effect)
+    job, _image, _answer = ask(effect, workspace, monkeypatch)
+
+    application = application_of(job.request.arguments).load()
+    assert application.shown_by == "effect"
+    assert [case.name for case in application.cases] == ["patient 11"]
+    effect.self()._on_ended(job, "stopped")
+
+
 @pytest.mark.slow
 def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effect, effects, workspace):
     from NNSegmentLib.image import read_labels

@@ -362,3 +362,212 @@ def test_a_prediction_that_is_refused_leaves_no_copies(panel, computing, root, m
     panel.click("applyRunButton")
 
     assert list((root / "predictions").iterdir()) == []
+
+
+# Undo
+
+
+def segment(panel, computing, volume=None, into=None):
+    """Apply clicked and answered; returns the segmentation."""
+    panel.choose("applyVolume0", volume or load_volume())
+    panel.choose("applyOutputSelector", into)
+    panel.click("applyRunButton")
+    computing.finish()
+    panel.widget.context.poll()
+    return into or segmentations()[-1]
+
+
+def draw(node, name: str, volume, mask: np.ndarray) -> None:
+    """What the Segment Editor does to a segment, which is new where there is none of this name."""
+    import slicer
+
+    ids = node.GetSegmentation()
+    segment_id = ids.GetSegmentIdBySegmentName(name) or ids.AddEmptySegment("", name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment_id, volume)
+
+
+def box(size: int) -> np.ndarray:
+    mask = np.zeros(GRID.shape, bool)
+    mask[:size, :size, :size] = True
+    return mask
+
+
+def voxels(node, name: str, volume) -> int:
+    import slicer
+
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return int((slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume) > 0).sum())
+
+
+def test_undo_asks_once_before_it_takes_corrections_away(panel, computing):
+    volume = load_volume()
+    node = segment(panel, computing, volume)
+    draw(node, "left", volume, box(5))
+
+    panel.click("applyUndoButton")
+    asked, kept = panel["statusLabel"].text, voxels(node, "left", volume)
+    panel.click("applyUndoButton")
+
+    assert asked == "Changed by hand since the prediction: left. Press Undo once more to take that away, too."
+    assert kept == 5**3
+    assert segmentations() == []
+    assert not panel["statusFrame"].visible
+
+
+def test_what_was_drawn_besides_the_prediction_stays_in_its_segmentation(panel, computing):
+    volume = load_volume()
+    node = segment(panel, computing, volume)
+    draw(node, "lesion", volume, box(3))
+
+    panel.click("applyUndoButton")
+
+    assert names_in(node) == ["lesion"]
+    assert voxels(node, "lesion", volume) == 3**3
+    assert panel["applyStatusLabel"].text == (
+        "Still in the scene, with what was no part of the prediction: CT prediction."
+    )
+
+
+@pytest.mark.parametrize("leaves", ["the segmentation", "the scene"])
+def test_a_prediction_that_left_the_scene_can_be_neither_undone_nor_shown(panel, computing, bench, leaves):
+    """The next segmentation may have the same id."""
+    import slicer
+
+    node_id = segment(panel, computing).GetID()
+    if leaves == "the scene":
+        bench.close_scene()
+    else:
+        slicer.mrmlScene.RemoveNode(segmentations()[0])
+    mine = Builder(slicer.mrmlScene).segmentation({"mine": box(3)}, GRID.ijk_to_ras, "Mine")
+
+    assert mine.GetID() == node_id or leaves == "the segmentation"
+    assert panel["applyStatusLabel"].text == ""
+    assert not panel["applyUndoButton"].enabled
+    assert not panel["applyShow3DButton"].enabled
+
+
+# Whose answer it is
+
+
+def test_a_volume_that_was_renamed_meanwhile_gets_its_answer(panel, computing):
+    volume = load_volume()
+    panel.choose("applyVolume0", volume)
+    panel.click("applyRunButton")
+    volume.SetName("Another name")
+    computing.finish()
+    panel.widget.context.poll()
+
+    assert [node.GetName() for node in segmentations()] == ["Another name prediction"]
+
+
+def test_the_segmentation_of_one_patient_does_not_stay_chosen_for_the_next(panel):
+    import slicer
+
+    build, (one, next_one) = Builder(slicer.mrmlScene), (load_volume(n, f"patient {n}") for n in (1, 2))
+    drawn_on_one = build.segmentation({"mine": box(3)}, GRID.ijk_to_ras, "Of patient 1", volume=one)
+    drawn_on_nothing = build.segmentation({"mine": box(3)}, GRID.ijk_to_ras, "Of nobody")
+    chosen = []
+    for output in (drawn_on_one, drawn_on_nothing):
+        panel.choose("applyVolume0", one)
+        panel.choose("applyOutputSelector", output)
+        panel.choose("applyVolume0", next_one)
+        chosen.append(panel["applyOutputSelector"].currentNode())
+    panel.choose("applyOutputSelector", drawn_on_one)
+
+    assert chosen == [None, drawn_on_nothing]
+    assert panel["applyOutputSelector"].currentNode() is drawn_on_one
+
+
+def test_a_damaged_answer_hides_no_other(panel, computing, root):
+    load_volume(1, "first"), load_volume(2, "second"), load_volume(3, "third")
+    panel.choose("applyInputBox", "All loaded volumes")
+    panel.click("applyRunButton")
+    computing.finish()
+    (damaged,) = (root / "predictions").rglob("labels/first.*")
+    damaged.write_bytes(damaged.read_bytes()[:80])
+    panel.widget.context.poll()
+
+    assert panel["applyStatusLabel"].text == "In the scene: second prediction, third prediction."
+    assert panel["statusLabel"].text.startswith(str(damaged))
+
+
+# Other workspaces, other times
+
+
+def test_an_answer_is_shown_though_another_workspace_was_opened_meanwhile(panel, computing, root, tmp_path):
+    panel.choose("applyVolume0", load_volume())
+    panel.click("applyRunButton")
+    panel.choose("workspaceEdit", tmp_path / "another")
+    others = panel.widget.context.running_jobs()
+    computing.finish()
+    panel.widget.context.poll()
+
+    assert others == []
+    assert [node.GetName() for node in segmentations()] == ["CT prediction"]
+    assert panel["applyRunButton"].text == "Apply"
+    assert list((root / "predictions").rglob("images")) == []
+
+
+def test_an_answer_that_came_just_before_its_workspace_is_opened_again_is_shown_once(panel, computing, root, tmp_path):
+    panel.choose("applyVolume0", load_volume())
+    panel.click("applyRunButton")
+    panel.choose("workspaceEdit", tmp_path / "another")
+    computing.finish()
+    panel.choose("workspaceEdit", root)
+    panel.widget.context.poll()
+
+    assert len(segmentations()) == 1
+    assert panel["applyJobLabel"].text == "Segmenting with 3d_fullres: done"
+    assert panel["applyRunButton"].text == "Apply"
+
+
+def test_a_click_on_cancel_starts_nothing_where_the_prediction_has_just_ended(panel, computing, root):
+    panel.choose("applyVolume0", load_volume())
+    panel.click("applyRunButton")
+    computing.finish()
+
+    panel.click("applyRunButton")
+
+    assert len(list((root / "predictions").iterdir())) == 1
+    assert panel["applyRunButton"].text == "Apply"
+
+
+@pytest.mark.parametrize("volume_is_there", [True, False])
+def test_a_prediction_that_ended_while_the_panel_was_closed_is_taken_by_the_next_one(
+    bench, panel, computing, root, volume_is_there
+):
+    panel.choose("applyVolume0", load_volume())
+    panel.click("applyRunButton")
+    panel.widget.cleanup()
+    computing.finish()
+    if not volume_is_there:
+        bench.close_scene()
+
+    late = bench.open_module(MODULE)
+    (folder,) = (root / "predictions").iterdir()
+    told = late["statusLabel"].text
+    late.choose("workspaceEdit", root / "another")
+    late.choose("workspaceEdit", root)
+    late.close()
+
+    where = (
+        "In the scene: CT prediction." if volume_is_there else "No longer in the scene: CT; their label maps are in "
+    )
+    assert told.startswith(f"A prediction has ended meanwhile. {where}")
+    assert volume_is_there or str(folder / "labels") in told
+    assert len(segmentations()) == volume_is_there
+    assert [path.name for path in folder.iterdir()] == ["application.json", "labels"]
+
+
+def test_copies_of_volumes_go_when_nobody_is_left_who_asked_for_the_answer(bench, panel, parts, root):
+    """Slicer ended before a model did that was applied from the console or in the Segment Editor."""
+    folder = ask(parts, root, [load_volume()], shown_by="effect")
+    words = ("predict", "-i", str(folder.images), "-o", str(folder.labels), "-m", "model")
+    make_job(root, words, "Segmenting", [Finished(time.time())])
+
+    panel.choose("workspaceEdit", root / "another")
+    panel.choose("workspaceEdit", root)
+
+    assert panel["statusLabel"].text == (f"A prediction has ended meanwhile. The label maps are in {folder.labels}.")
+    assert not folder.images.exists()
+    assert segmentations() == []

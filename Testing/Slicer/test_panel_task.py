@@ -17,19 +17,12 @@ from bench.harness import BenchError
 from finished_runs import make_job
 from mrml_nodes import Builder
 
-from NNSegmentLib.image import read_labels, write_labels
+from NNSegmentLib.image import read_image, read_labels, write_labels
 from NNSegmentLib.run import Progressed, Stopped, append_event
 from NNSegmentLib.task import load_task
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 MATRIX = np.diag([1.0, 1.0, 2.0, 1.0])
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    return tmp_path / "workspace"
 
 
 @pytest.fixture
@@ -149,7 +142,7 @@ def test_what_had_to_be_done_to_a_case_is_told_in_the_panel(panel):
     panel.click("createTaskButton")
 
     assert panel["statusLabel"].text == (
-        "2 cases are in Dataset501_Phantom now. The segment organ lies outside patient0. "
+        "2 cases were written; Dataset501_Phantom has 2 now. The segment organ lies outside patient0. "
         "The segment mass lies outside patient0."
     )
 
@@ -303,7 +296,10 @@ def test_cases_that_the_task_has_are_not_added_again(panel):
     panel.click("addAllPairsButton")
 
     assert column(panel, "pairsTable", 0) == ["patient4"]
-    assert panel["statusLabel"].text == "Left out because the task has them already: 2."
+    assert panel["statusLabel"].text == (
+        "Left out because the task has cases of these names: patient0, patient1; add another patient's with "
+        '"Add this pair".'
+    )
 
     volume = slicer_scene().GetFirstNodeByName("patient4")
     Builder(slicer_scene()).segmentation(masks(1), MATRIX, "second reader", volume=volume)
@@ -321,6 +317,255 @@ def test_channels_of_a_patient_are_found_by_their_names(panel):
 
     assert column(panel, "pairsTable", 0) == ["A_T1 + A_T2"]
     assert "for want of a volume for every channel: 1." in panel["statusLabel"].text
+
+
+def test_volumes_of_equal_names_are_not_mixed_between_patients(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    for number in range(2):
+        load_case(number, "Scan", (" T1", " T2"))
+
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == []
+    assert "for want of a volume for every channel: 2." in panel["statusLabel"].text
+
+
+def test_a_volume_without_a_segmentation_is_not_paired_with_that_of_another_patient(panel):
+    first, segmentation = load_case(0)
+    other = Builder(slicer_scene()).volume(np.zeros((16, 24, 24)), MATRIX, "bare")
+    panel.choose("volumeSelector0", first)
+    assert panel["segmentationSelector"].currentNode() is segmentation
+
+    panel.choose("volumeSelector0", other)
+
+    assert panel["segmentationSelector"].currentNode() is None
+    with pytest.raises(BenchError, match="Choose a segmentation first."):
+        panel.click("addPairButton")
+
+
+def test_the_other_channels_follow_the_first_volume(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    for number, name in enumerate(("A", "B")):
+        load_case(number, name, ("_T1", "_T2"))
+    node, alone = slicer_scene().GetFirstNodeByName, load_case(2, "alone")[0]
+    second = panel["volumeSelector1"]
+
+    panel.choose("volumeSelector0", node("A_T1"))
+    assert second.currentNode() is node("A_T2")
+    panel.choose("volumeSelector0", node("B_T1"))
+    assert second.currentNode() is node("B_T2")
+    panel.choose("volumeSelector0", alone)
+    assert second.currentNode() is None
+
+
+def test_choosing_another_channels_volume_keeps_the_chosen_segmentation(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    first, _segmentation = load_case(0, "A", ("_T1", "_T2"))
+    reader = Builder(slicer_scene()).segmentation(masks(1), MATRIX, "second reader", volume=first)
+    own = slicer_scene().GetFirstNodeByName("A segmentation")
+    panel.choose("volumeSelector0", first)
+    panel.choose("segmentationSelector", own)
+    assert reader is not own
+
+    panel.choose("volumeSelector1", first)
+
+    assert panel["segmentationSelector"].currentNode() is own
+
+
+def test_a_segmentation_that_is_listed_already_is_told(panel):
+    volume, segmentation = load_case(0)
+    other = Builder(slicer_scene()).volume(np.zeros((16, 24, 24)), MATRIX, "other")
+    panel.choose("volumeSelector0", volume)
+    panel.click("addPairButton")
+
+    panel.choose("volumeSelector0", other)
+    panel.choose("segmentationSelector", segmentation)
+    panel.click("addPairButton")
+
+    assert column(panel, "pairsTable", 0) == ["patient0"]
+    assert panel["statusLabel"].text.startswith("patient0 segmentation is in the list already, with patient0; remove")
+
+
+def test_a_segmentation_listed_with_another_volume_is_told_when_all_pairs_are_added(panel):
+    _volume, segmentation = load_case(0)
+    panel.choose("volumeSelector0", Builder(slicer_scene()).volume(np.zeros((16, 24, 24)), MATRIX, "other"))
+    panel.choose("segmentationSelector", segmentation)
+    panel.click("addPairButton")
+
+    panel.click("addAllPairsButton")
+
+    assert column(panel, "pairsTable", 0) == ["other"]
+    assert panel["statusLabel"].text.startswith("patient0 segmentation is in the list already, with other;")
+
+
+def test_channels_in_another_order_take_their_volumes_along(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    load_case(0, "A", ("_T1", "_T2"))
+    slicer_scene().GetFirstNodeByName("A_T2").GetImageData().GetPointData().GetScalars().Fill(7)
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Swapped")
+
+    panel.set_text("channelsEdit", "T2, T1")
+    assert column(panel, "pairsTable", 0) == ["A_T2 + A_T1"]
+    panel.click("createTaskButton")
+
+    task = panel.widget.context.task
+    assert [channel.name for channel in task.channels] == ["T2", "T1"]
+    assert (read_image(task.cases[0].images[:1]).array == 7).all()
+
+
+def test_pairs_of_other_channels_are_to_be_added_again(panel):
+    panel.set_text("channelsEdit", "T1, T2")
+    load_case(0, "A", ("_T1", "_T2"))
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Other")
+
+    panel.set_text("channelsEdit", "T1, FLAIR")
+
+    with pytest.raises(BenchError, match="Pairs were added for the channels T1, T2; name these again, or remove"):
+        panel.click("createTaskButton")
+
+
+def rename_segment(segmentation, before: str, after: str) -> None:
+    segments = segmentation.GetSegmentation()
+    segments.GetSegment(segments.GetSegmentIdBySegmentName(before)).SetName(after)
+
+
+def segments_shown(panel) -> list[str]:
+    """The segments of the list, those without a tick in brackets."""
+    from PySide6 import QtCore
+
+    items = [panel["segmentsList"].item(row) for row in range(panel["segmentsList"].count)]
+    names = [(item.text().split("   ")[0], item.checkState() == QtCore.Qt.Checked) for item in items]
+    return [name if ticked else f"({name})" for name, ticked in names]
+
+
+def test_segments_that_are_drawn_or_renamed_later_show_in_the_list(panel):
+    from PySide6 import QtCore
+
+    volume, segmentation = load_case(0)
+    panel.click("addAllPairsButton")
+    panel["segmentsList"].item(1).setCheckState(QtCore.Qt.Unchecked)
+
+    segmentation.GetSegmentation().AddEmptySegment("later", "vessel")
+    rename_segment(segmentation, "organ", "liver")
+    volume.SetName("renamed")
+
+    assert segments_shown(panel) == ["liver", "(mass)", "vessel"]
+    assert column(panel, "pairsTable", 0) == ["renamed"]
+
+
+def test_two_segments_of_one_name_are_told_with_their_segmentation_until_that_is_mended(panel):
+    from PySide6 import QtCore
+
+    load_case(0)
+    _volume, segmentation = load_case(1)
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Twice")
+    panel["segmentsList"].item(1).setCheckState(QtCore.Qt.Unchecked)
+
+    segmentation.GetSegmentation().AddEmptySegment("again", "Organ")
+    assert panel["segmentsHint"].text.startswith(
+        "Two segments of patient1 segmentation are named organ; rename or join"
+    )
+    with pytest.raises(BenchError, match="Two segments of patient1 segmentation"):
+        panel.click("createTaskButton")
+    rename_segment(segmentation, "Organ", "rest")
+
+    assert not panel["segmentsHint"].visible
+    assert segments_shown(panel) == ["organ", "(mass)", "rest"]
+
+
+def test_a_segmentation_without_segments_is_no_longer_told_once_another_pair_brings_some(panel):
+    build = Builder(slicer_scene())
+    volume = build.volume(np.zeros((16, 24, 24)), MATRIX, "empty")
+    build.segmentation({}, MATRIX, "empty segmentation", volume=volume)
+    panel.click("addAllPairsButton")
+    assert panel["segmentsHint"].text.startswith("A task needs at least one segment")
+
+    load_case(1)
+    panel.click("addAllPairsButton")
+
+    assert not panel["segmentsHint"].visible
+    assert not panel["statusFrame"].visible
+
+
+def load_unknown_overlap(number: int) -> None:
+    """A case whose organ and mass overlap, which a task without such overlaps refuses."""
+    _volume, segmentation = load_case(number)
+    for segment_id in list(segmentation.GetSegmentation().GetSegmentIDs()):
+        segmentation.GetSegmentation().RemoveSegment(segment_id)
+    organ = masks(number)["organ"]
+    drawn = Builder(slicer_scene()).segmentation({"organ": organ, "mass": organ}, MATRIX, "drawn")
+    segmentation.GetSegmentation().DeepCopy(drawn.GetSegmentation())
+    slicer_scene().RemoveNode(drawn)
+
+
+def test_cases_written_before_an_error_are_not_written_again(panel):
+    make_task(panel, 1)
+    panel.click("sceneButton")
+    load_case(3)
+    load_unknown_overlap(4)
+    load_case(5)
+    panel.click("addAllPairsButton")
+
+    panel.click("createTaskButton")
+    assert "patient4: mass and organ overlap" in panel["statusLabel"].text
+    assert panel["statusLabel"].text.endswith(" Written before it, and in the task: 1.")
+    assert column(panel, "pairsTable", 0) == ["patient4", "patient5"]
+    slicer_scene().RemoveNode(slicer_scene().GetFirstNodeByName("patient4"))
+    panel.click("createTaskButton")
+
+    assert panel["statusLabel"].text == "1 case was written; Dataset501_Phantom has 3 now."
+    assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient3", "patient5"]
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new task", "an open task"])
+def test_a_scene_that_is_closed_while_cases_are_written_spoils_none(panel, bench, is_new):
+    from PySide6 import QtCore
+
+    if not is_new:
+        make_task(panel, 1)
+        panel.click("sceneButton")
+    for number in range(4, 7):
+        load_case(number)
+    panel.click("addAllPairsButton")
+    if is_new:
+        panel.set_text("nameEdit", "Closed")
+    QtCore.QTimer.singleShot(0, lambda: slicer_scene().Clear(0))
+
+    panel.click("createTaskButton")
+
+    task = panel.widget.context.task
+    assert "in the scene, but it has left it" in panel["statusLabel"].text
+    assert task is None if is_new else [case.id for case in task.cases] == ["patient0"]
+
+
+def test_clicks_wait_while_cases_are_written(panel, monkeypatch):
+    import slicer
+    from PySide6 import QtCore
+
+    asked, real = [], slicer.app.processEvents
+    monkeypatch.setattr(type(slicer.app), "processEvents", lambda *flags: asked.append(flags) or real())
+
+    make_task(panel, 1)
+
+    assert asked and all(flags[-1] == QtCore.QEventLoop.ExcludeUserInputEvents for flags in asked)
+
+
+def test_a_task_whose_folder_is_deleted_is_told(panel):
+    import shutil
+
+    task = make_task(panel, 1)
+    panel.click("checkButton")
+    finish_jobs(panel)
+
+    shutil.rmtree(task.folder)
+    panel.widget.context.jobs_changed.emit()
+
+    assert panel["statusLabel"].text.startswith(f"The folder {task.folder} of the open task is gone; put it back")
+    with pytest.raises(BenchError, match="of the open task is gone"):
+        panel.click("checkButton")
 
 
 def test_the_disabled_button_tells_what_is_missing(panel):
@@ -832,6 +1077,64 @@ def test_the_console_adds_cases_and_begins_again(panel, root, monkeypatch):
 
     assert [case.id for case in load_task(task.folder).cases] == ["patient0", "patient1", "patient2"]
     assert asked[0][-1] == "--anew"
+
+
+def test_the_console_takes_a_single_channel_or_segment_as_one(panel, root):
+    import slicer
+
+    load_case(0)
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+
+    task = logic.create_task("Phantom", channels="CT", segments="mass")
+
+    assert [channel.name for channel in task.channels] == ["CT"]
+    assert [label.name for label in task.labels.foreground] == ["mass"]
+
+
+def test_the_console_refuses_a_task_of_another_workspace(panel, root, tmp_path, monkeypatch):
+    import slicer
+
+    from NNSegmentLib.errors import TaskError
+
+    load_case(0)
+    logic, asked = slicer.util.getModuleLogic("NNSegment"), []
+    monkeypatch.setattr(logic.console, "_start", asked.append)
+    logic.set_workspace(root)
+    task = logic.create_task("Phantom")
+    logic.plan(task.folder)
+
+    logic.set_workspace(tmp_path / "another")
+    logic.create_task("Phantom")
+    with pytest.raises(
+        TaskError, match=f"Dataset501_Phantom lies in {task.folder.parent}, but the workspace is .*another"
+    ):
+        logic.plan(task)
+    with pytest.raises(TaskError, match="Expected a task, its number or its name, found None"):
+        logic.check(None)
+
+    assert [words[3] for words in asked] == [str(task.folder)]
+
+
+def test_the_console_tells_what_it_was_given_instead_of_nodes(panel, root):
+    import slicer
+
+    from NNSegmentLib.errors import ImageError
+
+    volume, segmentation = load_case(0)
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+    task = logic.create_task("Phantom")
+
+    for volumes, sentence in (("patient0", "found 'patient0'"), (None, "found nothing"), ((), "found none")):
+        with pytest.raises(ImageError, match=f"Expected a volume.*{sentence}"):
+            logic.predict(volumes, task=task)
+    with pytest.raises(ImageError, match="Expected a segmentation, found the volume patient0"):
+        logic.predict(volume, task=task, segmentation=volume)
+    with pytest.raises(ImageError, match="write a single pair as"):
+        logic.add_cases(task, (volume, segmentation))
+
+    assert not list(root.glob("predictions/*"))
 
 
 def test_the_console_tells_why_a_job_failed(panel, root):

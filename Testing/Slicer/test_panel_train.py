@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -197,9 +199,40 @@ def test_a_click_on_the_grid_chooses_the_run_and_shows_its_epoch(panel, root, fo
     assert panel["trainEpochLabel"].text == "3d_fullres, fold 2: Epoch 4 / 10 · Dice 0.400 · left 0.40, right 0.20"
 
 
+@pytest.mark.parametrize(
+    ("section", "button", "told"),
+    [
+        ("trainButton", "trainStartButton", "Make a plan first."),
+        ("planButton", "diagramButton", "The plan is no longer there; make it again."),
+    ],
+)
+def test_a_plan_that_was_deleted_behind_the_panel_is_told(panel, root, folders, section, button, told):
+    open_task(panel, root, section)
+    shutil.rmtree(folders.preprocessed)
+
+    panel.click(button)
+
+    assert panel["statusLabel"].text == told
+    assert not panel[button].isVisible() or not panel[button].enabled
+
+
+def test_a_training_of_another_task_is_told_with_its_name(panel, root, monkeypatch):
+    open_task(panel, root, "trainButton")
+    titles = []
+    monkeypatch.setattr(panel.widget.context, "start_job", lambda words, title: titles.append(title))
+    panel.click("trainStartButton")
+    make_job(root, ("train", NAME, "3d_fullres", "0"), titles[0], [epoch(1)])
+    panel.choose("taskCombo", "New task …")
+    panel.widget.context.poll()
+
+    assert titles == [f"Training 3d_fullres, fold 0 of {NAME}"]
+    assert panel["trainJobLabel"].text.startswith(titles[0])
+    assert panel["trainStopButton"].toolTip.startswith(f"Stops “{titles[0]}” after the current step")
+
+
 def test_the_panel_says_on_what_a_training_runs(panel, root):
     open_task(panel, root, "trainButton")
-    said = Message("Training on cpu with 2 cores for 1000 epochs.", time.time())
+    said = Message("Training on the processor (2 cores) for 1000 epochs.", time.time())
     make_job(root, ("train", NAME, "3d_fullres", "0"), events=[said, epoch(1)])
 
     panel.wait_until(lambda: panel["statusLabel"].text == said.text, 10, "the sentence of the training")
@@ -355,6 +388,54 @@ def test_a_click_on_a_case_shows_image_reference_and_prediction(panel, root, fol
     assert not nodes[f"{case_id} reference"].GetDisplayNode().GetVisibility2DFill()
     background = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID()
     assert background == volumes[0].GetID()
+
+
+def test_a_case_without_a_dice_is_shown_with_a_dash(panel, root, folders):
+    from dataclasses import replace
+
+    from NNSegmentLib.scores import load_scores, save_scores
+
+    run = train(folders, "3d_fullres", 0)
+    scores = load_scores(run.summary)
+    empty = tuple(replace(m, dice=math.nan) for m in scores.cases[0].metrics)
+    save_scores(replace(scores, cases=(replace(scores.cases[0], metrics=empty), *scores.cases[1:])), run.summary)
+    open_task(panel, root, "resultsButton")
+
+    panel.choose("scoresTable", 0)
+
+    assert panel["statusLabel"].text.endswith(f"Dice {table_texts(panel['scoresTable'])[0][1]}.")
+    assert "nan" not in panel["statusLabel"].text
+
+
+def test_a_report_whose_result_is_damaged_is_told_and_can_be_written_again(panel, root):
+    open_task(panel, root, "resultsButton")
+    job = make_job(root, ("report", NAME), "Writing the report")
+    panel.widget.context.poll()
+    waits = not panel["reportButton"].enabled
+    job.folder.result.write_text('{"repo')
+    append_event(job.folder.events, Finished(time.time()))
+
+    panel.widget.context.poll()
+
+    assert waits
+    assert panel["statusLabel"].text.startswith(f"{job.folder.result} is not valid JSON")
+    assert panel["reportButton"].enabled
+
+
+def test_buttons_wait_no_longer_for_a_job_whose_end_goes_wrong_elsewhere(panel, root):
+    open_task(panel, root, "resultsButton")
+    job = make_job(root, ("report", NAME), "Writing the report")
+    panel.widget.context.poll()
+    append_event(job.folder.events, Failed("No space left.", time.time()))
+
+    def fail(*_unused):
+        raise ZeroDivisionError
+
+    panel.widget.context.job_ended.connect(fail)
+    with pytest.raises(ZeroDivisionError):
+        panel.widget.context.poll()
+
+    assert panel["reportButton"].enabled
 
 
 def test_the_slices_go_through_the_first_segment_of_a_case_that_is_shown(panel, root, folders):

@@ -26,13 +26,6 @@ FIT = """echo '{"checks": [{"name": "device", "ok": true, "found": "cpu with 8 c
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    return tmp_path / "workspace"
-
-
-@pytest.fixture
 def open_panel(bench, root, monkeypatch):
     """Opens panels in a Slicer whose own Python has no torch, and where no other was chosen before."""
     import slicer

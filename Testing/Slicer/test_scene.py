@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from NNSegmentLib.cases import load_origin
-from NNSegmentLib.errors import ImageError, TaskError
+from NNSegmentLib.errors import ImageError, SettingsError, TaskError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_image, read_labels
 from NNSegmentLib.labels import Label, LabelSet
@@ -20,14 +20,12 @@ from NNSegmentLib.task import load_task
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-from mrml_nodes import TERMINOLOGY, Builder, vtk_array  # noqa: E402
+from mrml_nodes import TERMINOLOGY, Builder, oriented, vtk_array  # noqa: E402
 
 from NNSegmentLib import scene as bridge  # noqa: E402
 from NNSegmentLib.scene_tasks import (  # noqa: E402
     add_case,
     create_task_from_nodes,
-    export_case,
-    export_images,
     find_pairs,
 )
 
@@ -87,6 +85,12 @@ def two_boxes(geometry: Geometry) -> dict[str, np.ndarray]:
     return {"organ": organ, "tumor": (y >= 5) & (x >= 6)}
 
 
+def written(folder, volumes, segmentation, channels=("MR",), **options):
+    """The only case, named "one", of a new task."""
+    task = create_task_from_nodes(folder, "One", channels, [(volumes, segmentation)], case_ids="one", **options)
+    return task.cases[0]
+
+
 def as_label_map(masks: dict) -> np.ndarray:
     return sum(value * mask.astype(int) for value, mask in enumerate(masks.values(), 1))
 
@@ -122,7 +126,7 @@ def test_a_case_lies_where_the_nodes_lie_and_keeps_every_voxel(build, tmp_path, 
     volume = build.volume(array, any_geometry.ijk_to_ras)
     segmentation = build.segmentation(masks, any_geometry.ijk_to_ras)
 
-    case = export_case(tmp_path, "one", volume, segmentation)
+    case = written(tmp_path, volume, segmentation)
 
     image, labels = read_image(case.images), read_labels(case.labels)
     assert np.array_equal(image.array[0], array)
@@ -136,7 +140,7 @@ def test_labels_have_the_reference_grid_even_when_segments_fill_a_corner_of_anot
     part = any_geometry.cropped((1, 2, 3), (3, 4, 5))
     segmentation = build.segmentation({"organ": np.ones(part.shape)}, part.ijk_to_ras)
 
-    labels = read_labels(export_case(tmp_path, "one", volume, segmentation).labels)
+    labels = read_labels(written(tmp_path, volume, segmentation).labels)
 
     expected = np.zeros(any_geometry.shape, int)
     expected[1:4, 2:6, 3:8] = 1
@@ -158,7 +162,7 @@ def test_transforms_of_volume_and_segmentation_are_applied(build, tmp_path, any_
     )
     segmentation = build.segmentation(masks, drawn, transform=over)
 
-    case = export_case(tmp_path, "one", volume, segmentation)
+    case = written(tmp_path, volume, segmentation)
 
     image, labels = read_image(case.images), read_labels(case.labels)
     assert np.array_equal(image.array[0], array)
@@ -188,7 +192,7 @@ def test_node_to_case_to_prediction_to_node_is_exact_in_the_world(build, tmp_pat
     for name in ("organ", "tumor"):
         assert np.array_equal(segment_points(shown, name), segment_points(segmentation, name))
     assert bridge.segment_table(shown, find_empty=True)[2].is_empty
-    again = export_case(tmp_path, "again", volume, shown, task.labels)
+    again = add_case(task, volume, shown).cases[1]
     assert np.array_equal(read_labels(again.labels).array, as_label_map(two_boxes(any_geometry)))
 
 
@@ -235,6 +239,60 @@ def test_showing_a_prediction_can_be_taken_back_step_by_step(build):
     assert np.array_equal(segment_points(target, "tumor"), first)
     assert [row.name for row in bridge.segment_table(target)] == ["tumor", "other"]
     assert not bridge.undo_prediction(target)
+
+
+def test_undo_leaves_what_was_drawn_or_changed_besides_the_prediction(build):
+    geometry = Geometry((6, 7, 8))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    grown = np.ones((3, 4, 5))
+    target = build.segmentation({"tumor": np.ones((2, 2, 2)), "other": np.ones((1, 2, 2))}, np.eye(4))
+    bridge.show_prediction(Prediction(np.full(geometry.shape, 2, np.uint8), geometry, LABELS), volume, target)
+    segmentation = target.GetSegmentation()
+    segmentation.GetSegment("id2").AddRepresentation(bridge.BINARY, oriented(grown.astype(np.uint8), np.eye(4)))
+    drawn = segmentation.AddEmptySegment("", "drawn")
+    segmentation.GetSegment(drawn).AddRepresentation(bridge.BINARY, oriented(np.ones((1, 1, 1), np.uint8), np.eye(4)))
+    segmentation.GetSegment(drawn).SetLabelValue(1)
+
+    assert bridge.undo_prediction(target)
+
+    assert [row.name for row in bridge.segment_table(target)] == ["tumor", "other", "drawn"]
+    assert [len(segment_points(target, name)) for name in ("tumor", "other", "drawn")] == [8, grown.size, 1]
+
+
+def test_segments_that_share_a_label_map_come_back_whole_each_in_its_place(build):
+    geometry = Geometry((6, 7, 8))
+    volume, masks = build.volume(image_of(geometry), geometry.ijk_to_ras), two_boxes(geometry)
+    target = build.segmentation({"tumor": masks["tumor"], "other": masks["organ"], "organ": masks["organ"]}, np.eye(4))
+    target.GetSegmentation().CollapseBinaryLabelmaps(False)
+    target.CreateClosedSurfaceRepresentation()
+    before = {name: segment_points(target, name) for name in ("tumor", "other", "organ")}
+
+    bridge.show_prediction(Prediction(np.ones(geometry.shape, np.uint8), geometry, LABELS), volume, target)
+    assert bridge.undo_prediction(target)
+    gc.collect()
+
+    assert [row.name for row in bridge.segment_table(target)] == list(before)
+    for segment_id, (name, points) in zip(target.GetSegmentation().GetSegmentIDs(), before.items(), strict=True):
+        assert np.array_equal(segment_points(target, name), points)
+        assert target.GetSegmentation().GetSegment(segment_id).GetRepresentation(bridge.SURFACE).GetNumberOfPoints()
+
+
+def test_only_segments_that_were_corrected_since_the_prediction_are_told(build):
+    geometry = Geometry((6, 7, 8))
+    volume, masks = build.volume(image_of(geometry), geometry.ijk_to_ras), two_boxes(geometry)
+    shown = bridge.show_prediction(Prediction(as_label_map(masks).astype(np.uint8), geometry, LABELS), volume)
+    segmentation = shown.GetSegmentation()
+    assert bridge.changed_since_prediction(shown) == ()
+
+    segmentation.AddEmptySegment("", "drawn")
+    segmentation.CollapseBinaryLabelmaps(True)
+    assert bridge.changed_since_prediction(shown) == ()
+    corrected = oriented((masks["tumor"] & (np.indices(geometry.shape)[0] > 0)).astype(np.uint8), geometry.ijk_to_ras)
+    tumor = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("tumor"))
+    tumor.AddRepresentation(bridge.BINARY, corrected)
+    tumor.SetLabelValue(1)
+
+    assert bridge.changed_since_prediction(shown) == ("tumor",)
 
 
 @pytest.mark.parametrize("close", [False, True], ids=["the node is removed", "the scene is closed"])
@@ -334,8 +392,7 @@ def test_nothing_given_is_changed_and_nothing_is_left_in_the_scene(scene, build,
     before = [(node.GetID(), node.GetMTime()) for node in all_nodes(scene)]
     segments_before = ball.GetSegmentation().GetMTime()
 
-    export_case(tmp_path, "one", volume, ball)
-    export_images(tmp_path / "in", "one", volume)
+    written(tmp_path, volume, ball)
 
     assert [(node.GetID(), node.GetMTime()) for node in all_nodes(scene)] == before
     assert ball.GetSegmentation().GetMTime() == segments_before
@@ -352,7 +409,7 @@ def test_a_sheared_volume_is_resampled_onto_a_regular_grid_or_refused(build, tmp
     inside = (np.abs(places - np.array([10, 14, 11])[:, None, None, None]) < 5).all(axis=0)
     segmentation = build.segmentation({"organ": inside}, matrix)
 
-    case = export_case(tmp_path, "one", volume, segmentation)
+    case = written(tmp_path, volume, segmentation)
 
     assert "Tilted has axes that are not perpendicular (gantry tilt) and was resampled" in caplog.text
     image, labels = read_image(case.images), read_labels(case.labels)
@@ -365,7 +422,7 @@ def test_a_sheared_volume_is_resampled_onto_a_regular_grid_or_refused(build, tmp
     shown = bridge.show_prediction(Prediction(labels.array, labels.geometry, LABELS), volume)
     assert np.allclose(segment_points(shown, "organ").mean(axis=0), (10, 14, 11), atol=0.5)
     with pytest.raises(ImageError, match="axes of Tilted are not perpendicular"):
-        export_case(tmp_path, "two", volume, segmentation, irregular="refuse")
+        written(tmp_path / "two", volume, segmentation, irregular="refuse")
 
 
 def test_a_volume_under_a_non_linear_transform_is_resampled_or_refused(build, tmp_path, caplog):
@@ -376,7 +433,7 @@ def test_a_volume_under_a_non_linear_transform_is_resampled_or_refused(build, tm
     volume = build.volume(array, geometry.ijk_to_ras, transform=warp)
     segmentation = build.segmentation({"organ": array > 0}, geometry.ijk_to_ras, transform=warp)
 
-    case = export_case(tmp_path, "one", volume, segmentation)
+    case = written(tmp_path, volume, segmentation)
 
     assert "CT is under a non-linear transform and was resampled through it" in caplog.text
     expected = np.zeros(geometry.shape)
@@ -388,7 +445,7 @@ def test_a_volume_under_a_non_linear_transform_is_resampled_or_refused(build, tm
     assert shown.GetParentTransformNode() is None
     assert np.array_equal(segment_points(shown, "organ"), world_points(expected, 1, geometry))
     with pytest.raises(ImageError, match="under a non-linear transform; harden"):
-        export_case(tmp_path, "two", volume, segmentation, irregular="refuse")
+        written(tmp_path / "two", volume, segmentation, irregular="refuse")
     with pytest.raises(ImageError, match="show the prediction in a new segmentation"):
         bridge.show_prediction(Prediction(labels.array, labels.geometry, LABELS), volume, segmentation)
 
@@ -403,10 +460,12 @@ def test_channels_on_other_grids_are_resampled_to_the_first_with_a_warning(build
     second = build.volume(slope(fine), np.linalg.inv(shift) @ fine.ijk_to_ras, "T2", transform=build.linear(shift))
     twin = build.volume(slope(any_geometry), any_geometry.ijk_to_ras, "T1c")
 
-    paths = export_images(tmp_path, "one", [first, second, twin])
+    empty, names = build.segmentation({"organ": None}, any_geometry.ijk_to_ras), ("T1", "T2", "T1c")
 
-    image = read_image(paths)
-    assert [path.name for path in paths] == ["one_0000.nii.gz", "one_0001.nii.gz", "one_0002.nii.gz"]
+    case = written(tmp_path, [first, second, twin], empty, names)
+
+    image = read_image(case.images)
+    assert [path.name for path in case.images] == ["one_0000.nii.gz", "one_0001.nii.gz", "one_0002.nii.gz"]
     assert [record.getMessage() for record in caplog.records] == ["one: T2 was resampled onto the grid of T1."]
     assert np.array_equal(image.array[0], image.array[2])
     inside = image.array[1] > image.array[1].min()
@@ -414,7 +473,7 @@ def test_channels_on_other_grids_are_resampled_to_the_first_with_a_warning(build
     assert np.allclose(image.array[1][inside], image.array[0][inside], atol=1e-2)
     far = build.volume(slope(fine), turn(0, (900.0, 0, 0)) @ fine.ijk_to_ras, "Far")
     with pytest.raises(ImageError, match="Far lies elsewhere than T1"):
-        export_images(tmp_path, "two", [first, far])
+        written(tmp_path / "two", [first, far], empty, names[:2])
 
 
 @pytest.mark.parametrize("kind", ["Closed surface", "Fractional labelmap"])
@@ -425,7 +484,7 @@ def test_surfaces_and_fractional_segments_are_converted_on_the_volumes_grid(buil
     ball = build.surface("ball", inner[:3], radius, transform=build.linear(transform), kind=kind)
     volume = build.volume(image_of(any_geometry), any_geometry.ijk_to_ras)
 
-    labels = read_labels(export_case(tmp_path, "one", volume, ball).labels).array
+    labels = read_labels(written(tmp_path, volume, ball).labels).array
 
     places = any_geometry.world(np.indices(any_geometry.shape).reshape(3, -1).T).reshape(*any_geometry.shape, 3)
     distance = np.linalg.norm(places - centre, axis=-1)
@@ -574,21 +633,134 @@ def test_a_case_is_added_to_a_task_by_name_or_terminology(build, tmp_path):
     assert [case.id for case in load_origin(task.folder).cases] == ["CT", "CT-2"]
 
 
+def test_a_new_task_takes_segments_by_their_names_whatever_their_terminology_says(build, tmp_path):
+    geometry = Geometry((6, 10, 10))
+    masks = two_boxes(geometry)
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    both = build.segmentation({"mass left": masks["organ"], "mass right": masks["tumor"]}, geometry.ijk_to_ras)
+    right = build.segmentation({"mass right": masks["tumor"]}, geometry.ijk_to_ras)
+    for segment_id, node in (("id1", both), ("id2", both), ("id1", right)):
+        node.GetSegmentation().GetSegment(segment_id).SetTerminology(TERMINOLOGY["tumor"])
+
+    task = create_task_from_nodes(tmp_path, "Left", "CT", [(volume, both), (volume, right)], segments="mass left")
+
+    assert [label.name for label in task.labels.foreground] == ["mass left"]
+    assert not read_labels(task.cases[1].labels).array.any()
+
+
+def test_a_case_replaces_one_whose_name_differs_only_in_capitals(build, tmp_path):
+    geometry = Geometry((6, 10, 10))
+    masks = two_boxes(geometry)
+    volume, small = (build.volume(image_of(geometry), geometry.ijk_to_ras, name) for name in ("CT", "ct"))
+    segmentation = build.segmentation(masks, geometry.ijk_to_ras)
+    task = create_task_from_nodes(tmp_path, "Twins", "CT", [(volume, segmentation), (small, segmentation)])
+
+    with pytest.raises(TaskError, match="has a case CT already"):
+        add_case(task, volume, segmentation, case_id="ct")
+    replaced = add_case(task, volume, segmentation, case_id="ct", replace_case=True)
+    grown = add_case(replaced, small, segmentation)
+
+    assert [case.id for case in replaced.cases] == ["CT", "ct-2"]
+    assert sorted(case.id for case in grown.cases) == ["CT", "ct-2", "ct-3"]
+
+
+WRONG_NODES = {
+    "swapped": (
+        lambda v, s: [(s, v)],
+        "Expected a volume, found the segmentation Drawn; are volume and segmentation the",
+    ),
+    "two volumes": (
+        lambda v, s: [(v, v)],
+        "Expected a segmentation, found the volume CT; are volume and segmentation the",
+    ),
+    "a bare pair": (lambda v, s: (v, s), r"Expected pairs .* found the volume CT; .* \[\(volume, segmentation\)\]"),
+    "names": (lambda v, s: [("CT", "Drawn")], "Expected a volume, found 'CT'; give the node"),
+    "a text": (lambda v, s: "CT", "Expected pairs of a volume and its segmentation, found 'CT'"),
+    "no segmentation": (lambda v, s: [(v, None)], "Expected a segmentation, found nothing"),
+    "no volume": (lambda v, s: [((), s)], "Expected a volume, or one for every channel, found none"),
+    "three of them": (lambda v, s: [(v, v, s)], "Expected pairs of a volume and its segmentation"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_NODES)
+def test_nodes_of_the_wrong_kind_are_refused_with_a_sentence(build, tmp_path, kind):
+    geometry = Geometry((6, 10, 10))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    segmentation = build.segmentation(two_boxes(geometry), geometry.ijk_to_ras, "Drawn")
+    given, sentence = WRONG_NODES[kind]
+
+    with pytest.raises(ImageError, match=sentence):
+        create_task_from_nodes(tmp_path, "One", "CT", given(volume, segmentation))
+
+
+def test_a_case_is_added_to_an_opened_task_with_nodes_of_the_right_kind(scene, build, tmp_path):
+    geometry = Geometry((6, 10, 10))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    segmentation = build.segmentation(two_boxes(geometry), geometry.ijk_to_ras, "Drawn")
+    task = create_task_from_nodes(tmp_path, "One", "CT", [(volume, segmentation)])
+
+    with pytest.raises(TaskError, match="Expected an opened task, found 'Dataset501_One'"):
+        add_case("Dataset501_One", volume, segmentation)
+    with pytest.raises(ImageError, match="Expected a segmentation, found nothing"):
+        add_case(task, volume, None)
+    with pytest.raises(ImageError, match="Expected a volume, found the segmentation Drawn"):
+        add_case(task, segmentation, volume)
+    labels = Prediction(np.zeros(geometry.shape, np.uint8), geometry, LABELS)
+    with pytest.raises(ImageError, match="Expected a segmentation, found the volume CT"):
+        bridge.show_prediction(labels, volume, volume)
+    with pytest.raises(ImageError, match="The volume Hollow holds no voxels"):
+        bridge.show_prediction(labels, scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Hollow"))
+
+
+def test_nodes_that_have_left_the_scene_are_not_read_without_their_transforms(scene, build, tmp_path):
+    geometry = Geometry((6, 10, 10))
+    over = build.linear(turn(30))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras, transform=over)
+    segmentation = build.segmentation(two_boxes(geometry), geometry.ijk_to_ras, transform=over)
+
+    scene.Clear(0)
+
+    with pytest.raises(ImageError, match="Expected the volume CT in the scene, but it has left it"):
+        written(tmp_path, volume, segmentation)
+    assert not list(tmp_path.rglob("*One*"))
+
+
+@pytest.mark.parametrize("setting", ["overlap", "irregular"])
+def test_a_way_that_is_not_known_is_refused_before_anything_is_read(build, tmp_path, setting):
+    geometry = Geometry((6, 10, 10))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    segmentation = build.segmentation(two_boxes(geometry), geometry.ijk_to_ras)
+
+    with pytest.raises(SettingsError, match=f"{setting} should be one of .*refuse.* found 'foo'"):
+        written(tmp_path, volume, segmentation, **{setting: "foo"})
+
+
+@pytest.mark.parametrize("setting", ["others", "irregular"])
+def test_a_case_is_not_added_in_a_way_that_is_not_known(build, tmp_path, setting):
+    geometry = Geometry((6, 10, 10))
+    volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
+    segmentation = build.segmentation(two_boxes(geometry), geometry.ijk_to_ras)
+    task = create_task_from_nodes(tmp_path, "One", "CT", [(volume, segmentation)])
+
+    with pytest.raises(SettingsError, match=f"{setting} should be one of .*refuse.* found 'foo'"):
+        add_case(task, volume, segmentation, **{setting: "foo"})
+
+
 def test_two_segments_of_one_name_and_empty_nodes_are_refused_by_name(scene, build, tmp_path):
     geometry = Geometry((6, 10, 10))
     volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
-    twice = build.segmentation({"organ": None, "Organ": None}, geometry.ijk_to_ras)
-    with pytest.raises(TaskError, match="Two segments are named Organ"):
-        export_case(tmp_path, "one", volume, twice)
+    twice = build.segmentation({"organ": None, "Organ": None}, geometry.ijk_to_ras, "Twice")
+    with pytest.raises(TaskError, match="Two segments of Twice are named Organ"):
+        written(tmp_path, volume, twice)
     once = build.segmentation({"organ": None}, geometry.ijk_to_ras)
     with pytest.raises(TaskError, match="at least one segment"):
-        export_case(tmp_path, "one", volume, build.segmentation({}, geometry.ijk_to_ras))
+        written(tmp_path, volume, build.segmentation({}, geometry.ijk_to_ras))
     hollow = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Hollow")
     with pytest.raises(ImageError, match="The volume Hollow holds no voxels"):
-        export_case(tmp_path, "one", hollow, once)
+        written(tmp_path, hollow, once)
     with pytest.raises(TaskError, match="Volumes are written as"):
-        export_case(tmp_path, "one", volume, once, file_ending=".png")
-    assert not list(tmp_path.iterdir())
+        written(tmp_path, volume, once, file_ending=".png")
+    assert not list(tmp_path.rglob("*One*"))
 
 
 def test_a_segment_beside_the_volume_is_told(build, tmp_path, caplog):
@@ -596,7 +768,7 @@ def test_a_segment_beside_the_volume_is_told(build, tmp_path, caplog):
     volume = build.volume(image_of(geometry), geometry.ijk_to_ras)
     segmentation = build.segmentation({"organ": np.ones((3, 3, 3))}, turn(0, (400.0, 0, 0)))
 
-    labels = read_labels(export_case(tmp_path, "one", volume, segmentation).labels)
+    labels = read_labels(written(tmp_path, volume, segmentation).labels)
 
     assert "The segment organ lies outside CT." in caplog.text
     assert not labels.array.any()
@@ -608,7 +780,7 @@ def test_a_label_map_of_decimal_numbers_serves_when_they_are_whole(build, tmp_pa
     values = 2.0 * two_boxes(any_geometry)["organ"]
     label_map.GetImageData().GetPointData().SetScalars(vtk_array(values))
 
-    case = export_case(tmp_path, "one", volume, label_map)
+    case = written(tmp_path, volume, label_map)
 
     assert np.array_equal(read_labels(case.labels).array, values > 0)
 
@@ -624,7 +796,7 @@ def test_a_label_map_with_values_that_no_label_has_is_refused(build, tmp_path, a
     with pytest.raises(
         ImageError, match=f"label map Case-label should be whole numbers from 0 to 65535, found {found};"
     ):
-        export_case(tmp_path, "one", volume, label_map)
+        written(tmp_path, volume, label_map)
 
 
 def test_a_label_map_volume_serves_as_a_segmentation(scene, build, tmp_path):

@@ -177,7 +177,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def _write_question(self) -> Asked:
         from NNSegmentUI.scene_application import wait_cursor
 
-        from NNSegmentLib.application import IMAGE_ENDING, Application, AppliedCase, new_application_folder
+        from NNSegmentLib.application import EFFECT, IMAGE_ENDING, Application, AppliedCase, new_application_folder
         from NNSegmentLib.case_files import case_name
         from NNSegmentLib.scene import read_case
 
@@ -189,7 +189,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             folder.write_case(name, arrays.channels, arrays.geometry, IMAGE_ENDING)
         case = AppliedCase(name, (volume.GetID(),), volume.GetName(), segmentation.GetID())
         labels = card.label_set
-        application = Application((case,), labels.labels, labels.regions_class_order)
+        application = Application((case,), labels.labels, labels.regions_class_order, shown_by=EFFECT)
+        folder.save(application)  # the panel puts the copies away where Slicer ends before the model does
         return Asked(folder, application, volume, segmentation)
 
     def _words(self, folder) -> list[str]:
