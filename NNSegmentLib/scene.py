@@ -21,7 +21,7 @@ from .case_files import CaseArrays
 from .cases import CaseOrigin
 from .errors import ImageError, require_choice
 from .geometry import Geometry
-from .labels import Label, LabelSet
+from .labels import LARGEST_VALUE, Label, LabelSet
 from .nodes import require_in_scene, require_segmentation, require_segments, volumes_of
 from .overlaps import Layer, combined, layers_of
 from .prediction import Prediction
@@ -34,7 +34,6 @@ PREDICTION_ATTRIBUTE = "NNSegment.Prediction"
 """Marks segmentations that show a prediction, so that they are not taken for training labels."""
 IRREGULAR, OTHERS = ("resample", "refuse"), ("refuse", "skip")
 """What may be done to volumes without a regular grid, and to segments that are no label."""
-_HIGHEST_LABEL = np.iinfo(np.uint16).max
 _log = logging.getLogger(__name__)
 _label_values: dict[str, tuple[int, tuple[int, ...]]] = {}
 """Address of a label map's image → when it was changed last, and the values that occur in it."""
@@ -369,13 +368,13 @@ def _label_voxels(node) -> np.ndarray:
     if image is None or not image.GetNumberOfPoints():
         return np.zeros((0, 0, 0), np.uint8)
     array, (low, high) = _array(image)[0], image.GetScalarRange()
-    is_label = 0 <= low <= high <= _HIGHEST_LABEL
+    is_label = 0 <= low <= high <= LARGEST_VALUE
     if is_label and np.can_cast(array.dtype, np.int64):
         return array
     whole = array.astype(np.uint16) if is_label else None
     if whole is None or (whole != array).any():
         raise ImageError(
-            f"The values of the label map {node.GetName()} should be whole numbers from 0 to {_HIGHEST_LABEL}, found "
+            f"The values of the label map {node.GetName()} should be whole numbers from 0 to {LARGEST_VALUE}, found "
             f"{low:g} to {high:g}; correct them in Slicer first."
         )
     return whole

@@ -75,9 +75,9 @@ class Console:
         return job.result()
 
     def predict(self, volumes, task, model, configuration, segmentation, device, show_3d: bool):
-        """A segmentation node of a volume; raises ModelError, ImageError, RunError, StorageError."""
+        """A segmentation node of a volume; raises SettingsError, ModelError, ImageError, RunError, StorageError."""
         from NNSegmentLib.application import CONSOLE, new_application_folder
-        from NNSegmentLib.errors import ImageError
+        from NNSegmentLib.errors import ImageError, NNSegmentError
         from NNSegmentLib.model.card import read_card
         from NNSegmentLib.nodes import require_segmentation, volumes_of
 
@@ -87,9 +87,13 @@ class Console:
         if segmentation is not None:
             require_segmentation(segmentation)
         source = self._model_folder(task, model)
-        folder = new_application_folder(self.folder)
         card = read_card(source, configuration)
-        write_volumes(folder, [volumes], card, segmentation=segmentation, shown_by=CONSOLE)
+        folder = new_application_folder(self.folder)
+        try:
+            write_volumes(folder, [volumes], card, segmentation=segmentation, shown_by=CONSOLE)
+        except NNSegmentError:
+            folder.discard()
+            raise
         which = ["-t", self._reference(task)] if model is None else ["-m", source]
         words = ["predict", "--workspace", self.folder, "-i", folder.images, "-o", folder.labels, *which]
         words += [] if configuration is None else ["-c", configuration]
@@ -115,14 +119,15 @@ class Console:
         return jobs.start([str(word) for word in words], self.workspace.jobs, python=python)
 
     def _model_folder(self, task, model) -> Path:
-        """Where the model is; raises SettingsError when neither task nor model is named, TaskError."""
+        """Where the model is; raises SettingsError unless either a task or a model is named, TaskError."""
         from NNSegmentLib.errors import SettingsError
         from NNSegmentLib.lookup import folders_of
 
+        if (model is None) == (task is None):
+            found = "neither" if model is None else "both"
+            raise SettingsError(f"Predicting needs a task or a model, found {found}; name one of them.")
         if model is not None:
             return Path(model).expanduser()
-        if task is None:
-            raise SettingsError("Predicting needs a task or a model, found neither; name one of them.")
         return folders_of(self._reference(task), self.workspace).results
 
     def _reference(self, task) -> str:

@@ -20,7 +20,8 @@ _WHOLE = 0.999
 
 def common_labels(cases: Sequence[SourceCase], order: Sequence[str] | None = None) -> LabelSet:
     """The labels of all cases, in `order` if given, else as they first appear; raises TaskError."""
-    return labels_from_rows([case.segments.rows for case in cases if case.segments], order)
+    known = [case for case in cases if case.segments]
+    return labels_from_rows([case.segments.rows for case in known], order, [case.id for case in known])
 
 
 def union_of_rows(cases: Sequence[SourceCase]) -> tuple[SegmentRow, ...]:

@@ -329,6 +329,19 @@ def test_the_console_tells_that_the_volume_is_gone(panel, computing, bench, root
     assert segmentations() == []
 
 
+def test_a_volume_without_voxels_leaves_nothing_behind_in_the_console(panel, root):
+    import slicer
+
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+
+    with pytest.raises(ImageError, match="empty holds no voxels"):
+        logic.predict(empty, task=NAME)
+
+    assert list((root / "predictions").iterdir()) == []
+
+
 def test_the_panel_names_the_volume_that_it_writes(panel, computing, monkeypatch):
     from NNSegmentUI import apply_section
 

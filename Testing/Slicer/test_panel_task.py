@@ -1150,5 +1150,6 @@ def test_the_console_tells_why_a_job_failed(panel, root):
 
     with pytest.raises(RunError, match=r"dataset\.json"):
         logic.wait(logic.check(task))
-    with pytest.raises(NNSegmentError, match="task or a model"):
-        logic.predict(slicer.util.getNode("patient0"))
+    for which in ({}, {"task": task, "model": root}):
+        with pytest.raises(NNSegmentError, match="task or a model"):
+            logic.predict(slicer.util.getNode("patient0"), **which)
