@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import math
 import os
@@ -21,6 +22,9 @@ from .errors import NNSegmentError, RunError, counted
 from .launch import JOB_VARIABLE
 from .stopping import handling
 from .terminal import STOPPED, Outcome, Terminal, Unread
+
+_NOBODY_READS = (errno.EPIPE, errno.EINVAL)
+"""What a pipe says whose reader has gone, on Windows the second."""
 
 
 class Stop(Exception):
@@ -86,9 +90,9 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
         terminal.close()
     try:
         _show(args, result, text)
-    except BrokenPipeError:  # whoever read has seen enough
-        pass
     except OSError as error:
+        if error.errno in _NOBODY_READS:  # whoever did has seen enough
+            return Outcome(0, result)
         return _fail(args, f"The work is done, but its result cannot be written out ({error.strerror or error}).", 1)
     return Outcome(0, result)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -93,7 +94,7 @@ class ModelInfo:
 def list_models(workspace: WorkspaceReference = None) -> list[ModelEntry]:
     """Every trained configuration in the workspace's results, those that were set aside last."""
     place = workspace_of(workspace)
-    folders = find_model_folders(place.results) if place.results.is_dir() else []
+    folders = [m for root in (place.results, place.earlier) if root.is_dir() for m in find_model_folders(root)]
     return sorted((_entry(folder, place) for folder in folders), key=lambda entry: entry.set_aside)
 
 
@@ -236,7 +237,8 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
 def _moves(dataset: Path, target: Path) -> list[tuple[Path, Path]]:
     """What belongs to the models of an unpacked data set, and where it goes."""
     paths = [path for path in dataset.iterdir() if (path / "plans.json").is_file()]
-    if not target.is_dir() or not find_model_folders(target):
+    is_first = not target.is_dir() or not find_model_folders(target)
+    if is_first and not any((target / name).exists() for name in _BESIDE_MODELS):
         paths += [dataset / name for name in _BESIDE_MODELS if (dataset / name).exists()]
     return [(path, target / path.name) for path in paths]
 
@@ -251,8 +253,11 @@ def _move_together(moves: Sequence[tuple[Path, Path]]) -> None:
             move(source, target)
             moved.append(target)
     except OSError:
-        for path in (*moved, *made):
+        for path in moved:
             remove(path) if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # what somebody else put there meanwhile stays
         raise
 
 

@@ -19,6 +19,8 @@ REFERENCE_LABELS = "gt_segmentations"
 SELECTION = "inference_information.json"
 LABELS_CSV = "labels.csv"
 RAW = "nnUNet_raw"
+EARLIER = "earlier"
+"""Beside the data sets' results: what was trained before a task began again."""
 DEFAULT_WORKSPACE = Path("~/NNSegment")
 
 
@@ -34,7 +36,7 @@ class Workspace:
     @property
     def earlier(self) -> Path:
         """Models that were set aside when their task began again, DATE/DATASET/MODEL."""
-        return self.results / "earlier"
+        return self.results / EARLIER
 
     @classmethod
     def at(cls, root: Path | str) -> Workspace:
@@ -55,6 +57,19 @@ class Workspace:
         }
         return cls(
             **({"raw": home.raw, "preprocessed": home.preprocessed, "results": home.results, "jobs": home.jobs} | named)
+        )
+
+    @classmethod
+    def around(cls, raw: Path, environment: Mapping[str, str] = os.environ) -> Workspace:
+        """The workspace whose folder nnUNet_raw this is; the other roots are those that the environment names, if any."""
+        named, beside = cls.find(None, environment), cls.at(raw.parent)
+        if raw.resolve() == named.raw.resolve():
+            return named
+        return cls(
+            raw=beside.raw,
+            preprocessed=named.preprocessed if environment.get("nnUNet_preprocessed") else beside.preprocessed,
+            results=named.results if environment.get("nnUNet_results") else beside.results,
+            jobs=beside.jobs,
         )
 
     def task_names(self) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import SettingsError, TaskError, some
+from .errors import TaskError, some
+from .given import fold_name
 from .records import read_json, write_json
 
 N_FOLDS = 5
@@ -53,8 +54,7 @@ def choose_fold(folds: Sequence[Fold], fold: int | str, case_ids: Sequence[str])
     ids = sorted(case_ids)
     if fold == "all":
         return Fold(tuple(ids), tuple(ids))
-    if isinstance(fold, bool) or not isinstance(fold, int) or fold < 0:
-        raise SettingsError(f"A fold is a number from 0 or 'all', found {fold!r}.")
+    fold = fold_name(fold)
     chosen = folds[fold] if fold < len(folds) else _random_fold(ids, fold)
     _require_known(chosen, ids, fold)
     return chosen

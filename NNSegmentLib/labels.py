@@ -59,13 +59,6 @@ class LabelSet:
         names = [label.name for label in self.labels]
         if len(set(names)) != len(names):
             raise TaskError(f"Label names must differ, found {', '.join(names)}; rename one of them.")
-        by_value = {label.values: label.name for label in self.labels}
-        for label in self.labels if not self.has_regions else ():  # two regions may cover the same in every case
-            if label.name != (other := by_value[label.values]):
-                raise TaskError(
-                    f"Every label needs a value of its own, but {label.name} and {other} both have "
-                    f"{_shown(label.values)}; renumber one of them."
-                )
         if not any(label.name == BACKGROUND and label.values == (0,) for label in self.labels):
             raise TaskError('The labels must contain "background": 0; add it to dataset.json.')
         if any(value < 0 for label in self.labels for value in label.values):

@@ -88,7 +88,8 @@ def _take(lock: Path) -> None:
 def _created(lock: Path) -> bool:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("x", encoding="utf-8") as file, _removed_if_unfinished(lock):
+        file = lock.open("x", encoding="utf-8")
+        with _removed_if_unfinished(lock), file:  # closed first: Windows removes no open file
             file.write(json.dumps(to_json(ProcessIdentity.own())))
             file.flush()
     except FileExistsError:

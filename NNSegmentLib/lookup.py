@@ -25,11 +25,12 @@ WorkspaceReference = Workspace | str | Path | None
 def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> TaskFolders:
     """All folders of a task; raises TaskError when it is unknown.
 
-    A task that is given as record or raw folder is worked on where it lies, unless a workspace is named.
+    A task that is given as record or raw folder is worked on where it lies, unless a workspace is named, or the
+    environment names folders for what is made of it.
     """
     if isinstance(task, Task):
         return TaskFolders(_workspace_around(task.folder, workspace), task.name, task.folder)
-    folder = path_of(task) if isinstance(task, (str, Path)) else None
+    folder = path_of(task) if isinstance(task, (str, Path)) and str(task) else None
     if folder is not None and (folder / "dataset.json").is_file():
         return _workspace_around(folder, workspace).task(folder)
     return workspace_of(workspace).task(task)
@@ -37,9 +38,8 @@ def folders_of(task: TaskReference, workspace: WorkspaceReference = None) -> Tas
 
 def _workspace_around(raw: Path, workspace: WorkspaceReference) -> Workspace:
     """The workspace that is named, else the one whose folder nnUNet_raw holds the task."""
-    place, root = workspace_of(workspace), raw.absolute().parent
-    is_elsewhere = workspace is None and root.name == RAW and root != place.raw
-    return Workspace.at(root.parent) if is_elsewhere else place
+    root = raw.absolute().parent
+    return Workspace.around(root) if workspace is None and root.resolve().name == RAW else workspace_of(workspace)
 
 
 def open_task(task: TaskReference, workspace: WorkspaceReference = None) -> Task:
@@ -65,18 +65,13 @@ def plan_of(folders: TaskFolders, plans: str | None = None, preset: str | None =
 def plans_name_of(plans: str | None, preset: str | None) -> str | None:
     """The plans name that is asked for, if any.
 
-    Raises SettingsError for one that would leave the task's folders, and for a name and a preset that differ.
+    The name wins over a preset, whose plan may have been given that name. Raises SettingsError for a name that would
+    leave the task's folders, and for an unknown preset.
     """
     of_preset = None if preset is None else find_preset(preset).plans_name
-    if plans is None:
-        return of_preset
-    require_plans_name(plans)
-    if of_preset not in (None, plans):
-        raise SettingsError(
-            f"A plan is chosen by its name or by its preset, found the name {plans} and the preset {preset}, whose plan is "
-            f"{of_preset}; give one of them."
-        )
-    return plans
+    if plans is not None:
+        require_plans_name(plans)
+    return plans or of_preset
 
 
 def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold, ...]:
@@ -92,20 +87,22 @@ def folds_of(folders: TaskFolders, task: Task, say: Say = unsaid) -> tuple[Fold,
     in_folds = {case_id for fold in folds for case_id in fold.train + fold.validation}
     if in_folds == set(ids):
         return folds
-    if folds == make_folds(list(in_folds)) and not is_begun(folders):
+    are_nnunets = folds == make_folds(list(in_folds))
+    if are_nnunets and not is_begun(folders):
         say("Cases came or went since the folds were made; they are made anew.")
         save_folds(make_folds(ids), folders.splits)
         return load_folds(folders.splits)
     if unused := sorted(set(ids) - in_folds):
         say(
             f"{counted(len(unused), 'case')} of {task.name} ({some(unused)}) are in no fold and are not trained on; "
-            + _advice(folders)
+            + _advice(folders, are_nnunets)
         )
     return folds
 
 
-def _advice(folders: TaskFolders) -> str:
-    if is_begun(folders):
+def _advice(folders: TaskFolders, are_nnunets: bool) -> str:
+    """What to do about cases in no fold; folds of somebody's own are not made anew by planning."""
+    if are_nnunets:
         return (
             f"begin again with all cases with 'nnsegment plan {folders.name} --anew', which keeps the trained models."
         )
@@ -188,7 +185,7 @@ def trained_models(
         if model.configuration in (configurations or (model.configuration,)) and plans in (None, model.plans_name)
     )  # fmt: skip
     missing = [name for name in configurations if name not in {model.configuration for model in found}]
-    _require_configurations(missing, folders)
+    require_planned(folders, missing)
     if found and not missing:
         return found
     if not trained:
@@ -200,13 +197,9 @@ def trained_models(
     )
 
 
-def require_planned(folders: TaskFolders, configurations: Sequence[str], plans: str) -> None:
-    """Raises SettingsError for configurations that neither the rules nor the plan of this name, if it exists, have."""
-    _require_configurations(configurations, folders, plans)
-
-
-def _require_configurations(names: Sequence[str], folders: TaskFolders, plans: str | None = None) -> None:
-    for name in names:
+def require_planned(folders: TaskFolders, configurations: Sequence[str], plans: str | None = None) -> None:
+    """Raises SettingsError for configurations that neither the rules nor the plan of this name, or any plan, have."""
+    for name in configurations:
         if name not in CONFIGURATIONS:  # plans files, which may be damaged, are read for others only
             require_choice("The configuration", name, _planned(folders, plans))
 
@@ -294,7 +287,10 @@ def model_place(model: TaskReference | Path, workspace: WorkspaceReference = Non
     Raises TaskError when there is no such task, RunError when it has no results.
     """
     found = path_of(model) if isinstance(model, (str, Path)) else None
-    if found is not None and (found.exists() or isinstance(model, Path) or len(found.parts) > 1):
+    is_path = found is not None and (
+        isinstance(model, Path) or len(found.parts) > 1 or found.suffix in (".zip", ".pth")
+    )
+    if found is not None and (is_path or found.exists()):
         return found
     folders = folders_of(model, workspace)
     if not folders.results.is_dir():

@@ -160,7 +160,7 @@ def plan(
     `preset` is "default", "resenc-m", "resenc-l", "resenc-xl" or "small"; `gpu_memory_gb` (GB) plans for another graphics
     card than the preset's; `spacing_mm` is the voxel size (z, y, x of the files) that images are resampled to.
     `clean` measures the task again. `anew` begins again after cases came or were corrected: it measures, too, makes
-    the folds of all cases, and sets the trained models aside (`list_models` still finds them, and they predict).
+    nnU-Net's folds of all cases (somebody's own stay), and sets the trained models aside (`list_models` still finds them, and they predict).
     Raises SettingsError, TaskError, ImageError, PlanError, OutOfMemoryError, StorageError, RunError for `anew` while a
     fold is trained.
     """
@@ -373,13 +373,15 @@ def _keeping_custom_configurations(made: Plan, existing: Path, say: Say = unsaid
     try:
         before = plan_from_json(read_json(existing, PlanError), str(existing))
     except PlanError as damaged:
+        if isinstance(damaged.__cause__, OSError):
+            raise  # it may be whole, and cannot be read at the moment
         say(f"{damaged} It is made anew now; what was there is kept as {set_plan_aside(existing)}.")
         return made
     names = {c.name for c in made.configurations}
     for name in set(before.unsupported) - {*names, *CONFIGURATIONS}:
         before.configuration(name)  # raises: writing the plan without it would lose it
     own = [c.name for c in before.configurations if c.name not in {*names, *CONFIGURATIONS}]
-    return with_configurations(made, before, own, str(existing))
+    return with_configurations(made, before, own, f"{existing} with the plan that is made now")
 
 
 def _validate(request, save_probabilities: bool, workers: int, progress: Progress, again: bool = False) -> Scores:

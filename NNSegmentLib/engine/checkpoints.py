@@ -77,9 +77,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         try:
             torch.save(values, file)
             file.flush()
-            os.fsync(
-                file.fileno()
-            )  # a checkpoint that was replaced by an empty file when the power failed is lost work
+            # else the file may be empty after a power failure, and what it replaced is lost
+            os.fsync(file.fileno())
         except RuntimeError as error:  # torch reports a full disk this way, with the system's error behind it
             system = error.__context__
             raise system if isinstance(system, OSError) else OSError(str(error).splitlines()[0]) from error

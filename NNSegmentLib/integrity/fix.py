@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from ..cases import CASES_FILE, ValueChange, load_origin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file
-from ..errors import TaskError, some
+from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV
 from ..image import LabelMap, read_geometry, read_labels, write_labels
 from ..label_files import renumbered
@@ -65,20 +64,22 @@ def fix_task(task: Task, workers: int = 2, progress: Progress = silent) -> list[
     Labels that would lose foreground by resampling are not touched. One process mends a task at a time, others wait;
     a mending that was interrupted is finished first. Raises TaskError when files change meanwhile, StorageError.
     """
-    with _alone_in(task.folder):
-        if os.access(task.folder, os.W_OK) and finish_interrupted(task.folder):
+    with _alone_in(task.folder) as is_writable:
+        if is_writable and finish_interrupted(task.folder):
             logger.warning("%s: the mending that was interrupted is finished now.", task.name)
         return _fix(load_task(task.folder), workers, progress)  # as it is now that nobody else mends it
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process mends the task; where nothing can be written nothing can be mended either."""
-    if not os.access(folder, os.W_OK):
-        yield
-        return
-    with one_after_another_in(folder, logger.warning):
-        yield
+def _alone_in(folder: Path) -> Iterator[bool]:
+    """Wait until no other process mends the task; False where nothing can be written, so nothing be mended either."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(one_after_another_in(folder, logger.warning))
+            is_writable = True
+        except StorageError:
+            is_writable = False
+        yield is_writable
 
 
 def _fix(task: Task, workers: int, progress: Progress) -> list[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, ModelError
-from ..folders import SELECTION
+from ..folders import EARLIER, SELECTION
 from ..given import fold_names, path_of
 from ..planning.plan import Plan, load_plan
 from ..records import read_json
@@ -161,7 +161,7 @@ def _model_folders(path: Path, depth: int) -> Iterator[Path]:
         yield path
     elif depth > 0:
         for child in path.iterdir():
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and child.name != EARLIER:
                 yield from _model_folders(child, depth - 1)
 
 

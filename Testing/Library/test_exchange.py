@@ -90,6 +90,18 @@ def test_models_of_one_data_set_are_imported_one_after_the_other(trained, tmp_pa
     assert [entry.configuration for entry in list_models(tmp_path / "here")] == ["2d", "3d_fullres"]
 
 
+def test_a_comparison_that_is_there_already_stays(trained, tmp_path):
+    archive = export_model(trained, tmp_path / "knee.zip")
+    there = tmp_path / "here" / "nnUNet_results" / "Dataset007_Knee" / "inference_information.json"
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+
+    import_model(archive, tmp_path / "here")
+
+    assert there.read_text() == "mine"
+    assert (there.parent / MODEL).is_dir()
+
+
 def test_importing_takes_nothing_but_models_and_what_belongs_to_them(trained, tmp_path):
     pair = trained / "ensembles" / f"ensemble___{MODEL}___{MODEL}___0"
     compared = trained / MODEL / "crossval_results_folds_0"

@@ -128,7 +128,7 @@ def test_a_single_case_cannot_be_divided_and_trains_and_validates():
 
 @pytest.mark.parametrize("fold", [-1, "al", 1.0, True])
 def test_something_else_than_a_fold_number_or_all_is_refused(fold):
-    with pytest.raises(SettingsError, match="from 0 or 'all'"):
+    with pytest.raises(SettingsError, match="from 0, or 'all'"):
         choose_fold(make_folds(ids(7)), fold, ids(7))
 
 

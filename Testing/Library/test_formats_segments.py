@@ -330,7 +330,7 @@ def test_named_and_numbered_labels_are_not_mixed(tmp_path, workspace):
     [
         ({"Segmentation_SourceRepresentation": "Fractional labelmap"}, [segment("liver")], "fractional segments"),
         ({}, [segment("liver", value="one")], "LabelValue of segment 0 .* whole numbers"),
-        ({}, [segment("liver"), segment("Liver", 2)], "Two segments are named Liver"),
+        ({}, [segment("liver"), segment("Liver", 2)], "Two segments of a are named Liver"),
     ],
     ids=["fractional", "no number", "two of one name"],
 )

@@ -78,6 +78,26 @@ def test_a_task_that_is_pointed_at_is_worked_on_where_it_lies(tmp_path, monkeypa
     assert folders_of(as_given(raw)).results == tmp_path / "results" / "Dataset501_Blocks"
 
 
+@pytest.mark.parametrize("raw_is", ["linked", "elsewhere", "not named"])
+def test_folders_that_the_environment_names_are_used_wherever_the_task_lies(tmp_path, monkeypatch, raw_is):
+    raw = nnunet_v2(tmp_path / "data" / "nnUNet_raw" / "Dataset501_Blocks")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    named = {"linked": tmp_path / "link" / "nnUNet_raw", "elsewhere": tmp_path / "other", "not named": ""}[raw_is]
+    for key, value in {"raw": named, "preprocessed": tmp_path / "fast", "results": tmp_path / "results"}.items():
+        monkeypatch.setenv(f"nnUNet_{key}", str(value))
+
+    found = folders_of(raw)
+
+    assert (found.preprocessed, found.results) == (
+        tmp_path / "fast" / "Dataset501_Blocks", tmp_path / "results" / "Dataset501_Blocks"
+    )  # fmt: skip
+    assert found.raw == raw
+
+
+def test_a_name_wins_over_the_preset_whose_plan_was_given_it(folders):
+    assert plan_of(folders, "nnUNetPlans", "small").name == "nnUNetPlans"
+
+
 def test_a_plan_without_a_model_is_told(folders):
     with pytest.raises(RunError, match="no trained model of the plan mine, but of nnUNetPlans, nnUNetSmallPlans"):
         chosen(folders, plans="mine")
@@ -120,6 +140,24 @@ def test_planning_again_takes_the_place_of_a_damaged_plan_which_is_kept(folders,
     assert [file.read_text() for file in kept] == [content, "damaged again"]
     assert [sentence.rsplit(" ", 1)[1] for sentence in said] == [f"{file}." for file in kept]
     assert plan_of(folders, "nnUNetPlans").name == "nnUNetPlans"
+
+
+def test_a_plan_that_cannot_be_read_for_a_moment_stays_where_it_is(folders, monkeypatch):
+    path, read = folders.plan("nnUNetPlans"), Path.read_text
+    before = path.read_text()
+
+    def held(file, **options):
+        if file == path:
+            raise PermissionError(13, "a virus scanner has it open")
+        return read(file, **options)
+
+    monkeypatch.setattr(Path, "read_text", held)
+    with pytest.raises(PlanError, match="virus scanner"):
+        pipeline.plan(501, folders.workspace)
+
+    monkeypatch.undo()
+    assert path.read_text() == before
+    assert not list(path.parent.glob("*.damaged*"))
 
 
 def test_planning_again_mends_damaged_reasons_and_keeps_configurations_written_by_hand(folders):

@@ -19,6 +19,7 @@ from NNSegmentLib.exchange import list_models
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.locks import only_one_in
 from NNSegmentLib.lookup import cases_in_no_fold
+from NNSegmentLib.model import find_model_folders
 from NNSegmentLib.preprocessing.storage import PreparedStore
 from NNSegmentLib.training_setup import training_request
 
@@ -214,6 +215,17 @@ def test_folds_of_somebodys_own_are_kept(workspace):
     assert f"add them to {splits}" in " ".join(said)
 
 
+def test_nobody_is_told_to_begin_again_where_that_would_not_change_the_folds(workspace):
+    train_nothing(workspace, 0)
+    splits, said = pipeline.folders_of(501, workspace).splits, []
+    splits.write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
+
+    training_request(501, CONFIGURATION, 0, workspace, say=said.append)
+
+    assert f"add them to {splits}" in " ".join(said)
+    assert "--anew" not in " ".join(said)
+
+
 # beginning again
 
 
@@ -231,6 +243,7 @@ def test_beginning_again_takes_all_cases_and_keeps_the_models(workspace):
     assert kept.set_aside == kept.folder.parents[1].name
     assert f"The models that were trained so far are kept in {kept.folder.parent}." in said
     assert folders.models() == ()
+    assert find_model_folders(workspace / "nnUNet_results") == []  # whoever points there means the present models
     assert cases_in_no_fold(folders, task) == ()
     assert {facts.id for facts in pipeline.extract_fingerprint(501, workspace).cases} == {f"case{n}" for n in range(7)}
     assert training_request(501, CONFIGURATION, 0, workspace).fold_name == 0

@@ -156,10 +156,11 @@ def test_a_label_needs_a_name_and_whole_numbers(name, values):
         Label(name, values)
 
 
-def test_two_labels_of_one_value_are_refused():
+def test_two_names_of_one_value_are_one_output_as_in_nnunet():
+    labels = LabelSet((Label("background", 0), Label("left", 1), Label("right", (1,)), Label("other", 2)))
+
     assert Label("left", 1) == Label("left", (1,))
-    with pytest.raises(TaskError, match=r"left and right both have 1; renumber"):
-        LabelSet((Label("background", 0), Label("left", 1), Label("right", (1,))))
+    assert labels.n_outputs == 3
 
 
 def test_colours_of_the_first_forty_labels_differ_visibly():

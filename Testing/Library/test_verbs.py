@@ -115,9 +115,6 @@ WRONG = {
     ),
     "other folds": (lambda w: nns.predict(w, w / "out", model=loaded(w), folds=[0]), "has its own folds"),
     "another plan": (lambda w: nns.predict(w, w / "out", model=w, plans="mine"), "its own plan, but 'mine'"),
-    "name and preset": (
-        lambda w: nns.preprocess(501, w, plans="nnUNetPlans", preset="small"), "found the name nnUNetPlans and the preset small"
-    ),
     "overlaps": (lambda w: nns.convert(w, w, overlaps="foo"), "overlaps should be one of order, regions, refuse"),
     "labels in texts": (lambda w: nns.evaluate(w, w, ["1"]), "Labels to score are whole numbers"),
     "no GPU": (lambda w: nns.train(501, "2d", 0, w, gpus=0), "gpus should be a whole number from 1, found 0"),
