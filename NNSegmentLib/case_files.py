@@ -19,7 +19,7 @@ from .image import write_image
 from .label_files import kept_later, settle_values, write_coded, write_provisional
 from .labels import LabelSet
 from .overlaps import TOLERANCE, Combined, Names, painted_value, value_of
-from .records import read_json, write_json
+from .records import copy_whole, read_json, write_json
 from .task import Case, Task, write_dataset_json
 from .task_names import new_task_name
 
@@ -27,6 +27,8 @@ __all__ = ["CaseArrays", "add_to_task", "build_task", "case_name", "require_volu
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _log = logging.getLogger(__name__)
 FORMAT = "3D Slicer scene"
+REPLACED = "labels_replaced"
+"""In a task's folder: label maps whose cases were given others."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,21 @@ def build_task(
 def add_to_task(task: Task, case: CaseArrays) -> None:
     """Write one case into an existing task and enter it in dataset.json and cases.json.
 
+    A label map that it replaces is kept in the task's folder `labels_replaced`.
     Raises TaskError when it has another number of channels, or overlaps that the task's labels do not know.
     """
     _require_channels(case, [channel.name for channel in task.channels])
+    _keep_labels(task, case.origin.id)
     written, notes = write_case(task.folder, case, task.labels, task.file_ending)
     _register_case(task.folder, written, _with_notes(case.origin, notes))
+
+
+def _keep_labels(task: Task, case_id: str) -> None:
+    """Copy a case's label map aside, if it has one; raises StorageError."""
+    path, kept = task.folder / "labelsTr" / (case_id + task.file_ending), task.folder / REPLACED
+    if path.is_file():
+        taken = [file.name.removesuffix(task.file_ending) for file in kept.glob("*")]
+        copy_whole(path, kept / (case_name(case_id, taken) + task.file_ending))
 
 
 def write_case(folder: Path, case: CaseArrays, labels: LabelSet, file_ending: str) -> tuple[Case, tuple[str, ...]]:

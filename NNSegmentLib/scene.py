@@ -39,7 +39,7 @@ _label_values: dict[str, tuple[int, tuple[int, ...]]] = {}
 """Address of a label map's image → when it was changed last, and the values that occur in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
     """What one prediction did to a segmentation."""
 
@@ -176,14 +176,36 @@ def undo_prediction(segmentation_node) -> bool:
     return True
 
 
-def changed_since_prediction(segmentation_node) -> tuple[str, ...]:
-    """Names of the segments of the last prediction shown in this node whose voxels were changed by hand since."""
+def last_prediction(segmentation_node) -> object | None:
+    """What stands for the last prediction shown in this node, to be given to `predictions_since`; None without one."""
+    steps = _steps_of(segmentation_node)
+    return steps[-1] if steps else None
+
+
+def predictions_since(segmentation_node, prediction: object) -> int | None:
+    """How many others were shown in this node since that one; None where that one is there no longer.
+
+    Those that the Segment Editor's undo has taken back are forgotten.
+    """
+    steps = _steps_of(segmentation_node) or []
+    if prediction not in steps:
+        return None
+    while steps[-1] is not prediction and _is_taken_back(segmentation_node.GetSegmentation(), steps[-1]):
+        steps.pop()
+    return len(steps) - 1 - steps.index(prediction)
+
+
+def changed_since_prediction(segmentation_node) -> tuple[tuple[str, SegmentLook], ...]:
+    """The segments of the last prediction shown in this node whose voxels were changed by hand since.
+
+    Each with its name and how it looks now.
+    """
     steps, segmentation = _steps_of(segmentation_node), segmentation_node.GetSegmentation()
     if not steps:
         return ()
     before = steps[-1].looks
     now = _looks(segmentation, before)
-    return tuple(segmentation.GetSegment(i).GetName() for i in now if not now[i].is_same(before[i]))
+    return tuple((segmentation.GetSegment(i).GetName(), now[i]) for i in now if not now[i].is_same(before[i]))
 
 
 # Reading nodes ------------------------------------------------------------------------------------------------------
@@ -454,6 +476,16 @@ def _taken_out(segmentation, names: set[str]) -> tuple[tuple[str, slicer.vtkSegm
     return tuple((segment_id, copies[segment_id]) for segment_id in ids)
 
 
+def _is_taken_back(segmentation, step: _Step) -> bool:
+    """Whether the segments are those that were there before a prediction was shown."""
+    maps: dict = {}
+    for segment_id, segment in step.replaced:
+        maps.setdefault(segment.GetRepresentation(BINARY), {})[segment_id] = segment.GetLabelValue()
+    then = {i: look for image, values in maps.items() for i, look in _looks_on(image, values).items()}
+    now = _looks(segmentation, {*step.looks, *then})
+    return then.keys() == now.keys() and all(now[i].is_same(then[i]) for i in now)
+
+
 def _put_back(segmentation, replaced, ids: Sequence[str]) -> None:
     """Add the segments that a prediction has replaced, each in its place among `ids`, which were there with it."""
     for segment_id, segment in replaced:
@@ -494,12 +526,16 @@ def _label_maps(segmentation, ids) -> list[tuple]:
 
 def _looks(segmentation, ids) -> dict[str, SegmentLook]:
     """How each of these segments looks that is there, whatever else is in the label maps that they share."""
-    found, matrix = {}, vtk.vtkMatrix4x4()
-    for image, _sharing, own in _label_maps(segmentation, ids):
-        image.GetImageToWorldMatrix(matrix)
-        array = _array(image)[0] if image.GetNumberOfPoints() else np.zeros((0, 0, 0), np.uint8)
-        found |= looks_in(array, image.GetExtent()[::2], _numbers(matrix), own)
-    return found
+    maps = _label_maps(segmentation, ids)
+    return {i: look for image, _sharing, own in maps for i, look in _looks_on(image, own).items()}
+
+
+def _looks_on(image, values: dict[str, int]) -> dict[str, SegmentLook]:
+    """How the segments with these values look in a label map."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    array = _array(image)[0] if image.GetNumberOfPoints() else np.zeros((0, 0, 0), np.uint8)
+    return looks_in(array, image.GetExtent()[::2], _numbers(matrix), values)
 
 
 def _remember(node, step: _Step) -> None:

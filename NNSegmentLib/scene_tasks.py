@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .case_files import CaseArrays, add_to_task, build_task, case_name, require_volume_ending, task_folder
 from .errors import ImageError, TaskError, require_choice
 from .folders import Workspace
 from .given import several
+from .image import read_geometry, read_image
 from .labels import LabelSet
 from .nodes import described, require_segments, volumes_of
 from .progress import Progress, silent
 from .scene import IRREGULAR, PREDICTION_ATTRIBUTE, read_case, segment_table
 from .segment_names import labels_from_rows
-from .task import Task, load_task
+from .task import Case, Task, load_task
 
 _NOT_THE_SUBJECT = re.compile(r"(^|[\W_]+)(segmentations?|seg|labels?|labelmap|mask|gt|0000)(?=$|[\W_])", re.IGNORECASE)
 OVERLAP = ("regions", "refuse")
@@ -116,6 +119,23 @@ def add_case(
     return load_task(task.folder)
 
 
+def cases_named(task: Task, volume_node) -> tuple[Case, ...]:
+    """The cases of a task that have the name of this volume, or its name with a number."""
+    name = re.compile(re.escape(case_name(volume_node.GetName())) + r"(-\d+)?", re.IGNORECASE)
+    return tuple(case for case in task.cases if name.fullmatch(case.id))
+
+
+def case_of_image(task: Task, volume_nodes) -> Case | None:
+    """The case of a task that was written from these very volumes, as far as its name and first channel tell.
+
+    Raises ImageError for volumes and files that cannot be read.
+    """
+    volumes = volumes_of(volume_nodes)
+    named = cases_named(task, volumes[0])
+    image = read_case(named[0].id, volumes[:1]) if named else None
+    return next((case for case in named if _is_written(image, case.images[0])), None)
+
+
 def pairs_of(given: Iterable[Pair | tuple]) -> tuple[Pair, ...]:
     """Pairs of one or several volume nodes and their segmentation; raises ImageError naming what was found instead."""
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -163,6 +183,13 @@ def _labels_of(pairs: Sequence[Pair], segments: Sequence[str] | str | None) -> L
     chosen = None if segments is None else several(segments, "the name of a segment, or of several")
     owners = [pair.segmentation.GetName() for pair in pairs]
     return labels_from_rows([segment_table(pair.segmentation) for pair in pairs], chosen, owners)
+
+
+def _is_written(image: CaseArrays, path: Path) -> bool:
+    """Whether a file holds the first channel of a case, in the same place; its voxels are read only then."""
+    if not image.geometry.same_grid(read_geometry(path)):
+        return False
+    return np.array_equal(read_image(path).array[0], image.channels[0].astype(np.float32), equal_nan=True)
 
 
 def _added_id(task: Task, given: str, replace_case: bool) -> str:

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from .apply_models import OTHER, model_choices, read_card
 from .job_view import JobView
+from .pairs import with_channels
 from .scene_application import late_answers, write_volumes
 from .shown_answers import ShownAnswers
 from .widgets import (
@@ -37,6 +38,7 @@ class ApplySection:
         self._job_view = JobView(self.ui.applyJobFrame, context, "apply")
         self._choices, self._card, self._why = (), None, ""
         self._selectors: list[tuple] = []
+        self._first_volume = None
         self._answers = ShownAnswers(self._tell_answers)
         self._can_cancel = False
         """Whether the button says Cancel."""
@@ -126,15 +128,33 @@ class ApplySection:
         self._selectors.append((label, selector))
 
     def _on_first_volume(self) -> None:
-        """A segmentation of the volume that was chosen before does not take the segments of another patient."""
+        """Nothing of the patient who was chosen before is mixed with another one's."""
+        volume = self._selectors[0][1].currentNode()
+        if volume is not self._first_volume:  # the selector also tells when its list alone has changed
+            self._first_volume = volume
+            self._choose_other_channels(volume)
+            self._leave_other_segmentation(volume)
+        self._refresh_controls()
+
+    def _choose_other_channels(self, volume) -> None:
+        """The companions of the first volume where their names tell them, none where not."""
+        from NNSegmentLib.scene_tasks import Pair
+
+        channels = self._card.channels if self._card else ()
+        pair = None if volume is None else with_channels(Pair((volume,), None), channels, loaded_volumes())
+        found = pair.volumes if pair is not None and pair.volumes[0] is volume else ()
+        for number, (_label, selector) in enumerate(self._selectors[1:], 1):
+            selector.setCurrentNode(found[number] if number < len(found) else None)
+
+    def _leave_other_segmentation(self, volume) -> None:
+        """A segmentation of another volume does not take the segments of this one unasked."""
         from NNSegmentLib.scene_tasks import REFERENCE_ROLE
 
-        volume, output = self._selectors[0][1].currentNode(), self.ui.applyOutputSelector
+        output = self.ui.applyOutputSelector
         if volume is not None and output.currentNode() is not None:
             drawn_on = output.currentNode().GetNodeReferenceID(REFERENCE_ROLE)
             if drawn_on and drawn_on != volume.GetID():
                 output.setCurrentNode(None)
-        self._refresh_controls()
 
     # What is chosen ---------------------------------------------------------------------------------------------------
 
@@ -234,15 +254,16 @@ class ApplySection:
             self._refresh_controls()
             return
         show_text(self.ui.applyStatusLabel, "")
-        words = self._folder_words() if chosen(self.ui.applyInputBox) == FOLDER else self._volume_words()
+        is_folder = chosen(self.ui.applyInputBox) == FOLDER
+        words = self._folder_words() if is_folder else self._volume_words()
         if words is None:
             return
         title = _("Segmenting with {model}").format(model=self.ui.applyModelBox.currentText)
         job = self._context.start_job(words, title)
         if job is not None:
             self._follow(job)
-        elif (copies := application_of(words)) is not None:
-            copies.discard()
+        elif not is_folder:  # the chosen folders may be those of an application from before
+            application_of(words).discard()
 
     def _folder_words(self):
         return self._words(self.ui.applyInputFolder.currentPath, self.ui.applyOutputFolder.currentPath)
@@ -298,7 +319,6 @@ class ApplySection:
         folder = application_of(job.request.arguments)
         if folder is None or not folder.load().shown_by:
             if state == "finished":
-                self._answers.clear()
                 self._show_answer(folder, job)
             if folder is not None:
                 folder.put_away()
@@ -309,18 +329,21 @@ class ApplySection:
             words = job.request.arguments
             show_text(self.ui.applyStatusLabel, _label_maps_in(words[words.index("-o") + 1]))
             return
+        self._answers.clear()
         if problem := self._answers.show(folder):
             self._context.say(problem, "error")
         self._tell_answers()
 
     def _take_late_answers(self) -> None:
         """Predictions of the workspace that ended while the panel was closed, or another workspace open in it."""
-        told = []
-        for job, folder in late_answers(self._context.unfollowed_jobs("predict")):
-            if job.status() == "finished" and folder.load().shown_by:
-                told.append(_label_maps_in(folder.labels))
-            elif job.status() == "finished":
+        late, told = late_answers(self._context.unfollowed_jobs("predict")), []
+        if any(_is_for_the_scene(job, folder) for job, folder in late):
+            self._answers.clear()
+        for job, folder in late:
+            if _is_for_the_scene(job, folder):
                 told += [self._answers.show(folder), self._answers.last_text]
+            elif job.status() == "finished":
+                told.append(_label_maps_in(folder.labels))
             folder.put_away()
             if self._job_view.job is not None and self._job_view.job.folder == job.folder:
                 self._job_view.show(job)
@@ -353,6 +376,11 @@ def loaded_volumes() -> list:
         node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
     ]
     return [node for node in plain if node.GetImageData() is not None]
+
+
+def _is_for_the_scene(job, folder) -> bool:
+    """Whether there are answers that the panel shows, as nobody else does."""
+    return job.status() == "finished" and not folder.load().shown_by
 
 
 def _label_maps_in(folder) -> str:

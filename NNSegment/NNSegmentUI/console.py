@@ -22,8 +22,9 @@ class Console:
     def set_workspace(self, folder: Path | str) -> None:
         """Use this folder, which need not exist yet."""
         from NNSegmentLib.folders import Workspace
+        from NNSegmentLib.given import path_of
 
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = path_of(folder).absolute()
         self.workspace = Workspace.at(self.folder)
 
     def set_python(self, path: Path | str | None) -> str | None:
@@ -121,13 +122,14 @@ class Console:
     def _model_folder(self, task, model) -> Path:
         """Where the model is; raises SettingsError unless either a task or a model is named, TaskError."""
         from NNSegmentLib.errors import SettingsError
+        from NNSegmentLib.given import path_of
         from NNSegmentLib.lookup import folders_of
 
         if (model is None) == (task is None):
             found = "neither" if model is None else "both"
             raise SettingsError(f"Predicting needs a task or a model, found {found}; name one of them.")
         if model is not None:
-            return Path(model).expanduser()
+            return path_of(model)
         return folders_of(self._reference(task), self.workspace).results
 
     def _reference(self, task) -> str:

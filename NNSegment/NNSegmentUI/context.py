@@ -11,6 +11,7 @@ Nothing here knows a widget. One timer of the panel calls `poll()`; sections hea
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ class PanelContext:
         """
         from NNSegmentLib.folders import Workspace
 
-        place = Path(path).expanduser().absolute()
+        place = Path(os.path.expanduser(path)).absolute()  # that of Path fails where there is no such user
         if problem := _unreadable(place):
             self.say(problem, ERROR)
             return False
@@ -169,15 +170,9 @@ class PanelContext:
             return cases_in_no_fold(self.folders, self.task)
         except NNSegmentError as error:
             self.say(str(error), ERROR)
-            return ()
-
-    def untrained_text(self) -> str:
-        """The sentence about `untrained_cases`; empty without any."""
-        from NNSegmentLib.errors import some
-
-        cases = self.untrained_cases()
-        text = _("New since the training, and in none of its folds: {cases}.")
-        return text.format(cases=some(cases)) if cases else ""
+        except OSError as error:
+            self.say(cannot_read(self.workspace_path, error), ERROR)
+        return ()
 
     def is_begun(self) -> bool:
         """Whether a fold of the open task was trained or is being trained."""
@@ -326,6 +321,14 @@ def _unreadable(folder: Path) -> str:
     except OSError as error:
         return cannot_read(folder, error)
     return ""
+
+
+def untrained_text(cases: Sequence[str]) -> str:
+    """The sentence about `PanelContext.untrained_cases`; empty without any."""
+    from NNSegmentLib.errors import some
+
+    text = _("New since the training, and in none of its folds: {cases}.")
+    return text.format(cases=some(cases)) if cases else ""
 
 
 def cannot_read(folder: Path, error: OSError) -> str:

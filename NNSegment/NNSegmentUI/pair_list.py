@@ -14,6 +14,8 @@ from .pairs import ListedPair
 from .widgets import fit_height
 
 MOST_ROWS = 6
+SETTLE_MS = 200
+"""Slicer tells of every segment by itself: only when no more news come are the segments of all pairs looked through."""
 
 
 class PairList(VTKObservationMixin):
@@ -25,13 +27,23 @@ class PairList(VTKObservationMixin):
         self._listed: list[ListedPair] = []
         self._channels: tuple[str, ...] = ()
         self._watched: set = set()
+        self._settling = qt.QTimer()
+        self._settling.setSingleShot(True)
+        self._settling.setInterval(SETTLE_MS)
+        self._settling.connect("timeout()", self._settled)
         table.verticalHeader().hide()
         modes = (qt.QHeaderView.Stretch, qt.QHeaderView.Stretch, qt.QHeaderView.ResizeToContents)
         for column, mode in enumerate(modes):
             table.horizontalHeader().setSectionResizeMode(column, mode)
 
     def cleanup(self) -> None:
+        self._settling.stop()
         self.removeObservers()
+
+    def settle(self) -> None:
+        """Tell at once of changes to segments that nobody was told of yet."""
+        if self._settling.active:
+            self._settled()
 
     @property
     def pairs(self) -> list:
@@ -89,7 +101,7 @@ class PairList(VTKObservationMixin):
             table.setCellWidget(row, 2, self._remove_button(row, pair))
         fit_height(table, MOST_ROWS)
         self._watch_nodes()
-        self._changed()
+        self._settled()
 
     def _remove_button(self, row: int, pair):
         button = qt.QToolButton()
@@ -121,6 +133,10 @@ class PairList(VTKObservationMixin):
         return (vtk.vtkCommand.ModifiedEvent, self._on_node_changed), *on_segments
 
     def _on_segments_changed(self, *_unused) -> None:
+        self._settling.start()
+
+    def _settled(self) -> None:
+        self._settling.stop()
         self._changed()
 
     def _on_node_changed(self, *_unused) -> None:

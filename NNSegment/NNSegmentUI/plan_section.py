@@ -9,7 +9,7 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from .context import PanelContext
+from .context import PanelContext, untrained_text
 from .fingerprint_picture import draw_fingerprint
 from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text
 
@@ -36,7 +36,8 @@ class PlanSection:
         self._context, self._button = context, parent_button
         _widget, self._ui = load_section(resource_path("UI/Plan.ui"), parent_button)
         self._plan, self._names = None, ()
-        self._untrained: tuple[str, ...] = ()
+        self._offered: tuple = ()
+        """The task, whether it was trained, and the cases that its models do not know, of the last offer to begin again."""
         ui = self._ui
         fill_box(ui.presetCombo, presets())
         for signal in (context.plan_changed, context.task_changed, context.results_changed):
@@ -53,8 +54,10 @@ class PlanSection:
 
     def refresh(self) -> None:
         """Show the plan of the open task; nothing is read while the section is closed."""
-        self._plan = None if self._button.collapsed else self._context.plan()
-        ui = self._ui
+        if self._button.collapsed:
+            self._plan = None
+            return
+        self._plan, ui = self._context.plan(), self._ui
         for widget in (ui.configurationsTable, ui.reasonsLabel, ui.commonReasonsButton, ui.diagramButton):
             widget.setVisible(self._plan is not None)
         self._offer_to_begin_again()
@@ -112,13 +115,13 @@ class PlanSection:
     # what is shown --------------------------------------------------------------------------------------------------
 
     def _offer_to_begin_again(self) -> None:
-        """Where models were trained; ticked when cases came that they do not know."""
-        begun, untrained = self._context.is_begun(), self._context.untrained_cases()
+        """Where models were trained; ticked when cases came that they do not know, until the user decides otherwise."""
+        task, begun, untrained = self._context.task, self._context.is_begun(), self._context.untrained_cases()
         self._ui.anewBox.setVisible(begun)
-        if not begun or untrained != self._untrained:
-            self._ui.anewBox.checked = bool(untrained)
-        self._untrained = untrained
-        show_text(self._ui.newCasesLabel, self._context.untrained_text())
+        offered = (task.folder if task else None, begun, untrained)
+        if offered != self._offered:
+            self._offered, self._ui.anewBox.checked = offered, bool(untrained)
+        show_text(self._ui.newCasesLabel, untrained_text(untrained))
 
     def _show_fingerprint(self) -> None:
         found = self._fingerprint()
@@ -129,7 +132,7 @@ class PlanSection:
             label.setPixmap(draw_fingerprint(found, names, self._width(), label))
 
     def _fingerprint(self):
-        if self._button.collapsed or self._context.task is None:
+        if self._context.task is None:
             return None
         if not os.path.isfile(self._context.folders.fingerprint):  # Path.is_file raises where it may not look
             return None

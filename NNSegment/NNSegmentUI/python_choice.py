@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,7 @@ class PythonChoice:
 
     def _refuse(self, sentence: str) -> None:
         """What was in use stays so, unless it is the one that works no longer."""
-        refused = Path(self._edit.currentPath.strip()).expanduser().absolute()
+        refused = Path(os.path.expanduser(self._edit.currentPath.strip())).absolute()
         self._use(None if str(refused) == str(self._context.python) else self._context.python)
         self._context.say(sentence, ERROR)
 

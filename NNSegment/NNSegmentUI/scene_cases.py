@@ -28,6 +28,8 @@ class SceneCases(VTKObservationMixin):
         self._ui, self._context = ui, context
         self._selectors: list = []
         self._first_volume = None
+        self._replaced: list[str] = []
+        """The cases of the open task that the last writing has given other labels."""
         self._segments = SegmentList(ui, self._refresh_buttons)
         self._list = PairList(ui.pairsTable, self._on_pairs_changed)
         ui.channelsEdit.connect("textChanged(QString)", self._on_channels_changed)
@@ -66,10 +68,12 @@ class SceneCases(VTKObservationMixin):
         volumes = tuple(selector.currentNode() for selector in self._selectors)
         pair = Pair(volumes, self._ui.segmentationSelector.currentNode(), "")
         listed = self._list.clash(pair)
-        if listed is None:
-            self._list.add([pair])
-        else:
+        if listed is not None:
             self._context.say(_already(listed), WARNING)
+            return
+        self._list.add([pair])
+        if warning := self._why_may_replace(pair):
+            self._context.say(warning, WARNING)
 
     def add_all_pairs(self) -> None:
         """Add every segmentation whose volume is known, once; predictions are for the user to add, once corrected."""
@@ -88,6 +92,19 @@ class SceneCases(VTKObservationMixin):
 
         task, name = self._context.task, pair.volumes[0].GetName()
         return task is not None and case_name(name, [case.id for case in task.cases]) != case_name(name)
+
+    def _why_may_replace(self, pair) -> str:
+        """A sentence where the volume may be in the task already: no image is to be learned and tested on at once."""
+        from NNSegmentLib.errors import some
+        from NNSegmentLib.scene_tasks import cases_named
+
+        task = self._context.task
+        names = [case.id for case in cases_named(task, pair.volumes[0])] if task is not None else []
+        text = _(
+            "{task} has {names} already: where that is the same image, this pair will replace it; else it becomes a case "
+            "of another name."
+        )
+        return text.format(task=task.name, names=some(names)) if names else ""
 
     def _tell_pairs(self, found, complete, new) -> None:
         """What was left out and why: predictions always, as they are left out on purpose, of the rest the gravest."""
@@ -120,7 +137,8 @@ class SceneCases(VTKObservationMixin):
         if len(new) < len(complete):
             names = [pair.volumes[0].GetName() for pair in complete if pair not in new]
             text = _(
-                'Left out because the task has cases of these names: {names}; add another patient\'s with "{button}".'
+                "Left out because the task has cases of these names: {names}; add another patient's, and what you have "
+                'corrected, with "{button}".'
             )
             return text.format(names=some(names), button=self._ui.addPairButton.text), INFO
         return "", INFO
@@ -135,7 +153,11 @@ class SceneCases(VTKObservationMixin):
         """Write the pairs to disk, as a new task or into the open one."""
         from NNSegmentLib.errors import NNSegmentError
 
-        had = self._case_ids()
+        self._list.settle()
+        if why := self._why_not_write():  # segments may have changed a moment ago
+            self._context.say(why, WARNING)
+            return
+        had, self._replaced = self._case_ids(), []
         self._ui.Task.enabled = False
         try:
             with wait_cursor():
@@ -158,7 +180,7 @@ class SceneCases(VTKObservationMixin):
     def _tell_failed(self, error, had: set[str]) -> None:
         """Why a pair could not be written, and how many were before it: they are in the task and off the list."""
         self._context.reload_task()
-        count, text = len(self._case_ids() - had), str(error)
+        count, text = len(self._case_ids() - had) + len(self._replaced), str(error)
         if count:
             text += _(" Written before it, and in the task: {count}.").format(count=count)
         self._context.say(text, ERROR)
@@ -167,18 +189,34 @@ class SceneCases(VTKObservationMixin):
         """How many cases were written, and what had to be done to them."""
         from NNSegmentLib.cases import load_origin
 
-        count = len([case for case in task.cases if case.id not in had])
-        text = _("1 case was written; {task} has {all} now.")
-        if count != 1:
-            text = _("{count} cases were written; {task} has {all} now.")
-        text = text.format(count=count, task=task.name, all=len(task.cases))
-        notes = [note for case in load_origin(task.folder).cases if case.id not in had for note in case.fixes]
-        text = " ".join([text, *notes[:MOST_NOTES]])
+        kept = had.difference(self._replaced)
+        notes = [note for case in load_origin(task.folder).cases if case.id not in kept for note in case.fixes]
+        counts = self._replaced_text(), self._count_text(task, had)
+        text = " ".join([*filter(None, counts), *notes[:MOST_NOTES]])
         if len(notes) > MOST_NOTES:
             text += _(" And {count} more like these; {file} has them all.").format(
                 count=len(notes) - MOST_NOTES, file=task.folder / "cases.json"
             )
         self._context.say(text, WARNING if notes else SUCCESS)
+
+    def _count_text(self, task, had: set[str]) -> str:
+        count = len([case for case in task.cases if case.id not in had])
+        if not count and self._replaced:
+            return ""
+        text = _("1 case was written; {task} has {all} now.")
+        if count != 1:
+            text = _("{count} cases were written; {task} has {all} now.")
+        return text.format(count=count, task=task.name, all=len(task.cases))
+
+    def _replaced_text(self) -> str:
+        from NNSegmentLib.errors import some
+
+        if not self._replaced:
+            return ""
+        text = _("1 case was replaced: {names}.")
+        if len(self._replaced) != 1:
+            text = _("{count} cases were replaced: {names}.")
+        return text.format(count=len(self._replaced), names=some(self._replaced))
 
     def _create_task(self):
         from NNSegmentLib.scene_tasks import create_task_from_nodes
@@ -189,12 +227,16 @@ class SceneCases(VTKObservationMixin):
         )  # fmt: skip
 
     def _add_to_task(self):
-        from NNSegmentLib.scene_tasks import add_case
+        """The task with the pairs; one of an image that it has takes the place of that case, once."""
+        from NNSegmentLib.scene_tasks import add_case, case_of_image
 
-        task, pairs = self._context.task, self._list.pairs
+        task, before, pairs = self._context.task, self._context.task, self._list.pairs
         for done, pair in enumerate(pairs):
             self._progress(done, len(pairs), _("Writing {name}").format(name=pair.volumes[0].GetName()))
-            task = add_case(task, pair.volumes, pair.segmentation, others="skip")
+            known = case_of_image(before, pair.volumes)
+            old = known.id if known is not None and known.id not in self._replaced else ""
+            task = add_case(task, pair.volumes, pair.segmentation, case_id=old, replace_case=bool(old), others="skip")
+            self._replaced += [old] if old else []
             self._list.remove(pair)  # when a later one fails, this one must not be written again
         return task
 
@@ -277,7 +319,7 @@ class SceneCases(VTKObservationMixin):
         )
         text = _("Create task") if task is None else _("Add to {task}").format(task=task.name)
         ui.createTaskButton.text = text
-        set_enabled(ui.createTaskButton, self._why_not_write(), _("Write the images and label maps to the workspace."))
+        set_enabled(ui.createTaskButton, self._why_not_write(), _what_is_written())
 
     def _why_no_pair(self) -> str:
         if not self.channels:
@@ -301,6 +343,13 @@ class SceneCases(VTKObservationMixin):
         if self._context.task is None and not self._ui.nameEdit.text.strip():
             return _("Give the task a name first.")
         return "" if self._segments.ticked() else _("Tick a segment that counts.")
+
+
+def _what_is_written() -> str:
+    return _(
+        "Write the images and label maps to the workspace. Where the open task has a case of the very same image, its "
+        "label map is replaced; the former one is kept in the task's folder labels_replaced."
+    )
 
 
 def _volume_selector(number: int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
+from .context import untrained_text
 from .curves import Curves
 from .job_view import JobView
 from .widgets import (
@@ -101,7 +102,7 @@ class TrainSection:
         fill_box(self.ui.trainFoldBox, entries)
 
     def _tell_of_new_cases(self) -> None:
-        new = self._context.untrained_text()
+        new = untrained_text(self._context.untrained_cases())
         advice = _("To train on them, tick “{box}” under Plan.")
         box = _("Begin again with all cases, new and corrected ones")
         show_text(self.ui.trainNewCasesLabel, f"{new} {advice.format(box=box)}" if new else "")

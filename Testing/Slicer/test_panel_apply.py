@@ -377,6 +377,18 @@ def test_a_prediction_that_is_refused_leaves_no_copies(panel, computing, root, m
     assert list((root / "predictions").iterdir()) == []
 
 
+def test_a_refused_prediction_of_a_folder_takes_no_former_answers_away(panel, parts, root, monkeypatch):
+    former = ask(parts, root, [load_volume()])
+    panel.choose("applyInputBox", "A folder of images")
+    panel.choose("applyInputFolder", former.images)
+    panel.choose("applyOutputFolder", former.labels)
+    monkeypatch.setattr(panel.widget.context, "start_job", lambda words, title: None)
+
+    panel.click("applyRunButton")
+
+    assert len(list(former.labels.iterdir())) == 1
+
+
 # Undo
 
 
@@ -425,6 +437,97 @@ def test_undo_asks_once_before_it_takes_corrections_away(panel, computing):
     assert kept == 5**3
     assert segmentations() == []
     assert not panel["statusFrame"].visible
+
+
+def test_undo_asks_again_when_more_was_corrected_since_it_asked(panel, computing):
+    volume = load_volume()
+    node = segment(panel, computing, volume)
+    draw(node, "left", volume, box(5))
+    panel.click("applyUndoButton")
+    draw(node, "left", volume, box(6))
+
+    panel.click("applyUndoButton")
+
+    assert panel["statusLabel"].text.startswith("Changed by hand since the prediction: left. Press Undo once more")
+    assert voxels(node, "left", volume) == 6**3
+
+
+def put_in(node, volume) -> None:
+    """What the Segment Editor or the console do meanwhile: another prediction in the same segmentation."""
+    from NNSegmentLib.prediction import Prediction
+    from NNSegmentLib.scene import show_prediction
+
+    show_prediction(Prediction(np.ones(GRID.shape, np.uint8), GRID, CARD.label_set), volume, node)
+
+
+def test_undo_leaves_what_another_prediction_brought_since(panel, computing):
+    from NNSegmentLib.scene import undo_prediction
+
+    volume = load_volume()
+    node = segment(panel, computing, volume)
+    put_in(node, volume)
+
+    panel.click("applyUndoButton")
+    told, left, can_undo = panel["applyStatusLabel"].text, names_in(node), panel["applyUndoButton"].enabled
+    undo_prediction(node)
+    panel.click("applyUndoButton")
+
+    assert told == "Another prediction was put into CT prediction since; undo that one first."
+    assert left == ["left", "right", "organ"]
+    assert can_undo
+    assert segmentations() == []
+
+
+def test_undo_takes_no_former_prediction_for_one_that_was_taken_back_elsewhere(panel, computing):
+    import slicer
+
+    from NNSegmentLib.scene import undo_prediction
+
+    volume = load_volume()
+    mine = Builder(slicer.mrmlScene).segmentation({"mine": box(3)}, GRID.ijk_to_ras, "Mine", volume=volume)
+    put_in(mine, volume)
+    segment(panel, computing, volume, into=mine)
+    undo_prediction(mine)
+
+    panel.click("applyUndoButton")
+
+    assert names_in(mine) == ["mine", "organ"]
+    assert not panel["applyUndoButton"].enabled
+
+
+def test_an_answer_that_goes_into_a_folder_leaves_the_one_in_the_scene_to_be_undone(panel, computing, root, tmp_path):
+    segment(panel, computing)
+    images = tmp_path / "images"
+    images.mkdir()
+    write_labels(images / "a_0000.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
+    panel.choose("applyInputBox", "A folder of images")
+    panel.choose("applyInputFolder", images)
+    panel.choose("applyOutputFolder", tmp_path / "out")
+    panel.click("applyRunButton")
+    computing.finish()
+    panel.widget.context.poll()
+    told = panel["applyStatusLabel"].text
+
+    panel.choose("applyInputBox", "One volume")
+    panel.click("applyUndoButton")
+
+    assert told == f"The label maps are in {tmp_path / 'out'}."
+    assert segmentations() == []
+
+
+def test_undo_takes_only_the_answer_that_came_late(panel, computing, root, tmp_path):
+    first = segment(panel, computing, load_volume(1, "first"))
+    panel.choose("applyVolume0", load_volume(2, "second"))
+    panel.click("applyRunButton")
+    panel.choose("workspaceEdit", tmp_path / "another")
+    computing.finish()
+    panel.choose("workspaceEdit", root)
+    there = [node.GetName() for node in segmentations()]
+
+    panel.click("applyUndoButton")
+
+    assert there == ["first prediction", "second prediction"]
+    assert segmentations() == [first]
 
 
 def test_what_was_drawn_besides_the_prediction_stays_in_its_segmentation(panel, computing):
@@ -489,6 +592,48 @@ def test_the_segmentation_of_one_patient_does_not_stay_chosen_for_the_next(panel
 
     assert chosen == [None, drawn_on_nothing]
     assert panel["applyOutputSelector"].currentNode() is drawn_on_one
+
+
+@pytest.fixture
+def two_channels(panel, monkeypatch):
+    """The panel with a model of T1 and T2."""
+    from NNSegmentUI import apply_section
+
+    card = ModelCard(("T1", "T2"), CARD.label_set, ".nii.gz")
+    monkeypatch.setattr(apply_section, "read_card", lambda choice: (card, ""))
+    panel.widget.context.results_changed.emit()
+    return panel
+
+
+def test_the_other_channels_of_one_patient_do_not_stay_chosen_for_the_next(two_channels):
+    panel = two_channels
+    names = ("P1_T1", "P1_T2", "P2_T1", "P2_T2", "alone")
+    volumes = {name: load_volume(seed, name) for seed, name in enumerate(names)}
+    second, chosen = panel["applyVolume1"], []
+    for name in ("P1_T1", "P2_T1", "alone"):
+        panel.choose("applyVolume0", volumes[name])
+        chosen.append(second.currentNode())
+
+    panel.choose("applyVolume1", volumes["P1_T2"])
+    load_volume(9, "one more")
+
+    assert chosen == [volumes["P1_T2"], volumes["P2_T2"], None]
+    assert second.currentNode() is volumes["P1_T2"]  # what was chosen by hand stays
+
+
+def test_a_segmentation_that_was_chosen_on_purpose_stays_when_volumes_come_and_go(panel):
+    import slicer
+
+    one, two = load_volume(1, "one"), load_volume(2, "two")
+    drawn = Builder(slicer.mrmlScene).segmentation({"mine": box(3)}, GRID.ijk_to_ras, "Of one", volume=one)
+    panel.choose("applyVolume0", two)
+    panel.choose("applyOutputSelector", drawn)
+
+    slicer.mrmlScene.RemoveNode(load_volume(3, "three"))
+    one.SetName("renamed")
+    panel["applyVolume0"].currentNodeChanged.emit(two)
+
+    assert panel["applyOutputSelector"].currentNode() is drawn
 
 
 def test_a_damaged_answer_hides_no_other(panel, computing, root):

@@ -297,8 +297,8 @@ def test_cases_that_the_task_has_are_not_added_again(panel):
 
     assert column(panel, "pairsTable", 0) == ["patient4"]
     assert panel["statusLabel"].text == (
-        "Left out because the task has cases of these names: patient0, patient1; add another patient's with "
-        '"Add this pair".'
+        "Left out because the task has cases of these names: patient0, patient1; add another patient's, and what you "
+        'have corrected, with "Add this pair".'
     )
 
     volume = slicer_scene().GetFirstNodeByName("patient4")
@@ -306,6 +306,77 @@ def test_cases_that_the_task_has_are_not_added_again(panel):
     panel.click("addAllPairsButton")
 
     assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient4;")
+
+
+def add_corrected(panel, volume) -> str:
+    """Add a corrected prediction to the open task by clicking; returns what was told when it came into the list."""
+    corrected = show_prediction(volume)
+    panel.choose("volumeSelector0", volume)
+    panel.choose("segmentationSelector", corrected)
+    panel.click("addPairButton")
+    told = panel["statusLabel"].text
+    panel.click("createTaskButton")
+    return told
+
+
+def test_a_corrected_segmentation_of_an_image_that_the_task_has_replaces_its_case(panel):
+    """Else the same image would be learned and tested on at once."""
+    make_task(panel, 3)
+    panel.click("sceneButton")
+    before = read_labels(panel.widget.context.task.case("patient1").labels).array
+
+    warned = add_corrected(panel, slicer_scene().GetFirstNodeByName("patient1"))
+
+    task = panel.widget.context.task
+    assert warned == (
+        "Dataset501_Phantom has patient1 already: where that is the same image, this pair will replace it; else it "
+        "becomes a case of another name."
+    )
+    assert panel["statusLabel"].text == "1 case was replaced: patient1."
+    assert [case.id for case in task.cases] == ["patient0", "patient1", "patient2"]
+    found = masks(0)
+    expected = np.where(found["mass"], 2, found["organ"])
+    assert not np.array_equal(before, expected)
+    assert np.array_equal(read_labels(task.case("patient1").labels).array, expected)
+
+
+@pytest.mark.parametrize("other", ["voxels", "place"])
+def test_another_image_of_the_same_name_becomes_a_case_of_its_own(panel, other):
+    make_task(panel, 2)
+    panel.click("sceneButton")
+    first = panel.widget.context.task.case("patient1")
+    before, shift = first.labels.read_bytes(), np.eye(4)
+    shift[0, 3] = 30 * (other == "place")
+    image = read_image(first.images).array[0].astype(np.int16) + (other == "voxels")
+    volume = Builder(slicer_scene()).volume(image, shift @ MATRIX, "patient1")
+    node = Builder(slicer_scene()).segmentation(masks(0), shift @ MATRIX, "other", volume=volume)
+    for name, chosen in (("volumeSelector0", volume), ("segmentationSelector", node)):
+        panel.choose(name, chosen)
+    panel.click("addPairButton")
+
+    panel.click("createTaskButton")
+
+    assert panel["statusLabel"].text == "1 case was written; Dataset501_Phantom has 3 now."
+    assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient1", "patient1-2"]
+    assert first.labels.read_bytes() == before
+
+
+def test_two_segmentations_of_one_image_do_not_replace_each_other_unseen(panel):
+    make_task(panel, 2)
+    panel.click("sceneButton")
+    volume = slicer_scene().GetFirstNodeByName("patient1")
+    for number in range(2):
+        node = Builder(slicer_scene()).segmentation(masks(number), MATRIX, f"reader {number}", volume=volume)
+        panel.choose("volumeSelector0", volume)
+        panel.choose("segmentationSelector", node)
+        panel.click("addPairButton")
+
+    panel.click("createTaskButton")
+
+    assert panel["statusLabel"].text == (
+        "1 case was replaced: patient1. 1 case was written; Dataset501_Phantom has 3 now."
+    )
+    assert [case.id for case in panel.widget.context.task.cases] == ["patient0", "patient1", "patient1-2"]
 
 
 def test_channels_of_a_patient_are_found_by_their_names(panel):
@@ -451,8 +522,54 @@ def test_segments_that_are_drawn_or_renamed_later_show_in_the_list(panel):
     rename_segment(segmentation, "organ", "liver")
     volume.SetName("renamed")
 
+    panel.wait_until(lambda: panel["segmentsList"].count == 3, 10)
     assert segments_shown(panel) == ["liver", "(mass)", "vessel"]
     assert column(panel, "pairsTable", 0) == ["renamed"]
+
+
+def test_segments_of_all_pairs_are_looked_through_once_however_many_changed(panel, monkeypatch):
+    from NNSegmentLib import scene
+
+    _volume, segmentation = load_case(0)
+    panel.click("addAllPairsButton")
+    looked, real = [], scene.segment_table
+    monkeypatch.setattr(scene, "segment_table", lambda node: looked.append(node) or real(node))
+
+    for number in range(20):
+        segmentation.GetSegmentation().AddEmptySegment(f"later{number}", f"vessel {number}")
+    panel.wait_until(lambda: panel["segmentsList"].count == 22, 10)
+
+    assert looked == [segmentation]
+
+
+def test_segments_that_changed_just_before_the_click_are_known_when_cases_are_written(panel):
+    _volume, segmentation = load_case(0)
+    panel.click("addAllPairsButton")
+    panel.set_text("nameEdit", "Late")
+
+    mass = segmentation.GetSegmentation().GetNthSegment(1)
+    mass.SetName("Organ")
+    panel.click("createTaskButton")
+    refused = panel["statusLabel"].text
+    mass.SetName("tumor")
+    panel.wait_until(lambda: panel["createTaskButton"].enabled, 10)
+    mass.SetName("lesion")
+    panel.click("createTaskButton")
+
+    assert refused.startswith("Two segments of patient0 segmentation are named Organ")
+    assert [label.name for label in panel.widget.context.task.labels.foreground] == ["organ", "lesion"]
+
+
+def test_nothing_is_looked_through_for_a_panel_that_is_gone(panel):
+    _volume, segmentation = load_case(0)
+    panel.click("addAllPairsButton")
+    pairs = panel.widget.sections["task_section"].scene_cases._list
+    segmentation.GetSegmentation().AddEmptySegment("later", "vessel")
+    assert pairs._settling.active
+
+    panel.widget.cleanup()
+
+    assert not pairs._settling.active
 
 
 def test_two_segments_of_one_name_are_told_with_their_segmentation_until_that_is_mended(panel):
@@ -465,6 +582,7 @@ def test_two_segments_of_one_name_are_told_with_their_segmentation_until_that_is
     panel["segmentsList"].item(1).setCheckState(QtCore.Qt.Unchecked)
 
     segmentation.GetSegmentation().AddEmptySegment("again", "Organ")
+    panel.wait_until(lambda: panel["segmentsHint"].visible, 10)
     assert panel["segmentsHint"].text.startswith(
         "Two segments of patient1 segmentation are named organ; rename or join"
     )
@@ -472,7 +590,7 @@ def test_two_segments_of_one_name_are_told_with_their_segmentation_until_that_is
         panel.click("createTaskButton")
     rename_segment(segmentation, "Organ", "rest")
 
-    assert not panel["segmentsHint"].visible
+    panel.wait_until(lambda: not panel["segmentsHint"].visible, 10)
     assert segments_shown(panel) == ["organ", "(mass)", "rest"]
 
 

@@ -720,6 +720,59 @@ def test_beginning_again_is_offered_where_something_was_trained(panel, root, fol
     assert ["--anew" in words for words in asked] == [False, True]
 
 
+def test_what_was_ticked_to_begin_one_task_again_is_not_ticked_for_the_next(panel, root, folders, monkeypatch):
+    other = NAME.replace("501", "502")
+    shutil.copytree(folders.raw, folders.raw.with_name(other))
+    pipeline.plan(other, root)
+    for each in (folders, pipeline.folders_of(other, root)):
+        train(each, "3d_fullres", 0)
+    open_task(panel, root, "planButton")
+    panel.click("anewBox")
+    panel.widget.context.results_changed.emit()
+    stayed, asked = panel["anewBox"].checked, started(panel, monkeypatch)
+
+    panel.choose("taskCombo", other)
+    panel.click("makePlanButton")
+
+    assert stayed
+    assert panel["anewBox"].visible
+    assert "--anew" not in asked[0]
+
+
+def test_a_closed_plan_section_reads_nothing_and_new_cases_are_looked_for_once(panel, root, folders, monkeypatch):
+    from NNSegmentLib import lookup
+
+    train(folders, "3d_fullres", 0)
+    add_case(folders, 4)
+    open_task(panel, root, "resultsButton")
+    looked, real = [], lookup.cases_in_no_fold
+    monkeypatch.setattr(lookup, "cases_in_no_fold", lambda *given: looked.append(given) or real(*given))
+
+    panel.widget.sections["plan_section"].refresh()
+    closed = len(looked)
+    panel["planButton"].collapsed = False
+
+    assert (closed, len(looked)) == (0, 1)
+    assert panel["newCasesLabel"].text.endswith("case4.")
+
+
+def test_a_workspace_that_is_taken_away_while_new_cases_are_looked_for_is_told(panel, root, folders, monkeypatch):
+    from NNSegmentLib import lookup
+
+    train(folders, "3d_fullres", 0)
+    open_task(panel, root, "planButton")
+
+    def refuse(*_unused):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lookup, "cases_in_no_fold", refuse)
+    panel.widget.context.results_changed.emit()
+
+    assert (
+        panel["statusLabel"].text == f"The workspace {root} cannot be read (Permission denied); choose another folder."
+    )
+
+
 def test_models_that_were_set_aside_can_be_applied(panel, root, folders):
     train(folders, "3d_fullres", 0)
     train(folders, "2d", 0)

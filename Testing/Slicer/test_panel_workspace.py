@@ -39,6 +39,13 @@ def test_a_path_that_leads_nowhere_is_told_and_the_open_workspace_is_shown_again
     assert panel.widget.context.workspace_path == root
 
 
+def test_the_home_of_a_user_who_is_not_there_is_told(panel, root):
+    panel.choose("workspaceEdit", "~nobody-here/workspace")
+
+    assert panel["statusLabel"].text == f"{Path('~nobody-here').absolute()} is not there; {root} stays open."
+    assert panel.widget.context.workspace_path == root
+
+
 def test_a_path_that_is_typed_stays_in_the_line_until_it_is_complete(panel, root, tmp_path):
     from PySide6 import QtCore
 

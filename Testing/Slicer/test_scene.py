@@ -292,7 +292,31 @@ def test_only_segments_that_were_corrected_since_the_prediction_are_told(build):
     tumor.AddRepresentation(bridge.BINARY, corrected)
     tumor.SetLabelValue(1)
 
-    assert bridge.changed_since_prediction(shown) == ("tumor",)
+    ((name, look),) = bridge.changed_since_prediction(shown)
+    tumor.AddRepresentation(bridge.BINARY, oriented(masks["organ"].astype(np.uint8), geometry.ijk_to_ras))
+    ((_name, later),) = bridge.changed_since_prediction(shown)
+
+    assert name == "tumor"
+    assert later != look
+
+
+def test_a_prediction_is_the_last_one_again_once_the_segment_editor_has_taken_the_next_one_back(scene, build):
+    geometry = Geometry((6, 7, 8))
+    volume, masks = build.volume(image_of(geometry), geometry.ijk_to_ras), two_boxes(geometry)
+    node = bridge.show_prediction(Prediction(as_label_map(masks).astype(np.uint8), geometry, LABELS), volume)
+    first, state = bridge.last_prediction(node), slicer.vtkSegmentation()
+    state.DeepCopy(node.GetSegmentation())
+    bridge.show_prediction(Prediction(np.ones(geometry.shape, np.uint8), geometry, LABELS), volume, node)
+    second = bridge.last_prediction(node)
+
+    between = bridge.predictions_since(node, first), bridge.predictions_since(node, second)
+    node.GetSegmentation().DeepCopy(state)
+    after = bridge.predictions_since(node, first), bridge.predictions_since(node, second)
+
+    assert between == (1, 0)
+    assert after == (0, None)
+    assert bridge.undo_prediction(node)
+    assert bridge.predictions_since(node, first) is None
 
 
 @pytest.mark.parametrize("close", [False, True], ids=["the node is removed", "the scene is closed"])
@@ -628,8 +652,12 @@ def test_a_case_is_added_to_a_task_by_name_or_terminology(build, tmp_path):
     with pytest.raises(TaskError, match="has 2 channels, but the task has 1"):
         add_case(task, [volume, volume], renamed)
     assert load_task(task.folder).cases == task.cases, "what was refused left no files"
-    task = add_case(task, volume, strange, case_id="CT-2", replace_case=True, others="skip")
+    for _ in range(2):
+        task = add_case(task, volume, strange, case_id="CT-2", replace_case=True, others="skip")
     assert np.array_equal(read_labels(task.case("CT-2").labels).array, masks["organ"])
+    kept = {name: read_labels(task.folder / "labels_replaced" / f"{name}.nii.gz").array for name in ("CT-2", "CT-2-2")}
+    assert np.array_equal(kept["CT-2"], as_label_map(masks))
+    assert np.array_equal(kept["CT-2-2"], masks["organ"])
     assert [case.id for case in load_origin(task.folder).cases] == ["CT", "CT-2"]
 
 
