@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import json
-import math
 import os
 import signal
 import sys
@@ -21,7 +19,15 @@ from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
 from .launch import JOB_VARIABLE
 from .stopping import handling
-from .terminal import STOPPED, Outcome, Terminal, Unread
+from .terminal import (
+    STOPPED,
+    Outcome,
+    Terminal,
+    Unread,
+    forget_unread_output,
+    json_text,
+    replace_unknown_characters,
+)
 
 _NOBODY_READS = (errno.EPIPE, errno.EINVAL)
 """What a pipe says whose reader has gone, on Windows the second."""
@@ -41,13 +47,13 @@ class Rejected(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    _replace_unknown_characters()
+    replace_unknown_characters()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     try:
         args = parser.parse_args(argv)
     except WrongUsage as wrong:
         if "--json" in argv:
-            _print_json({"error": str(wrong), "exit_code": 2})
+            print(json_text({"error": str(wrong), "exit_code": 2}))
         argparse.ArgumentParser.error(wrong.parser, str(wrong))  # usage and sentence, and the end with code 2
     if not args.command:
         parser.print_help()
@@ -59,15 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
     with handling(signal.default_int_handler, signal.SIGTERM):  # Ctrl-C is the shell's to give or to keep away
         code = _run(args, Terminal()).code
-    _forget_unread_output()
+    forget_unread_output()
     return code
-
-
-def _replace_unknown_characters() -> None:
-    """Redirected output on Windows is in an encoding without arrows; better a question mark than an end."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
 
 
 def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
@@ -99,41 +98,17 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
 
 def _show(args: argparse.Namespace, result: object, text: str) -> None:
     if args.json:
-        _print_json(result)
+        print(json_text(result))
     elif text:
         print(text)
-    sys.stdout and sys.stdout.flush()
-
-
-def _forget_unread_output() -> None:
-    """Python would complain at its end about what nobody read."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream and stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _print_json(result: object) -> None:
-    """One object, in JSON's own words: numbers that are none (the Dice of an absent label) become null."""
-    from .records import to_json
-
-    value = _without_nan(to_json(result))
-    print(json.dumps(value if isinstance(value, dict) else {"result": value}, indent=1, allow_nan=False))
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _fail(args: argparse.Namespace, sentence: str, code: int, result: dict | None = None) -> Outcome:
     with contextlib.suppress(OSError):  # nobody may be reading any more
         if args.json:
-            _print_json((result or {}) | {"error": sentence, "exit_code": code})
+            print(json_text((result or {}) | {"error": sentence, "exit_code": code}))
     Unread(sys.stderr).write(f"nnsegment: {sentence}\n")
     return Outcome(code, result, sentence=sentence)
 

@@ -1,8 +1,11 @@
-"""What a person sees while a verb works: a bar with the time left on a terminal, plain lines when piped."""
+"""What a person sees while a verb works: a bar with the time left on a terminal, plain lines when piped; and JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -114,6 +117,39 @@ class Terminal:
         self._stream.write(f"{what}: {done:g} of {total}{left}\n")
         self._stream.flush()
         self._last_line = time.monotonic()
+
+
+def replace_unknown_characters() -> None:
+    """Redirected output on Windows is in an encoding without arrows; better a question mark than an end."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def forget_unread_output() -> None:
+    """Python would complain at its end about what nobody read."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def json_text(result: object) -> str:
+    """One object, in JSON's own words: numbers that are none (the Dice of an absent label) become null."""
+    from .records import to_json
+
+    value = _without_nan(to_json(result))
+    return json.dumps(value if isinstance(value, dict) else {"result": value}, indent=1, allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:
