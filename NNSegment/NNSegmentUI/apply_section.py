@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import qt
@@ -10,7 +11,7 @@ from slicer.i18n import tr as _
 
 from .apply_models import OTHER, model_choices, read_card
 from .job_view import JobView
-from .pairs import with_channels
+from .pairs import companions
 from .scene_application import late_answers, write_volumes
 from .shown_answers import ShownAnswers
 from .widgets import (
@@ -138,13 +139,9 @@ class ApplySection:
 
     def _choose_other_channels(self, volume) -> None:
         """The companions of the first volume where their names tell them, none where not."""
-        from NNSegmentLib.scene_tasks import Pair
-
-        channels = self._card.channels if self._card else ()
-        pair = None if volume is None else with_channels(Pair((volume,), None), channels, loaded_volumes())
-        found = pair.volumes if pair is not None and pair.volumes[0] is volume else ()
-        for number, (_label, selector) in enumerate(self._selectors[1:], 1):
-            selector.setCurrentNode(found[number] if number < len(found) else None)
+        others = companions(volume, self._card.channels if self._card else (), loaded_volumes())
+        for (_label, selector), other in zip_longest(self._selectors[1:], others):  # more than the model has channels
+            selector.setCurrentNode(other)
 
     def _leave_other_segmentation(self, volume) -> None:
         """A segmentation of another volume does not take the segments of this one unasked."""

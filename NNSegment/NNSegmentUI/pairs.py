@@ -64,6 +64,15 @@ def with_channels(pair, channels: Sequence[str], volumes: Sequence):
     return replace(pair, volumes=tuple(volumes[names.index(name)] for name in wanted))
 
 
+def companions(volume, channels: Sequence[str], volumes: Sequence) -> list:
+    """The volumes of the other channels beside the first one's, each None where the names do not tell them."""
+    from NNSegmentLib.scene_tasks import Pair
+
+    pair = None if volume is None else with_channels(Pair((volume,), None), channels, volumes)
+    is_right = pair is not None and pair.volumes[0] is volume
+    return list(pair.volumes[1:]) if is_right else [None] * (len(channels) - 1)
+
+
 def segment_choices(tables: Sequence[Sequence], owners: Sequence[str], task=None) -> list[SegmentChoice]:
     """All segments of the pairs, in the order of their first appearance; `owners` are names of the segmentations.
 

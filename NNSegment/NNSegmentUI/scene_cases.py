@@ -9,7 +9,7 @@ from slicer.util import VTKObservationMixin
 
 from .context import ERROR, INFO, SUCCESS, WARNING, PanelContext
 from .pair_list import PairList, names_of
-from .pairs import channel_names, with_channels
+from .pairs import channel_names, companions, with_channels
 from .scene_application import wait_cursor
 from .segment_list import SegmentList
 from .widgets import set_enabled
@@ -290,12 +290,9 @@ class SceneCases(VTKObservationMixin):
             selector.setCurrentNode(None)
 
     def _choose_other_channels(self, volume) -> None:
-        from NNSegmentLib.scene_tasks import Pair
-
-        pair = None if volume is None else with_channels(Pair((volume,), None), self.channels, _loaded_volumes())
-        is_right = pair is not None and pair.volumes[0] is volume
-        for number, selector in enumerate(self._selectors[1:], 1):
-            selector.setCurrentNode(pair.volumes[number] if is_right else None)
+        others = companions(volume, self.channels, _loaded_volumes())
+        for selector, other in zip(self._selectors[1:], others, strict=False):
+            selector.setCurrentNode(other)
 
     def _on_channels_changed(self, *_unused) -> None:
         self._make_selectors()
