@@ -170,7 +170,8 @@ def _short_of_memory(error: RuntimeError) -> str:
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or any(words in text for words in _GPU_SHORT_OF_MEMORY):
         return "The graphics memory"
-    return "Main memory" if any(words in text for words in _SHORT_OF_MEMORY) else ""
+    is_unsupported = "primitive descriptor" in text  # oneDNN's words for shapes that it cannot compute
+    return "Main memory" if not is_unsupported and any(words in text for words in _SHORT_OF_MEMORY) else ""
 
 
 def _mps_available() -> bool:
