@@ -53,42 +53,41 @@ def training_request(
     model = folders.model(chosen.name, configuration)
     run_folder = model.fold(name)
     is_described = _is_described(model, None if resume else run_folder)
-    if is_described and resume:
-        chosen = load_plan(model.plan)
-    elif is_described:
-        _require_same_plan(model, chosen, configuration, task)
+    if is_described:
+        chosen = _plan_that_goes_on(model, chosen, configuration, task, resume)
     wanted, run = chosen.configuration(configuration), Run(run_folder, configuration, name)
-    if resume and settings is None and run_folder.settings.is_file():
-        settings = run.settings()
-    settings = settings or default_settings(chosen)
+    settings = settings or _own_settings(run, resume) or default_settings(chosen)
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = _fold_of(folders, task, name, say or unsaid)
     previous_stage = _previous_stage(folders, chosen, configuration, cases)
     if say and not (resume and run.finished):
-        need, free = _training_need(task, wanted, settings, cases, gpus)
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
+        need, free = _training_need(task, wanted, settings, cases, gpus)
         announce(need, say, free)
     keep_references(task, folders, workers, progress)
     prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
     if not is_described:
         _write_model_card(model, folders, task, chosen)
     return TrainingRequest(
-        folder=run_folder,
-        model_folder=model,
-        plan=chosen,
-        configuration=configuration,
-        label_set=task.labels,
-        n_channels=len(task.channels),
-        dataset_json=task.dataset_json,
-        fold=cases,
-        fold_name=name,
-        prepared=folders.prepared(wanted.data_identifier),
-        previous_stage=previous_stage,
-        settings=settings,
-        resume=resume,
-        pretrained=None if pretrained is None else path_of(pretrained),
-    )
+        folder=run_folder, model_folder=model, plan=chosen, configuration=configuration, label_set=task.labels,
+        n_channels=len(task.channels), dataset_json=task.dataset_json, fold=cases, fold_name=name,
+        prepared=folders.prepared(wanted.data_identifier), previous_stage=previous_stage, settings=settings,
+        resume=resume, pretrained=None if pretrained is None else path_of(pretrained),
+    )  # fmt: skip
+
+
+def _plan_that_goes_on(model: ModelFolders, plan: Plan, configuration: str, task: Task, resume: bool) -> Plan:
+    """The plan for another fold of a model that is trained: its own to resume, else one that fits; raises PlanError."""
+    if resume:
+        return load_plan(model.plan)
+    _require_same_plan(model, plan, configuration, task)
+    return plan
+
+
+def _own_settings(run: Run, resume: bool) -> TrainingSettings | None:
+    """The settings that a run goes on with; None for one that begins."""
+    return run.settings() if resume and run.folder.settings.is_file() else None
 
 
 def _fold_of(folders: TaskFolders, task: Task, name: int | str, say: Say) -> Fold:
