@@ -90,6 +90,23 @@ def test_models_of_one_data_set_are_imported_one_after_the_other(trained, tmp_pa
     assert [entry.configuration for entry in list_models(tmp_path / "here")] == ["2d", "3d_fullres"]
 
 
+def test_an_import_that_fails_leaves_what_another_one_brought_meanwhile(trained, tmp_path, monkeypatch):
+    archive, results = export_model(trained, tmp_path / "knee.zip"), tmp_path / "here" / "nnUNet_results"
+    replace, others = os.replace, results / "Dataset007_Knee" / "theirs"
+
+    def full_disk(source, target):
+        if target.parent == results / "Dataset007_Knee":
+            others.mkdir()
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        import_model(archive, tmp_path / "here")
+
+    assert others.is_dir()
+
+
 def test_a_comparison_that_is_there_already_stays(trained, tmp_path):
     archive = export_model(trained, tmp_path / "knee.zip")
     there = tmp_path / "here" / "nnUNet_results" / "Dataset007_Knee" / "inference_information.json"

@@ -11,9 +11,9 @@ import pytest
 from task_on_disk import nnunet_v2
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.errors import PlanError, RunError, SettingsError
+from NNSegmentLib.errors import PlanError, RunError, SettingsError, TaskError
 from NNSegmentLib.folders import Workspace
-from NNSegmentLib.lookup import folders_of, model_of, plan_of
+from NNSegmentLib.lookup import folders_of, model_of, model_place, plan_of
 from NNSegmentLib.task import load_task
 
 SMALL = "nnUNetSmallPlans"
@@ -92,6 +92,16 @@ def test_folders_that_the_environment_names_are_used_wherever_the_task_lies(tmp_
         tmp_path / "fast" / "Dataset501_Blocks", tmp_path / "results" / "Dataset501_Blocks"
     )  # fmt: skip
     assert found.raw == raw
+
+
+def test_a_task_without_a_name_is_no_path(tmp_path):
+    with pytest.raises(TaskError, match="There is no task"):
+        folders_of("", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["missing.zip", "missing.pth"])
+def test_a_missing_model_file_is_not_taken_for_a_task(tmp_path, name):
+    assert model_place(name, tmp_path) == Path(name)
 
 
 def test_a_name_wins_over_the_preset_whose_plan_was_given_it(folders):

@@ -102,6 +102,14 @@ def test_a_resumed_run_may_move_to_another_device(file):
     assert resumed == replace(stored, device="cpu")
 
 
+@pytest.mark.parametrize("field", ["gradient_clip", "checkpoint_minutes"])
+def test_what_infinity_turns_off_may_be_infinite(tmp_path, field):
+    settings = TrainingSettings(**{field: float("inf")})
+    save_settings(settings, tmp_path / "s.json")
+
+    assert load_settings(tmp_path / "s.json") == settings
+
+
 @pytest.mark.parametrize("words", [{"epochs": 9}, {"time": 60.0}, {"settings": "s.json"}, {"recipe": "a:b"}])
 def test_a_fold_that_nnunet_finished_has_nothing_to_resume_with_other_settings(tmp_path, words):
     with pytest.raises(SettingsError, match="come to its end.*rename checkpoint_final"):
