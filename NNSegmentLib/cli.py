@@ -277,8 +277,8 @@ def _predict(args, terminal):
     done = pipeline.predict(
         args.input, args.output, args.workspace, task=args.task, model=args.model, configuration=args.configuration,
         plans=args.plans, preset=args.preset, folds=args.folds, mirroring=not args.no_mirroring, step=args.step,
-        save_probabilities=args.save_probabilities, overwrite=not args.keep_existing, previous=args.previous,
-        device=args.device, progress=terminal, say=terminal.say,
+        half=args.half, save_probabilities=args.save_probabilities, overwrite=not args.keep_existing,
+        previous=args.previous, device=args.device, progress=terminal, say=terminal.say,
     )  # fmt: skip
     return {"cases": done, "output": args.output}, f"Predicted {counted(len(done), 'case')} into {args.output}"
 

@@ -59,6 +59,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = Unread(stream or sys.stderr)
+        self._is_seen = self._stream.isatty()  # asked once: the system takes its time to answer
         self._bar = None
         self._total, self._done, self._first = -1, 0.0, 0.0
         self._started = self._last_line = time.monotonic()
@@ -69,7 +70,7 @@ class Terminal:
         self._done = done
         if time.monotonic() - self._started < QUIET_S and self._bar is None:
             return
-        if self._stream.isatty():
+        if self._is_seen:
             self._draw(done, total, what)
         elif done == total or time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._line(done, total, what)

@@ -17,9 +17,10 @@ import torch
 
 from NNSegmentLib import pipeline
 from NNSegmentLib.cli import main
+from NNSegmentLib.engine import predictor as predictor_module
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
 from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
-from NNSegmentLib.engine.network import build_network
+from NNSegmentLib.engine.network import UNet, build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ImageError, InputError, ModelError, NNSegmentError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
@@ -91,6 +92,18 @@ def write_case(folder: Path, name: str, seed: int = 0, grid: Geometry = GRID) ->
     return folder / name
 
 
+def precisions_of_networks(monkeypatch) -> set[tuple[int, torch.dtype]]:
+    """Grows by the input channels and the weights' precision of every network that computes from now on."""
+    forward, found = UNet.forward, set()
+
+    def noted(network, images):
+        found.update((images.shape[1], weight.dtype) for weight in network.parameters())
+        return forward(network, images)
+
+    monkeypatch.setattr(UNet, "forward", noted)
+    return found
+
+
 def test_labels_and_probabilities_lie_on_the_images_grid(tmp_path):
     predictor = Predictor(load_model(write_model(tmp_path)))
 
@@ -128,6 +141,35 @@ def test_mirroring_can_be_left_out(tmp_path):
     assert np.abs(with_mirrors.probabilities - without.probabilities).max() > 1e-3
 
 
+@pytest.mark.parametrize("chosen", ["3d_fullres", "2d"])
+def test_half_precision_gives_nearly_the_same(tmp_path, monkeypatch, chosen):
+    monkeypatch.setattr(predictor_module, "has_amx", lambda: True)  # other processors can, too, but slowly
+    model = load_model(write_model(tmp_path, chosen, folds=(0, 1)))
+    said = []
+
+    full = Predictor(model, device="cpu").predict(image(), want_probabilities=True)
+    inputs = precisions_of_networks(monkeypatch)
+    half = Predictor(model, device="cpu", half=True, message=said.append).predict(image(), want_probabilities=True)
+
+    assert inputs == {(1, torch.bfloat16)}
+    assert np.mean(full.labels == half.labels) > 0.98
+    difference = np.abs(full.probabilities - half.probabilities).max()
+    assert 1e-5 < difference < 0.1
+    assert not said
+
+
+def test_half_precision_is_left_where_it_would_be_slower(tmp_path, monkeypatch):
+    monkeypatch.setattr(predictor_module, "has_amx", lambda: False)
+    model, said = load_model(write_model(tmp_path)), []
+
+    found = Predictor(model, device="cpu", half=True, message=said.append).predict(image(), want_probabilities=True)
+
+    expected = Predictor(model, device="cpu").predict(image(), want_probabilities=True)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert len(said) == 1
+    assert said[0].startswith("Half precision would not be faster on the processor (")
+
+
 def test_planes_are_predicted_with_two_dimensional_models(tmp_path):
     model = load_model(write_model(tmp_path, "2d"))
 
@@ -162,6 +204,15 @@ def test_a_cascade_equals_its_two_stages_by_hand(cascade):
     np.testing.assert_array_equal(full.predict(image()).labels, by_hand.labels)
     other = full.predict(image(), previous=LabelMap(np.zeros_like(low.labels), GRID))
     assert (other.labels != by_hand.labels).any()
+
+
+def test_both_stages_of_a_cascade_are_predicted_in_half_precision(cascade, monkeypatch):
+    monkeypatch.setattr(predictor_module, "has_amx", lambda: True)
+    inputs = precisions_of_networks(monkeypatch)
+
+    Predictor(load_model(cascade, "3d_cascade_fullres"), device="cpu", half=True).predict(image())
+
+    assert inputs == {(1, torch.bfloat16), (3, torch.bfloat16)}
 
 
 @pytest.mark.parametrize("option", ["--previous", "-prev_stage_predictions"])

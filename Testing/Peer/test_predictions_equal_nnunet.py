@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from NNSegmentLib.engine.devices import has_amx
 from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.image import read_geometry, read_labels
@@ -95,6 +96,18 @@ def test_predictions_are_those_of_nnunet(stored, shared_data, peer, tmp_path):
 @pytest.mark.parametrize("stored", THOROUGH, ids=str)
 def test_all_stored_predictions_are_those_of_nnunet(stored, shared_data, peer, tmp_path):
     compare(stored, shared_data, peer, tmp_path)
+
+
+@pytest.mark.skipif(not has_amx(), reason="this processor has no AMX; half precision is not followed here")
+def test_half_precision_hardly_changes_nnunets_labels(shared_data, peer, tmp_path):
+    model = load_model(peer / "models" / "trained")
+    case = Case("hippocampus_003", images_of("hippocampus_003", shared_data))
+
+    predict_files(Predictor(model, device="cpu", half=True), [case], FileRequest(tmp_path))
+
+    expected = read_labels(model.folder / "pred" / "hippocampus_003.nii.gz").array
+    found = read_labels(tmp_path / "hippocampus_003.nii.gz").array
+    assert np.sum(found != expected) <= 0.005 * np.sum(expected > 0)
 
 
 @pytest.mark.parametrize("case", ["hippocampus_001", pytest.param("hippocampus_003", marks=pytest.mark.slow)])

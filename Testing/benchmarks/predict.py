@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import peer as stored
 from .data import Bench
-from .measure import Measured, function, median, nnsegment
+from .measure import Measured, function, median, nnsegment, seconds_of
 from .peer import Peer
 from .results import Row, at_most, faster
 
@@ -25,14 +25,24 @@ def rows(bench: Bench) -> list[Row]:
     stage = f"predict {count} cases"
     timed = function("predict:child_timed", list(map(str, words)))
     rest = timed.seconds - timed.answer["network_s"]
+    everything_else = f"{stage}: all but the network"
     return [
         *stored.beside(
             stage, ours, bench.peer, lambda peer: _peers(bench, peer, model, images),
             None if bench.quick else stored.PREDICT, faster(2),
         ),
-        Row(f"{stage}: all but the network", "s", rest, "the network's own time", timed.answer["network_s"],
-            at_most(MOST_REST_S)),
+        Row(everything_else, "s", rest, "the network's own time", timed.answer["network_s"], at_most(MOST_REST_S)),
+        Row(everything_else, "s", rest, "importing torch in the same run", timed.answer["torch_s"]),
+        *_in_half_precision(bench, stage, words, ours),
     ]  # fmt: skip
+
+
+def _in_half_precision(bench: Bench, stage: str, words: tuple[object, ...], full: Measured) -> list[Row]:
+    """Where the processor is faster so."""
+    if not function("predict:child_has_amx").answer["has_amx"]:
+        return []
+    half = median(bench.runs, lambda: nnsegment(*words, "--half"))
+    return [Row(f"{stage} in half precision", "s", half.seconds, "in full precision", full.seconds)]
 
 
 def _words(bench: Bench, model: Path, images: Path) -> tuple[object, ...]:
@@ -80,10 +90,13 @@ def child_model(plans: str, dataset_json: str, folder: str) -> None:
 
 
 def child_timed(words: list[str]) -> dict[str, float]:
-    """The command in this process; the network's own time."""
+    """The command in this process; the network's own time, and that of importing torch."""
+    import importlib
     import time
 
     from NNSegmentLib.cli import main
+
+    torch_s = seconds_of(lambda: importlib.import_module("NNSegmentLib.engine"))
     from NNSegmentLib.engine.network import UNet
 
     spent, forward = [], UNet.forward
@@ -97,4 +110,11 @@ def child_timed(words: list[str]) -> dict[str, float]:
     UNet.forward = timed
     if main(words) != 0:
         raise SystemExit(1)
-    return {"network_s": sum(spent)}
+    return {"network_s": sum(spent), "torch_s": torch_s}
+
+
+def child_has_amx() -> dict[str, bool]:
+    """Whether half precision is of use here."""
+    from NNSegmentLib.engine.devices import has_amx
+
+    return {"has_amx": has_amx()}
