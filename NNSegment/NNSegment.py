@@ -134,7 +134,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _explain_commands(self, widget):
         """A terminal does not know where the library is: the tooltips of command lines tell what it needs first."""
-        from NNSegmentLib.launch import terminal_setting
+        from NNSegmentLib.machine.launch import terminal_setting
 
         for name in COMMAND_LINES:
             edit = slicer.util.findChild(widget, name)

@@ -14,7 +14,6 @@ _HOMES = {
     "pipeline": (
         "best", "check", "convert", "extract_fingerprint", "open_task", "plan", "predict", "preprocess", "train", "validate",
     ),
-    "budget": ("quick_settings",),
     "conversion": ("export_task",),
     "errors": ("ImageError", "InputError", "ModelError", "NNSegmentError", "OutOfMemoryError", "PlanError", "RunError",
                "SettingsError", "StorageError", "TaskError", "WorkError"),
@@ -36,6 +35,7 @@ _HOMES = {
     "run": ("Run", "TrainingSettings"),
     "selection.record": ("Selection",),
     "task": ("Case", "Channel", "Task", "load_task"),
+    "training.budget": ("quick_settings",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -16,10 +16,10 @@ from .errors import TaskError
 from .folders import DATASET_NAME, LABELS_CSV, Workspace
 from .geometry import Geometry
 from .image import write_image
-from .label_files import kept_later, settle_values, write_coded, write_provisional
 from .labels import LabelSet
-from .overlaps import TOLERANCE, Combined, Names, painted_value, value_of
 from .records import copy_whole, read_json, write_json
+from .segments.label_files import kept_later, settle_values, write_coded, write_provisional
+from .segments.overlaps import TOLERANCE, Combined, Names, painted_value, value_of
 from .task import Case, Task, write_dataset_json
 from .task_names import new_task_name
 

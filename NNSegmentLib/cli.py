@@ -17,8 +17,8 @@ from pathlib import Path
 
 from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
-from .launch import JOB_VARIABLE
-from .stopping import handling
+from .machine.launch import JOB_VARIABLE
+from .machine.stopping import handling
 from .terminal import (
     STOPPED,
     Outcome,
@@ -194,9 +194,9 @@ def _preprocess(args, terminal):
 def _train(args, terminal):
     from . import pipeline
     from .answers import run_result, run_text
-    from .budget import require_nothing_new, settings_from_arguments
     from .progress import part_of
     from .run import load_settings
+    from .training.budget import require_nothing_new, settings_from_arguments
 
     folders = pipeline.folders_of(args.task, args.workspace)
     plan = pipeline.plan_of(folders, args.plans, args.preset)
@@ -285,7 +285,7 @@ def _predict(args, terminal):
 
 def _evaluate(args, terminal):
     from . import results
-    from .memory import unsaid
+    from .machine.memory import unsaid
 
     scores = results.evaluate(
         args.predictions,

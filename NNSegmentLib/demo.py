@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import pipeline, results
-from .budget import default_settings
 from .errors import counted
 from .folders import TaskFolders, Workspace
 from .progress import Progress, silent
 from .sample import make_sample_task
 from .task import Task, find_images
 from .terminal import duration
+from .training.budget import default_settings
 
 FOLD_SECONDS = 75.0
 FOLDS = (0, 1)

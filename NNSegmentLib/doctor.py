@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .errors import StorageError
 from .folders import Workspace
-from .memory import available_gb
+from .machine.memory import available_gb
 from .records import written_whole
 
 PACKAGES = {

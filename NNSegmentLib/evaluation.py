@@ -10,7 +10,7 @@ from .errors import ImageError, SettingsError, some
 from .given import is_whole
 from .image import FILE_ENDINGS, LabelMap, read_labels
 from .labels import LabelSet, Region
-from .memory import Say, unsaid
+from .machine.memory import Say, unsaid
 from .metrics import Counts, SurfaceDistances, region_surface_distances, tabulate
 from .progress import Progress, in_parallel, silent
 from .scores import CaseScores, Metrics, Scores, case_id, load_scores, save_scores

@@ -10,8 +10,8 @@ from .folders import RAW, ModelFolders, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .given import fold_names, path_of
 from .labels import LabelSet
-from .locks import holder
-from .memory import Say, unsaid
+from .machine.locks import holder
+from .machine.memory import Say, unsaid
 from .model import Model, load_model
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, plans_files, require_plans_name
 from .planning.presets import find_preset

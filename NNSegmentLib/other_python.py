@@ -17,8 +17,8 @@ from pathlib import Path
 
 from .doctor import DEVICE, PACKAGES, Check, lacking
 from .errors import InputError, SettingsError, some
-from .launch import command, environment_for
-from .processes import WINDOWS, ProcessIdentity, detached, end_tree
+from .machine.launch import command, environment_for
+from .machine.processes import WINDOWS, ProcessIdentity, detached, end_tree
 from .records import from_json
 
 INSTALL = f"pip install {' '.join(sorted(PACKAGES, key=lambda name: name != 'torch'))}"

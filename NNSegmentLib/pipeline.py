@@ -18,8 +18,6 @@ from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, sav
 from .folders import LABELS_CSV
 from .given import any_of, fold_names, path_of, paths_of, whole_number
 from .integrity import Finding, check_task, fix_task, save_findings
-from .label_files import OVERLAPS
-from .locks import only_one_in
 from .lookup import (
     TaskReference,
     WorkspaceReference,
@@ -33,7 +31,8 @@ from .lookup import (
     trained_models,
     workspace_of,
 )
-from .memory import Say, affordable_workers, announce, unsaid
+from .machine.locks import only_one_in
+from .machine.memory import Say, affordable_workers, announce, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
 from .planning.plan import (
@@ -52,9 +51,10 @@ from .records import copy_whole, read_json
 from .results import diagram, ensemble, evaluate, postprocess, write_report
 from .run import Run, TrainingSettings
 from .scores import Scores
+from .segments.label_files import OVERLAPS
 from .selection.record import Selection
 from .task import Task, load_task
-from .training_setup import copy_if_there, training_request
+from .training.setup import copy_if_there, training_request
 
 __all__ = [
     "best", "check", "convert", "diagram", "ensemble", "evaluate", "extract_fingerprint", "folders_of", "folds_of",
@@ -195,14 +195,19 @@ def preprocess(
     progress: Progress = silent,
     say: Say = unsaid,
 ) -> list[Preparation]:
-    """Prepare all cases for the configurations (all of the plan when none is named); finished cases are kept.
+    """Prepare all cases for the configurations (all of the plan that can be used when none is named); finished cases
+    are kept. What a plan holds and cannot be used is said, unless it is named, which raises.
 
     `plans` or `preset` choose the plan, without them the one made last. Raises PlanError for an unknown configuration,
     SettingsError, ImageError naming the case that cannot be prepared, OutOfMemoryError, StorageError.
     """
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     chosen = plan_of(folders, plans, preset)
-    names = any_of(configurations) or [c.name for c in chosen.configurations if not c.inherits_from]
+    names = any_of(configurations)
+    if not names:
+        names = [c.name for c in chosen.configurations if not c.inherits_from]
+        for name, reason in chosen.unsupported.items():
+            say(f"{name} is not prepared. {reason}")
     by_data = {
         chosen.configuration(name).data_identifier: name for name in names
     }  # the cascade shares 3d_fullres' data

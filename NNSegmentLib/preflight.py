@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .errors import InputError
 from .geometry import Geometry
 from .image import read_geometry
-from .memory import SHARE, Need, total_gb
+from .machine.memory import SHARE, Need, total_gb
 from .model import Model
 from .planning.parameters import count_parameters
 from .planning.plan import Configuration, NetworkSpec

@@ -13,8 +13,8 @@ from pathlib import Path
 from .errors import InputError
 from .folders import ModelFolders, TaskFolders
 from .image import copy_image
-from .locks import LOCK, one_after_another_in, require_free
-from .memory import Say, affordable_workers, announce, unsaid
+from .machine.locks import LOCK, one_after_another_in, require_free
+from .machine.memory import Say, affordable_workers, announce, unsaid
 from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel

@@ -18,7 +18,7 @@ from .lookup import (
     plan_of,
     reader_beside,
 )
-from .memory import Say, unsaid
+from .machine.memory import Say, unsaid
 from .postprocessing_rules import PostProcessing
 from .progress import Progress, silent
 from .scores import Scores

@@ -23,11 +23,11 @@ from .errors import ImageError, require_choice
 from .geometry import Geometry
 from .labels import LARGEST_VALUE, Label, LabelSet
 from .nodes import require_in_scene, require_segmentation, require_segments, volumes_of
-from .overlaps import Layer, combined, layers_of
 from .prediction import Prediction
 from .regular_grids import Voxels, labels_on_voxels, onto_first_grid
-from .segment_looks import SegmentLook, looks_in
-from .segment_names import SegmentRow, labels_from_rows, match_segments, renamed
+from .segments.looks import SegmentLook, looks_in
+from .segments.names import SegmentRow, labels_from_rows, match_segments, renamed
+from .segments.overlaps import Layer, combined, layers_of
 
 BINARY, FRACTIONAL, SURFACE = "Binary labelmap", "Fractional labelmap", "Closed surface"
 PREDICTION_ATTRIBUTE = "NNSegment.Prediction"

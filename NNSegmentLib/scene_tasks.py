@@ -21,7 +21,7 @@ from .labels import LabelSet
 from .nodes import described, require_segments, volumes_of
 from .progress import Progress, silent
 from .scene import IRREGULAR, PREDICTION_ATTRIBUTE, read_case, segment_table
-from .segment_names import labels_from_rows
+from .segments.names import labels_from_rows
 from .task import Case, Task, load_task
 
 _NOT_THE_SUBJECT = re.compile(r"(^|[\W_]+)(segmentations?|seg|labels?|labelmap|mask|gt|0000)(?=$|[\W_])", re.IGNORECASE)

@@ -87,7 +87,7 @@ class PanelContext:
     @property
     def python_executable(self) -> Path:
         """The Python that runs the jobs: the chosen one, else PythonSlicer in Slicer, else the one we run in."""
-        from NNSegmentLib.launch import default_python
+        from NNSegmentLib.machine.launch import default_python
 
         return self.python or default_python(sys.executable)
 
@@ -205,7 +205,7 @@ class PanelContext:
 
     def command_line(self, arguments: Sequence[str]) -> str:
         """The command that `start_job` would run, to show and to copy."""
-        from NNSegmentLib.launch import as_line, command
+        from NNSegmentLib.machine.launch import as_line, command
 
         return as_line(command(self.python_executable, self.words(arguments)))
 

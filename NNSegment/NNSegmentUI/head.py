@@ -89,7 +89,7 @@ class PanelHead:
 
     def refresh_work(self) -> None:
         """Show the newest job that has no place of its own in a section."""
-        from NNSegmentLib.launch import as_line
+        from NNSegmentLib.machine.launch import as_line
 
         running = [job for job in self._context.running_jobs() if job.request.arguments[0] not in OWN_SECTIONS]
         self._work = running[0] if running else None

@@ -78,7 +78,7 @@ def segment_choices(tables: Sequence[Sequence], owners: Sequence[str], task=None
 
     Raises TaskError for two segments of one name.
     """
-    from NNSegmentLib.segment_names import labels_from_rows, match_segments
+    from NNSegmentLib.segments.names import labels_from_rows, match_segments
 
     if not tables:
         return []

@@ -78,7 +78,7 @@ class TrainSection:
 
     def _read_statuses(self, plan):
         from NNSegmentLib.errors import NNSegmentError
-        from NNSegmentLib.run_states import run_statuses
+        from NNSegmentLib.training.run_states import run_statuses
 
         if plan is None:
             return ()
@@ -141,7 +141,7 @@ class TrainSection:
 
     def words(self, resume: bool = False) -> tuple[str, ...]:
         """The command for what is chosen; raises SettingsError."""
-        from NNSegmentLib.training_length import TrainingLength, length_words
+        from NNSegmentLib.training.length import TrainingLength, length_words
 
         plan, fold = self._context.plan(), chosen(self.ui.trainFoldBox)
         words = ["train", self._context.task.name, chosen(self.ui.trainConfigurationBox), fold, "-p", plan.name]
@@ -316,7 +316,7 @@ def _run_name(status) -> str:
 
 
 def _lengths():
-    from NNSegmentLib.training_length import TrainingLength
+    from NNSegmentLib.training.length import TrainingLength
 
     texts = {
         TrainingLength.QUICK: _("Quick look (5 minutes)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..memory import Say
+from ..machine.memory import Say
 
 
 class Compiled:

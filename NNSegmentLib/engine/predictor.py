@@ -13,7 +13,7 @@ import torch
 from ..errors import ImageError, ModelError, SettingsError, counted
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
-from ..memory import affordable_workers, available_gb
+from ..machine.memory import affordable_workers, available_gb
 from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
 from ..planning.topology import output_size

@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ..errors import NNSegmentError, RunError
-from ..processes import ProcessIdentity, end_tree
+from ..machine.processes import ProcessIdentity, end_tree
+from ..machine.stopping import stopping_cleanly
 from ..progress import Progress, silent
 from ..records import remove
 from ..run import EpochFinished, Failed, Run, Stopped
-from ..stopping import stopping_cleanly
 from .ranks import is_lost_peer, joined_ranks, require_ranks
 from .session import TrainingRequest
 from .trainer import train_fold

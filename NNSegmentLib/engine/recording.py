@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ..memory import Say
+from ..machine.memory import Say
 from .optimizer import may_be_recorded
 from .recipe import Batch
 

@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..folders import FoldFolder, ModelFolders
 from ..folds import Fold
 from ..labels import LabelSet
-from ..memory import Say, unsaid
+from ..machine.memory import Say, unsaid
 from ..planning.plan import Configuration, Plan, plan_to_json
 from ..run import TrainingSettings
 from .batches import Batch

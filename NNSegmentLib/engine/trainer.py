@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError, NNSegmentError, RunError, StorageError, counted
-from ..memory import unsaid
+from ..machine.memory import unsaid
+from ..machine.stopping import stopping_cleanly
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
 from ..records import copy_whole, move, remove, remove_unfinished
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
-from ..stopping import stopping_cleanly
 from .batches import BatchSource
 from .checkpoints import load_checkpoint
 from .devices import in_words, memory_errors, prepare_device

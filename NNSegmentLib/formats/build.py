@@ -24,9 +24,9 @@ from ..image import (
     write_image,
     write_labels,
 )
-from ..label_files import LabelFile, renumbered, settle_values, write_provisional
-from ..locks import one_after_another_in
+from ..machine.locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
+from ..segments.label_files import LabelFile, renumbered, settle_values, write_provisional
 from ..task import write_dataset_json
 from .segments import drawn_on
 from .source import Source, SourceCase, Volume, stored_layout

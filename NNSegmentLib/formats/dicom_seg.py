@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ImageError, TaskError
 from ..labels import BACKGROUND
-from ..segment_names import SegmentRow
+from ..segments.names import SegmentRow
 from .dicom_series import Plane, Series, head, is_dicom, plane_matrix, planes_of, same_plane
 from .source import SegmentLayer, Segments
 

@@ -17,9 +17,9 @@ from ..copying import folder_made_whole
 from ..errors import TaskError
 from ..folders import DATASET_NAME, LABELS_CSV, Workspace
 from ..labels import IGNORE, Label, LabelSet
-from ..overlaps import AND, value_table
 from ..progress import Progress, silent
 from ..records import write_json
+from ..segments.overlaps import AND, value_table
 from ..task import Task
 from . import nnunet_v2
 from .build import require_files, write_cases

@@ -17,7 +17,7 @@ from ..errors import TaskError, some
 from ..image import read_labels
 from ..progress import Progress, in_parallel
 from ..records import read_json
-from ..segment_names import SegmentRow
+from ..segments.names import SegmentRow
 from . import seg_nrrd
 from .pairs import describe_segmented
 from .source import SegmentLayer, Segments, Source, SourceCase, image_files, label_stem, stem

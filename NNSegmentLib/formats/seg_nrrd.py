@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ImageError, TaskError
 from ..image import read_array, whole_numbers
-from ..segment_names import SegmentRow
+from ..segments.names import SegmentRow
 from .source import SegmentLayer, Segments
 
 _ENDING = ".nrrd"

@@ -9,9 +9,9 @@ import numpy as np
 from ..errors import ImageError, some
 from ..geometry import Geometry
 from ..labels import LabelSet
-from ..overlaps import Combined, Layer, combined
 from ..regular_grids import labels_on_grid, share_inside
-from ..segment_names import SegmentRow, labels_from_rows, match_segments
+from ..segments.names import SegmentRow, labels_from_rows, match_segments
+from ..segments.overlaps import Combined, Layer, combined
 from .source import SegmentLayer, SourceCase
 
 _WHOLE = 0.999

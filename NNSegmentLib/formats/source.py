@@ -14,7 +14,7 @@ from ..folders import Workspace
 from ..geometry import Geometry
 from ..image import FILE_ENDINGS, file_ending, read_array
 from ..labels import BACKGROUND, LabelSet
-from ..segment_names import SegmentRow
+from ..segments.names import SegmentRow
 from ..task_names import is_writable, new_task_name, split_name
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import TaskError, some
 from ..image import file_ending, read_labels
-from ..segment_names import SegmentRow, labels_from_rows
+from ..segments.names import SegmentRow, labels_from_rows
 from .segments import union_of_rows
 from .source import SegmentLayer, Segments, Source, SourceCase, image_files, stem
 

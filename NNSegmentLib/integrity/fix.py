@@ -15,10 +15,10 @@ from ..copying import copy_file
 from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV
 from ..image import LabelMap, read_geometry, read_labels, write_labels
-from ..label_files import renumbered
-from ..locks import one_after_another_in
+from ..machine.locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
 from ..records import write_json
+from ..segments.label_files import renumbered
 from ..task import Case, Task, load_task
 from .check import examine_task, findings_of, renumbering_of
 from .findings import CASE_COUNT, LABEL_DIRECTION, LABEL_GRID, LABEL_NUMBERS, Finding

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
 from ..folders import FoldFolder, JobFolder, new_dated_folder
-from ..launch import JOB_VARIABLE, command, default_python, environment_for
-from ..locks import require_free
-from ..processes import ProcessIdentity, end_tree, start_detached
+from ..machine.launch import JOB_VARIABLE, command, default_python, environment_for
+from ..machine.locks import require_free
+from ..machine.processes import ProcessIdentity, end_tree, start_detached
 from ..records import cannot_write, from_json, read_json, to_json, write_json
 from ..run import Event, Failed, Finished, Stopped, last_event, parse_event
 
@@ -308,7 +308,7 @@ def _run_folders(args) -> tuple[Path, ...]:
     if args.command not in ("train", "validate"):
         return ()
     from ..lookup import folders_of, open_task, plan_of
-    from ..run_states import fold_count
+    from ..training.run_states import fold_count
 
     folders = folders_of(args.task, args.workspace)
     model = folders.model(plan_of(folders, args.plans, args.preset).name, args.configuration)

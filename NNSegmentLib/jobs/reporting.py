@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..folders import JobFolder
-from ..processes import ProcessIdentity
+from ..machine.processes import ProcessIdentity
+from ..machine.stopping import handling, interrupt_main_thread
 from ..records import to_json, write_json
 from ..run import (
     EpochFinished,
@@ -24,7 +25,6 @@ from ..run import (
     append_event,
     read_events,
 )
-from ..stopping import handling, interrupt_main_thread
 from ..terminal import STOPPED, Outcome, Terminal
 
 HEARTBEAT_S = 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..folders import TaskFolders, new_dated_folder
-from ..locks import require_free
+from ..machine.locks import require_free
 from ..records import cannot_write, move
 
 

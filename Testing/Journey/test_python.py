@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import NNSegmentLib as nns
-from NNSegmentLib.budget import default_settings
 from NNSegmentLib.cli import main
 from NNSegmentLib.records import require_writable
 from NNSegmentLib.run import load_settings
 from NNSegmentLib.sample import make_sample_task
-from NNSegmentLib.training_setup import training_request
+from NNSegmentLib.training.budget import default_settings
+from NNSegmentLib.training.setup import training_request
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError, SettingsError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.jobs import JobState
-from NNSegmentLib.processes import ProcessIdentity
+from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event, read_events
 

@@ -16,12 +16,12 @@ from NNSegmentLib.folders import FoldFolder, new_dated_folder
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.jobs.progress import JobProgress
 from NNSegmentLib.labels import Label
-from NNSegmentLib.locks import only_one_in
+from NNSegmentLib.machine.locks import only_one_in
 from NNSegmentLib.model.card import read_card
 from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, read_events, recent_events
-from NNSegmentLib.run_states import RunState, run_status
 from NNSegmentLib.task import load_task
-from NNSegmentLib.training_length import TrainingLength, length_words
+from NNSegmentLib.training.length import TrainingLength, length_words
+from NNSegmentLib.training.run_states import RunState, run_status
 
 
 def epoch(number: int) -> EpochFinished:

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from NNSegmentLib import memory, pipeline, preflight
+from NNSegmentLib import pipeline, preflight
 from NNSegmentLib.errors import OutOfMemoryError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import write_image
-from NNSegmentLib.memory import Need, affordable_workers, announce, available_gb
+from NNSegmentLib.machine import memory
+from NNSegmentLib.machine.memory import Need, affordable_workers, announce, available_gb
 from NNSegmentLib.planning.plan import PLAIN, Configuration, NetworkSpec
 from NNSegmentLib.preflight import largest_image, training_need, voxels_on_grid
 from NNSegmentLib.run import TrainingSettings

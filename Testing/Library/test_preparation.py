@@ -17,11 +17,11 @@ from NNSegmentLib import pipeline
 from NNSegmentLib.errors import PlanError, RunError
 from NNSegmentLib.exchange import list_models
 from NNSegmentLib.image import read_labels, write_image, write_labels
-from NNSegmentLib.locks import only_one_in
 from NNSegmentLib.lookup import cases_in_no_fold
+from NNSegmentLib.machine.locks import only_one_in
 from NNSegmentLib.model import find_model_folders
 from NNSegmentLib.preprocessing.storage import PreparedStore
-from NNSegmentLib.training_setup import training_request
+from NNSegmentLib.training.setup import training_request
 
 CONFIGURATION = "3d_fullres"
 FINER_MM = (1.5, 0.6, 0.6)
@@ -67,6 +67,21 @@ def test_only_what_is_missing_is_prepared(workspace, monkeypatch):
     assert prepare(workspace).computed == 6
     monkeypatch.setattr("NNSegmentLib.preparation.one_after_another_in", _interrupt)  # the folder may be read-only
     assert prepare(workspace).computed == 0
+
+
+def test_what_cannot_be_prepared_is_left_out_with_a_word_unless_it_is_named(workspace):
+    plans, said = pipeline.folders_of(501, workspace).preprocessed / "nnUNetPlans.json", []
+    values = json.loads(plans.read_text())
+    own = values["configurations"][CONFIGURATION]
+    values["configurations"]["mine"] = own | {"architecture": own["architecture"] | {"network_class_name": "my.Net"}}
+    plans.write_text(json.dumps(values))
+
+    done = pipeline.preprocess(501, workspace, say=said.append)
+
+    assert {one.configuration for one in done} == {"2d", CONFIGURATION}
+    assert [text for text in said if text.startswith("mine is not prepared. The plan asks for the network Net")]
+    with pytest.raises(PlanError, match="the network Net"):
+        pipeline.preprocess(501, workspace, configurations=["mine"])
 
 
 def test_a_corrected_label_counts_whatever_its_date(workspace, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from NNSegmentLib import records
 from NNSegmentLib.errors import StorageError
-from NNSegmentLib.locks import LOCK, only_one_in
+from NNSegmentLib.machine.locks import LOCK, only_one_in
 from NNSegmentLib.records import write_text
 
 

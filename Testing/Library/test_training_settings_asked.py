@@ -9,10 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from NNSegmentLib.budget import QUICK_EPOCHS, apply_recipe, quick_settings, require_nothing_new, settings_from_arguments
 from NNSegmentLib.errors import SettingsError
 from NNSegmentLib.planning.plan import Plan
 from NNSegmentLib.run import TrainingSettings, load_settings, save_settings
+from NNSegmentLib.training.budget import (
+    QUICK_EPOCHS,
+    apply_recipe,
+    quick_settings,
+    require_nothing_new,
+    settings_from_arguments,
+)
 
 PLAN = Plan("Dataset900_Balls", "nnUNetPlans", (0, 1, 2), (), ())
 
@@ -34,7 +40,7 @@ def test_a_short_time_gets_the_quick_recipe_and_a_long_one_that_of_nnunet():
 
 
 def test_a_graphics_card_learns_mirrored_images_too(monkeypatch):
-    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: device == "cuda")
+    monkeypatch.setattr("NNSegmentLib.training.budget._is_cuda", lambda device: device == "cuda")
 
     card = settings_from_arguments(asked(time=60.0, device="cuda"), PLAN, None)
     processor = settings_from_arguments(asked(time=60.0, device="cpu"), PLAN, None)
@@ -84,9 +90,9 @@ def test_a_resumed_run_need_not_be_told_its_length_again(file, words):
 @pytest.mark.parametrize("on_card", [True, False])
 def test_a_run_with_a_recipe_is_resumed_on_another_device_with_the_same_words(monkeypatch, on_card):
     words = asked(time=600.0, recipe="test_training_settings_asked:twice_the_rate")
-    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: on_card)
+    monkeypatch.setattr("NNSegmentLib.training.budget._is_cuda", lambda device: on_card)
     stored = settings_from_arguments(words, PLAN, None)
-    monkeypatch.setattr("NNSegmentLib.budget._is_cuda", lambda device: not on_card)
+    monkeypatch.setattr("NNSegmentLib.training.budget._is_cuda", lambda device: not on_card)
     words.resume = True
 
     assert settings_from_arguments(words, PLAN, stored) == stored

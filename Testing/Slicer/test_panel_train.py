@@ -82,7 +82,7 @@ def test_the_grid_shows_the_state_of_every_run(panel, root, folders):
 
 
 def test_a_run_that_another_process_holds_counts_as_running(panel, root, folders):
-    from NNSegmentLib.locks import only_one_in
+    from NNSegmentLib.machine.locks import only_one_in
 
     run = begin(folders, "3d_fullres", 0, epochs=2)
     with only_one_in(run.folder):

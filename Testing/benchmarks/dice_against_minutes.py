@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.budget import default_settings
-from NNSegmentLib.memory import available_gb
+from NNSegmentLib.machine.memory import available_gb
 from NNSegmentLib.run import EpochFinished, Finished
 from NNSegmentLib.terminal import Terminal, table
+from NNSegmentLib.training.budget import default_settings
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADER = ["minutes", "steps", "s/step", "validation Dice", "validation s", "load before"]

@@ -116,8 +116,8 @@ def child_epoch(workspace: str, device: str, epochs: int) -> dict[str, float]:
 
 def child_dice(workspace: str, device: str, minutes: float) -> dict[str, float]:
     from NNSegmentLib import pipeline
-    from NNSegmentLib.budget import default_settings
     from NNSegmentLib.run import Finished
+    from NNSegmentLib.training.budget import default_settings
 
     plan = pipeline.plan_of(pipeline.folders_of("4", workspace))
     settings = default_settings(plan, time_s=60 * minutes, device=device)
@@ -127,7 +127,7 @@ def child_dice(workspace: str, device: str, minutes: float) -> dict[str, float]:
 
 def _request(workspace: str, device: str, **settings):
     from NNSegmentLib.run import TrainingSettings
-    from NNSegmentLib.training_setup import training_request
+    from NNSegmentLib.training.setup import training_request
 
     return training_request("4", "3d_fullres", 0, workspace, settings=TrainingSettings(device=device, **settings))
 

@@ -46,7 +46,7 @@ def child_ours(workspace: str, steps: int) -> dict[str, float]:
     from NNSegmentLib.engine.session import Session
     from NNSegmentLib.engine.trainer import opened_batches
     from NNSegmentLib.run import TrainingSettings
-    from NNSegmentLib.training_setup import training_request
+    from NNSegmentLib.training.setup import training_request
 
     session = Session(training_request("4", "3d_fullres", 0, workspace, settings=TrainingSettings(device="cpu")))
     prepare_device(session.device)

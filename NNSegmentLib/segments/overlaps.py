@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import TaskError
-from .labels import BACKGROUND, IGNORE, Label, LabelSet
+from ..errors import TaskError
+from ..labels import BACKGROUND, IGNORE, Label, LabelSet
 
 Names = frozenset[str]
 AND = " & "

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from .errors import RunError, StorageError
+from ..errors import RunError, StorageError
+from ..records import from_json, remove, to_json
 from .processes import ProcessIdentity
-from .records import from_json, remove, to_json
 
 LOCK = "running.json"
 _LOOK_S = 0.5

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import OutOfMemoryError
+from ..errors import OutOfMemoryError
 
 SHARE = 0.8
 """The part of the free memory that we allow ourselves."""

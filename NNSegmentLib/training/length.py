@@ -6,9 +6,9 @@ import datetime
 import re
 from enum import StrEnum
 
-from .errors import SettingsError
-from .run import TrainingSettings
-from .terminal import parse_duration
+from ..errors import SettingsError
+from ..run import TrainingSettings
+from ..terminal import parse_duration
 
 
 class TrainingLength(StrEnum):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from .errors import TaskError
-from .folders import FoldFolder, TaskFolders
-from .folds import load_folds, make_folds
-from .locks import holder
-from .planning.plan import Plan
-from .run import EpochFinished, Failed, recent_events
-from .scores import load_scores
-from .task import Task
+from ..errors import TaskError
+from ..folders import FoldFolder, TaskFolders
+from ..folds import load_folds, make_folds
+from ..machine.locks import holder
+from ..planning.plan import Plan
+from ..run import EpochFinished, Failed, recent_events
+from ..scores import load_scores
+from ..task import Task
 
 ALL_CASES = "all"
 """The fold that trains on every case and has no validation."""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .cases import ValueChange
-from .errors import require_choice
-from .geometry import Geometry
-from .image import read_labels, write_labels
-from .labels import LabelSet
+from ..cases import ValueChange
+from ..errors import require_choice
+from ..geometry import Geometry
+from ..image import read_labels, write_labels
+from ..labels import LabelSet
 from .overlaps import Combined, Names, painted_value, require_no_overlap, value_table, with_overlaps
 
 OVERLAPS = ("order", "regions", "refuse")

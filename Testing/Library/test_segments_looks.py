@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from NNSegmentLib.segment_looks import looks_in
+from NNSegmentLib.segments.looks import looks_in
 
 IJK_TO_MM = np.array([[0.0, -2.0, 0.0, 5.0], [1.5, 0.0, 0.0, -3.0], [0.0, 0.0, 4.0, 10.0], [0, 0, 0, 1]])
 BALL = np.zeros((6, 7, 8), np.uint8)

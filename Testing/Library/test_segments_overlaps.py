@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.labels import Label, LabelSet
-from NNSegmentLib.overlaps import (
+from NNSegmentLib.segments.overlaps import (
     Layer,
     combined,
     layers_of,

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from .errors import SettingsError
-from .planning.plan import Plan
-from .planning.presets import find_preset
-from .run import TrainingSettings, load_settings
+from ..errors import SettingsError
+from ..planning.plan import Plan
+from ..planning.presets import find_preset
+from ..run import TrainingSettings, load_settings
 
 QUICK_UP_TO_S = 2 * 3600.0
 """Time budgets up to this get the quick recipe."""
@@ -70,7 +70,7 @@ def quick_settings(
 
 
 def _is_cuda(device: str) -> bool:
-    from .engine.devices import choose_device
+    from ..engine.devices import choose_device
 
     return choose_device(device).type == "cuda"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 WINDOWS = sys.platform == "win32"
 JOB_VARIABLE = "NNSEGMENT_JOB"
 """Names the job's folder to the child process."""
-LIBRARY_PARENT = Path(__file__).resolve().parent.parent
+LIBRARY_PARENT = Path(__file__).resolve().parents[2]
 _LAUNCHER = "APPLAUNCHER_"
 _SAVED = "APPLAUNCHER_0_"
 _OF_SLICERS_PYTHON = (

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import PlanError, SettingsError, TaskError, some
+from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
+from ..folds import Fold, choose_fold
+from ..given import fold_name, path_of
+from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
+from ..machine.memory import Need, Say, announce, unsaid
+from ..planning.plan import Configuration, Plan, load_plan, save_plan
+from ..preflight import training_need
+from ..preparation import keep_references, prepare_all
+from ..preprocessing.storage import previous_stage_file
+from ..progress import Progress, silent
+from ..records import copy_whole, read_json
+from ..run import Run, TrainingSettings
+from ..task import Task, parse_dataset_json
 from .budget import default_settings
-from .errors import PlanError, SettingsError, TaskError, some
-from .folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
-from .folds import Fold, choose_fold
-from .given import fold_name, path_of
-from .lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
-from .memory import Need, Say, announce, unsaid
-from .planning.plan import Configuration, Plan, load_plan, save_plan
-from .preflight import training_need
-from .preparation import keep_references, prepare_all
-from .preprocessing.storage import previous_stage_file
-from .progress import Progress, silent
-from .records import copy_whole, read_json
-from .run import Run, TrainingSettings
-from .task import Task, parse_dataset_json
 
 
 def training_request(
@@ -43,8 +43,8 @@ def training_request(
     What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
     A run that is resumed keeps the plan that it was begun with.
     """
-    from .engine.ranks import require_ranks
-    from .engine.trainer import TrainingRequest
+    from ..engine.ranks import require_ranks
+    from ..engine.trainer import TrainingRequest
 
     _require_settings(settings)
     name = fold_name(fold)
@@ -106,7 +106,7 @@ def _training_need(
     task: Task, configuration: Configuration, settings: TrainingSettings, fold: Fold, gpus: int
 ) -> tuple[Need, float | None]:
     """The memory that training needs, and the GB that are free on its GPU if it has one."""
-    from .engine.devices import choose_device, gpu_memory_gb, half_precision, release_memory
+    from ..engine.devices import choose_device, gpu_memory_gb, half_precision, release_memory
 
     device = choose_device(settings.device)
     if gpus == 1:

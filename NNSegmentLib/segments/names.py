@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from .errors import TaskError
-from .labels import BACKGROUND, IGNORE, Label, LabelSet
+from ..errors import TaskError
+from ..labels import BACKGROUND, IGNORE, Label, LabelSet
 from .overlaps import AND, members, segment_labels
 
 _UNSPECIFIC = ("", "85756007")
