@@ -32,6 +32,8 @@ class Measure:
     ignore: int | None = None
     tolerance_mm: float | None = None
     names: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """What summary.json calls the targets, as in `Scores`."""
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -43,7 +45,12 @@ class Measure:
     def of(cls, label_set: LabelSet, surface: bool = True, tolerance_mm: float = 1.0) -> Measure:
         """All targets of a task."""
         names = tuple(label_set.name_of(target) for target in label_set.targets)
-        return cls(label_set.targets, label_set.ignore_value, tolerance_mm if surface else None, names)
+        tolerance = tolerance_mm if surface else None
+        return cls(label_set.targets, label_set.ignore_value, tolerance, names, label_set.target_keys)
+
+    def scores(self, cases: Sequence[CaseScores]) -> Scores:
+        """The scores of cases that were measured so."""
+        return Scores(self.targets, tuple(cases), self.names, self.keys)
 
 
 def evaluate_folder(
@@ -111,7 +118,7 @@ def evaluate_files(
         maps = read_pair(*pair, reader)
         return CaseScores(case_id(pair[0]), measured(*maps, measure), *pair)
 
-    return Scores(measure.targets, tuple(in_parallel(score, pairs, workers, progress, "evaluating")), measure.names)
+    return measure.scores(in_parallel(score, pairs, workers, progress, "evaluating"))
 
 
 def read_pair(prediction: Path, reference: Path, reader: str = "") -> tuple[LabelMap, LabelMap]:

@@ -27,6 +27,8 @@ PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 MAX_KEPT_VALUES = 4_000_000
 """Foreground values of all cases together that are kept per channel; more would only cost memory."""
 _BLOCK = 1 << 20
+_ROUNDING = 1e-9
+"""Of summed shares."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,17 @@ def _over_cases(facts: Sequence[ChannelFacts], values: Sequence[_Values]) -> Int
 
 
 def _weighted_percentiles(parts: Sequence[_Values], percentiles: Sequence[float]) -> list[float]:
+    """As numpy's of very many draws: where a percentile falls just between two values, between them.
+
+    So it does when half of the cases lie wholly below the others: the median is the middle of the gap.
+    """
+    shares = np.asarray(percentiles) / 100
     values = np.concatenate([part.values for part in parts])
     order = np.argsort(values)
-    reached = np.cumsum(np.concatenate([part.weights for part in parts])[order])
-    found = np.searchsorted(reached, np.asarray(percentiles) / 100 * reached[-1])
-    return [float(v) for v in values[order[np.minimum(found, len(order) - 1)]]]
+    values, reached = values[order].astype(float), np.cumsum(np.concatenate([part.weights for part in parts])[order])
+    reached /= reached[-1]
+    last = len(values) - 1
+    found = np.minimum(np.searchsorted(reached, shares - _ROUNDING), last)
+    between = np.abs(reached[found] - shares) <= _ROUNDING
+    following = np.minimum(found + 1, last)
+    return np.where(between, shares * values[found] + (1 - shares) * values[following], values[found]).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Label:
     """RGB, 0 to 255."""
     terminology: str = ""
     """Slicer's terminology entry as a string; empty when unknown."""
+    is_list: bool = field(default=False, compare=False)
+    """Whether dataset.json writes a single value as a list, by which nnU-Net tells regions from labels."""
 
     def __post_init__(self) -> None:
         values = (self.values,) if is_whole(self.values) else self.values
@@ -86,14 +88,18 @@ class LabelSet:
         if not isinstance(labels, Mapping) or not labels:
             raise TaskError('dataset.json should hold "labels": {"background": 0, "name": 1, …}, found none.')
         return cls(
-            tuple(Label(str(name), _region(name, value)) for name, value in labels.items()),
+            tuple(
+                Label(str(name), _region(name, value), is_list=isinstance(value, Sequence))
+                for name, value in labels.items()
+            ),
             _painting_order(values.get("regions_class_order") or ()),
         )
 
     def to_dataset_json(self) -> dict:
         """The `labels` (and, with regions, `regions_class_order`) entries of dataset.json."""
         labels = {
-            label.name: label.values[0] if len(label.values) == 1 else list(label.values) for label in self.labels
+            label.name: list(label.values) if len(label.values) > 1 or label.is_list else label.values[0]
+            for label in self.labels
         }
         return {"labels": labels} | (
             {"regions_class_order": list(self.regions_class_order)} if self.regions_class_order else {}
@@ -132,6 +138,13 @@ class LabelSet:
             if self.has_regions
             else tuple((v,) for v in self.foreground_values)
         )
+
+    @property
+    def target_keys(self) -> tuple[str, ...]:
+        """nnU-Net's names of the targets in summary.json: beside regions a list of one value is a region, '(3,)'."""
+        if not self.has_regions:
+            return tuple(map(region_key, self.targets))
+        return tuple(str(label.values) if label.is_list else region_key(label.values) for label in self.foreground)
 
     @property
     def n_outputs(self) -> int:

@@ -27,7 +27,7 @@ from .labels import LabelSet, Region
 from .metrics import Counts, tabulate
 from .postprocessing_rules import KeepLargest, PostProcessing, load_postprocessing, save_postprocessing
 from .progress import Progress, in_parallel, silent
-from .scores import case_id, nan_mean
+from .scores import case_id, nan_mean, plain_mean
 
 __all__ = [
     "KeepLargest", "PostProcessing", "apply_postprocessing", "apply_postprocessing_to_folder",
@@ -112,7 +112,7 @@ def determine_postprocessing(
         scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)
         save_scores(scores, predictions / SUMMARY)
     held = in_parallel(lambda pair: _hold(pair, measure, reader), pairs, workers, progress, "reading predictions")
-    found = _Search(measure.targets, measure.ignore, workers, progress).run(held)
+    found = _Search(measure, workers, progress).run(held)
     after = _write_postprocessed(pairs, predictions / "postprocessed", found, measure, workers, progress)
     save_postprocessing(found, predictions, scores, after)
     return found
@@ -160,27 +160,27 @@ class _Trial:
     dice: tuple[float, ...]
 
     def better_than(self, other: _Trial) -> bool:
-        """Whether the mean is higher and no target lower."""
+        """Whether the mean is higher and no target lower; never where a target is nowhere, as its mean is none then."""
         lower = any(mine < theirs for mine, theirs in zip(self.dice, other.dice, strict=True))
-        return nan_mean(self.dice) > nan_mean(other.dice) and not lower
+        return plain_mean(self.dice) > plain_mean(other.dice) and not lower
 
 
 @dataclass(frozen=True)
 class _Search:
     """nnU-Net's order of trials over cases held in memory."""
 
-    targets: tuple[Region, ...]
-    ignore: int | None
+    measure: Measure
     workers: int
     progress: Progress
 
     def run(self, cases: Sequence[_HeldCase]) -> PostProcessing:
         """The steps that help."""
         before = self._try(_Trial((), tuple(cases), ()), None)
-        together = self._try(before, KeepLargest(self.targets))
+        targets, keys = self.measure.targets, self.measure.keys
+        together = self._try(before, KeepLargest(targets, is_list=True))
         best = together if together.better_than(before) else before
-        for i, target in enumerate(self.targets if len(self.targets) > 1 else ()):
-            alone = self._try(best, KeepLargest((target,)))
+        for i, target in enumerate(targets if len(targets) > 1 else ()):
+            alone = self._try(best, KeepLargest((target,), is_list=keys[i].startswith("(")))
             best = alone if alone.dice[i] > best.dice[i] else best
         return PostProcessing(best.steps)
 
@@ -195,7 +195,7 @@ class _Search:
     def _apply(self, case: _HeldCase, step: KeepLargest | None) -> tuple[_HeldCase, list[Counts]]:
         prediction, reference = case.arrays()
         cleaned = remove_all_but_largest_component(prediction, step.values) if step else prediction
-        counts = _counts(cleaned, reference, case, self.targets, self.ignore)
+        counts = _counts(cleaned, reference, case, self.measure.targets, self.measure.ignore)
         return (case if cleaned is prediction else replace(case, prediction=_packed(cleaned))), counts
 
 
@@ -220,7 +220,7 @@ def _write_postprocessed(pairs, folder: Path, postprocessing, measure: Measure, 
 
     shutil.rmtree(folder, ignore_errors=True)
     cases = in_parallel(clean, pairs, workers, progress, "writing post-processed predictions")
-    scores = Scores(measure.targets, tuple(cases), measure.names)
+    scores = measure.scores(cases)
     save_scores(scores, folder / SUMMARY)
     return scores
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import ModelError
@@ -34,6 +34,8 @@ class KeepLargest:
     targets: tuple[Region, ...]
     by_faces: bool = False
     """Only voxels that share a face belong together (nnU-Net v1); else those that touch at a corner do too."""
+    is_list: bool = field(default=False, compare=False)
+    """Whether nnU-Net writes a single value as a list: all labels together, and a region of one value."""
 
     @property
     def values(self) -> Region:
@@ -96,10 +98,12 @@ def _steps(functions: object, arguments: object, path: Path) -> PostProcessing:
     return PostProcessing(tuple(_step(f, a, path) for f, a in zip(functions, arguments, strict=True)))
 
 
-def _argument(step: KeepLargest) -> int | Region | list[int | Region]:
-    """nnU-Net's value: a list of labels or regions, or a single one."""
-    plain = [target[0] if len(target) == 1 else target for target in step.targets]
-    return plain[0] if len(plain) == 1 else plain
+def _argument(step: KeepLargest) -> int | Region | list[int]:
+    """nnU-Net's value: the list of all labels, a region, or a single label."""
+    if len(step.targets) > 1:
+        return list(step.values)
+    target = step.targets[0]
+    return target if len(target) > 1 or step.is_list else target[0]
 
 
 def _step(function: object, arguments: object, path: Path) -> KeepLargest:

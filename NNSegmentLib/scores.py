@@ -61,6 +61,8 @@ class Scores:
     cases: tuple[CaseScores, ...]
     names: tuple[str, ...] = ()
     """What people call the targets; empty in files of nnU-Net."""
+    keys: tuple[str, ...] = ()
+    """What summary.json calls the targets (`LabelSet.target_keys`); empty takes what follows from their values."""
 
     mean: tuple[Metrics, ...] = field(init=False)
     """Per target, averaged over the cases where the score is defined."""
@@ -70,6 +72,7 @@ class Scores:
     def __post_init__(self) -> None:
         mean = tuple(_average((c.metrics[i] for c in self.cases), nan_mean) for i in range(len(self.targets)))
         foreground = [m for m, target in zip(mean, self.targets, strict=True) if target != (0,)]
+        object.__setattr__(self, "keys", self.keys or tuple(map(region_key, self.targets)))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "foreground_mean", _average(foreground, plain_mean))
 
@@ -132,13 +135,13 @@ def plain_mean(values: Iterable[float]) -> float:
 
 def save_scores(scores: Scores, path: Path) -> None:
     """Write summary.json as nnU-Net does: keys sorted, bare NaN, surface metrics beside its own. Raises StorageError."""
-    cases = [_case_json(case, scores.targets) for case in scores.cases]
+    cases = [_case_json(case, scores.keys) for case in scores.cases]
     write_json(path, averages_json(scores) | {"metric_per_case": cases}, sort_keys=True)
 
 
 def averages_json(scores: Scores) -> dict:
     """The `foreground_mean` and `mean` entries of summary.json."""
-    mean = {region_key(t): _metrics_json(m) for t, m in zip(scores.targets, scores.mean, strict=True)}
+    mean = {key: _metrics_json(m) for key, m in zip(scores.keys, scores.mean, strict=True)}
     return {"foreground_mean": _metrics_json(scores.foreground_mean), "mean": mean}
 
 
@@ -153,7 +156,7 @@ def load_scores(path: Path) -> Scores:
             f"{path} is no summary.json of nnU-Net (expected mean and metric_per_case, found {wrong!r}); "
             "evaluate the predictions again."
         ) from wrong
-    return Scores(tuple(parse_region_key(key) for key in keys), cases)
+    return Scores(tuple(parse_region_key(key) for key in keys), cases, keys=tuple(keys))
 
 
 def _average(metrics: Iterable[Metrics], mean) -> Metrics:
@@ -167,9 +170,9 @@ def _metrics_json(metrics: Metrics) -> dict:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _case_json(case: CaseScores, targets: Sequence[Region]) -> dict:
+def _case_json(case: CaseScores, keys: Sequence[str]) -> dict:
     return {
-        "metrics": {region_key(t): _metrics_json(m) for t, m in zip(targets, case.metrics, strict=True)},
+        "metrics": {key: _metrics_json(m) for key, m in zip(keys, case.metrics, strict=True)},
         "prediction_file": str(case.prediction_file),
         "reference_file": str(case.reference_file),
     }

@@ -97,17 +97,31 @@ def test_regions_are_unions_without_the_ignored_voxels(tmp_path):
     assert core.hd95_mm is None
 
 
-def test_region_keys_are_nnunets_and_are_read_back(tmp_path):
+@pytest.mark.parametrize(("core", "key"), [(2, "2"), ([2], "(2,)")], ids=["number", "list"])
+def test_region_keys_are_nnunets_and_are_read_back(tmp_path, core, key):
     grid = Geometry(SHAPE)
+    nested = LabelSet.from_dataset_json(
+        {"labels": {"background": 0, "whole": [1, 2], "core": core, "ignore": 3}, "regions_class_order": [1, 2]}
+    )
     write_labels(tmp_path / "p" / "a.nii.gz", random_labels(1), grid)
     write_labels(tmp_path / "r" / "a.nii.gz", random_labels(2, high=4), grid)
 
-    scores = evaluate_folder(tmp_path / "p", tmp_path / "r", NESTED)
+    scores = evaluate_folder(tmp_path / "p", tmp_path / "r", nested)
 
     loaded = load_scores(tmp_path / "p" / "summary.json")
-    assert set(json.loads((tmp_path / "p" / "summary.json").read_text())["mean"]) == {"(1, 2)", "2"}
+    written = json.loads((tmp_path / "p" / "summary.json").read_text())
+    assert set(written["mean"]) == set(written["metric_per_case"][0]["metrics"]) == {"(1, 2)", key}
     assert loaded.targets == ((1, 2), (2,)) and loaded.cases == scores.cases
     assert loaded.mean == scores.mean
+    assert loaded.keys == scores.keys
+
+
+def test_without_regions_a_list_of_one_value_is_a_plain_label(tmp_path):
+    one = LabelSet.from_dataset_json({"labels": {"background": 0, "organ": [1]}})
+    write_labels(tmp_path / "a.nii.gz", random_labels(1), Geometry(SHAPE))
+
+    assert evaluate_folder(tmp_path, tmp_path, one).keys == ("1",)
+    assert one.to_dataset_json() == {"labels": {"background": 0, "organ": [1]}}
 
 
 def test_a_class_that_is_nowhere_makes_nnunets_mean_undefined_but_not_the_ranking(tmp_path):

@@ -89,6 +89,20 @@ def test_intensities_equal_those_of_samples_of_equal_size_from_every_case(task, 
         assert asdict(intensities[channel]) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize(("below", "above"), [(1, 1), (2, 2), (1, 2)])
+def test_the_median_of_cases_that_lie_apart_is_numpys(tmp_path, below, above):
+    """As many draws from each case as nnU-Net takes, in equal parts; half of the cases may lie below all others."""
+    ramp = np.arange(1.0, 101.0).reshape(1, 4, 5, 5)
+    images = [*[ramp] * below, *[ramp + 1000] * above]
+    task = make_task(tmp_path, images, [np.ones((4, 5, 5), np.uint8)] * len(images))
+
+    (found,) = compute_fingerprint(task).intensities
+
+    drawn = np.concatenate([np.repeat(image.ravel(), 1000) for image in images])
+    expected = np.percentile(drawn, (0.5, 50, 99.5))
+    assert (found.percentile_00_5, found.median, found.percentile_99_5) == pytest.approx(expected, abs=0.6)
+
+
 def test_many_distinct_values_are_thinned_without_moving_the_percentiles():
     values = np.sort(np.random.default_rng(1).lognormal(0, 2, 200_000).astype(np.float32))
 

@@ -224,13 +224,31 @@ def test_misses_far_from_any_prediction_count(tmp_path):
     assert list(found.steps) == nnunets_rule([prediction], [reference], [(1,)])[0] == []
 
 
-def test_a_class_that_is_nowhere_does_not_stop_the_search(tmp_path):
+def test_with_a_class_that_is_nowhere_nothing_is_done_to_all_at_once(tmp_path):
+    """nnU-Net compares means that are no numbers then, and no number is larger than another."""
     write_cases(tmp_path / "p", [block() | block(y=slice(14, 15), x=slice(14, 15))])
     write_cases(tmp_path / "r", [block()])
 
     found = determine_postprocessing(tmp_path / "p", tmp_path / "r", TWO)
 
-    assert found.steps == (KeepLargest(((1,), (2,))),)
+    assert found.steps == (KeepLargest(((1,),)),)
+
+
+def test_a_region_of_one_value_is_called_a_region_in_the_files(tmp_path):
+    nested = LabelSet.from_dataset_json(
+        {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+    )
+    core = 2 * block(z=slice(3, 5))
+    island = 2 * block(z=slice(0, 1), y=slice(14, 16), x=slice(0, 3))
+    write_cases(tmp_path / "p", [np.maximum(block(), core) + island + block(z=slice(7, 8), y=slice(12, 15))])
+    write_cases(tmp_path / "r", [np.maximum(block(z=slice(2, 8), y=slice(2, 15)), core)])
+
+    found = determine_postprocessing(tmp_path / "p", tmp_path / "r", nested)
+
+    written = json.loads((tmp_path / "p" / "postprocessing.json").read_text())
+    assert [step.targets for step in found.steps] == [((2,),)]
+    assert written["postprocessing_kwargs"] == [{"labels_or_regions": [2]}]
+    assert set(written["input_folder"]["mean"]) == set(written["postprocessed"]["mean"]) == {"(1, 2)", "(2,)"}
 
 
 def test_predictions_without_any_foreground_are_no_obstacle(tmp_path):
@@ -282,7 +300,9 @@ def nnunet_function(monkeypatch):
     return function
 
 
-STEPS = PostProcessing((KeepLargest(((1, 2), (2,))), KeepLargest(((2,),)), KeepLargest(((1, 2),))))
+STEPS = PostProcessing(
+    (KeepLargest(((1, 2), (2,))), KeepLargest(((2,),)), KeepLargest(((2,),), is_list=True), KeepLargest(((1, 2),)))
+)
 
 
 def saved(tmp_path, postprocessing=STEPS):
@@ -296,10 +316,11 @@ def test_our_pickle_is_what_nnunet_would_have_pickled(tmp_path, nnunet_function)
 
     functions, arguments = pickle.loads(path.read_bytes())
 
-    assert functions == [nnunet_function] * 3
+    assert functions == [nnunet_function] * 4
     assert arguments == [
-        {"labels_or_regions": [(1, 2), 2]},
+        {"labels_or_regions": [1, 2]},
         {"labels_or_regions": 2},
+        {"labels_or_regions": (2,)},
         {"labels_or_regions": (1, 2)},
     ]
 
@@ -307,9 +328,9 @@ def test_our_pickle_is_what_nnunet_would_have_pickled(tmp_path, nnunet_function)
 def test_our_files_are_read_back(tmp_path):
     path = saved(tmp_path)
 
-    assert load_postprocessing(path) == STEPS
-    from_json = load_postprocessing(tmp_path / "postprocessing.json")
-    assert [step.values for step in from_json.steps] == [step.values for step in STEPS.steps]
+    for written in (path, tmp_path / "postprocessing.json"):
+        found = load_postprocessing(written)
+        assert [step.values for step in found.steps] == [step.values for step in STEPS.steps]
 
 
 @pytest.mark.parametrize("protocol", range(6))
