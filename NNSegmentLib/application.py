@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError, InputError, StorageError
-from .folders import new_dated_folder
+from .folders import new_dated_folder, visible
 from .geometry import Geometry
 from .image import read_labels, write_image
 from .labels import Label, LabelSet
@@ -144,7 +144,7 @@ class ApplicationFolder:
     def put_away(self) -> None:
         """Delete the copies of the images, which nobody needs after the answer; compress the label maps, which stay."""
         shutil.rmtree(self.images, ignore_errors=True)
-        for path in sorted(self.labels.glob(f"[!.]*{IMAGE_ENDING}")):
+        for path in visible(self.labels, f"*{IMAGE_ENDING}"):
             with contextlib.suppress(StorageError, OSError):  # what cannot be compressed can still be read
                 _compress(path, path.with_name(path.name.removesuffix(IMAGE_ENDING) + LABEL_ENDING))
 

@@ -13,7 +13,7 @@ from .cases import CaseOrigin, TaskOrigin, case_name, load_origin, save_origin
 from .colors import save_label_colors
 from .copying import folder_made_whole
 from .errors import TaskError
-from .folders import DATASET_NAME, LABELS_CSV, Workspace
+from .folders import DATASET_NAME, LABELS_CSV, Workspace, visible
 from .geometry import Geometry
 from .image import write_image
 from .labels import LabelSet
@@ -87,7 +87,7 @@ def _keep_labels(task: Task, case_id: str) -> None:
     """Copy a case's label map aside, if it has one; raises StorageError."""
     path, kept = task.folder / "labelsTr" / (case_id + task.file_ending), task.folder / REPLACED
     if path.is_file():
-        taken = [file.name.removesuffix(task.file_ending) for file in kept.glob("*")]
+        taken = [file.name.removesuffix(task.file_ending) for file in visible(kept)]
         copy_whole(path, kept / (case_name(case_id, taken) + task.file_ending))
 
 
@@ -139,7 +139,7 @@ def _register_case(folder: Path, case: Case, origin: CaseOrigin) -> None:
         values["dataset"] = {**values["dataset"], case.id: entry}
         values["numTraining"] = len(values["dataset"])
     else:
-        values["numTraining"] = len(list((folder / "labelsTr").glob("[!.]*" + values["file_ending"])))
+        values["numTraining"] = len(visible(folder / "labelsTr", "*" + values["file_ending"]))
     write_json(folder / "dataset.json", values)
     known = load_origin(folder)
     others = tuple(old for old in known.cases if old.id != case.id)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import StorageError, TaskError
 from .image import copy_image
-from .records import cannot_write, umask
+from .records import cannot_write, new_folder, patiently
 
 _MAKING = ".making-"
 _ABANDONED_S = 24 * 3600.0
@@ -35,7 +34,7 @@ def folder_in_making(parent: Path) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
-        temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=parent))
+        temporary = new_folder(parent, _MAKING)
     except OSError as error:
         raise StorageError(cannot_write(parent, error)) from error
     try:
@@ -49,8 +48,7 @@ def folder_in_making(parent: Path) -> Iterator[Path]:
 def give_name(temporary: Path, folder: Path) -> None:
     """Make a filled folder appear under its name; raises StorageError when there is one of that name."""
     try:
-        temporary.chmod(0o777 & ~umask())
-        temporary.rename(folder)
+        patiently(lambda: temporary.rename(folder))
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise StorageError(f"{folder} exists already; choose another name, or delete that folder first.") from error

@@ -7,14 +7,14 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StorageError
 from .folders import Workspace
 from .machine.memory import available_gb
-from .records import written_whole
+from .records import allows_long_paths, written_whole
 
 PACKAGES = {
     "numpy": "arrays",
@@ -29,6 +29,8 @@ PACKAGES = {
     "tqdm": "progress bars",
 }
 PYTHON, DEVICE = "Python", "device"
+_LONGEST_WORKSPACE = 80
+"""Letters, beyond which an ensemble's post-processed cases may not find room in the 259 of a path on Windows."""
 OLDEST_TORCH, SLOW_TORCH = (2, 6), (2, 9)
 
 
@@ -109,7 +111,21 @@ def _memory() -> Check:
 
 def _roots(workspace: Path | None) -> list[Check]:
     place = Workspace.find(workspace)
-    return [_root(name, getattr(place, name)) for name in ("raw", "preprocessed", "results")]
+    roots = {name: getattr(place, name) for name in ("raw", "preprocessed", "results")}
+    return [*_path_lengths(roots.values()), *(_root(name, folder) for name, folder in roots.items())]
+
+
+def _path_lengths(roots: Iterable[Path]) -> list[Check]:
+    """A warning on Windows where names below the workspace get longer than it allows."""
+    longest = max((str(root.parent) for root in roots), key=len)
+    if len(longest) <= _LONGEST_WORKSPACE or allows_long_paths():
+        return []
+    return [
+        Check(
+            "workspace path", False, f"{longest} has {len(longest)} letters, and Windows allows 259 for a whole path",
+            f"Choose a workspace nearer to the drive's root with --workspace, of at most {_LONGEST_WORKSPACE} letters.",
+        )
+    ]  # fmt: skip
 
 
 def _root(name: str, folder: Path) -> Check:

@@ -6,21 +6,20 @@ import contextlib
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError, ModelError, SettingsError, StorageError, require_choice
-from .folders import LABELS_CSV, SELECTION, Workspace
+from .folders import LABELS_CSV, SELECTION, Workspace, visible
 from .given import fold_names, path_of
 from .lookup import TaskReference, WorkspaceReference, model_place, workspace_of
 from .model import Model, find_model_folders, load_model
 from .model.archive import unpack
 from .model.version_1 import find_v1_folders
 from .progress import Progress, silent, stepped
-from .records import cannot_write, move, read_json, remove, require_writable, written_whole
+from .records import cannot_write, move, patiently, read_json, remove, require_writable, working_folder, written_whole
 from .terminal import table
 
 FORMATS = ("zip", "onnx", "torchscript")
@@ -181,15 +180,15 @@ def _export_networks(model: Model, target: Path, format: str, progress: Progress
     ending = require_format(format)
     _require_place(model, target, target.suffix == ending)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as unfinished:
-        written = export_networks(model, Path(unfinished) / "new", format, progress)
+    with working_folder(target.parent, ".exporting-") as unfinished:
+        written = export_networks(model, unfinished / "new", format, progress)
         if target.suffix == ending:
             move(written[0].with_suffix(".json"), target.with_suffix(".json"))
             move(written[0], target)
         else:
             if target.is_dir():
-                target.rmdir()  # Windows renames onto no folder, not even an empty one
-            move(Path(unfinished) / "new", target)
+                patiently(target.rmdir)  # Windows renames onto no folder, not even an empty one
+            move(unfinished / "new", target)
     return target
 
 
@@ -222,12 +221,10 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
         )
     try:
         place.results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".importing-", dir=place.results) as unfinished:
-            unpack(archive, Path(unfinished))
+        with working_folder(place.results, ".importing-") as unfinished:
+            unpack(archive, unfinished)
             datasets = dict.fromkeys(model.split("/")[0] for model in models)
-            _move_together(
-                [pair for name in datasets for pair in _moves(Path(unfinished) / name, place.results / name)]
-            )
+            _move_together([pair for name in datasets for pair in _moves(unfinished / name, place.results / name)])
     except OSError as error:
         raise StorageError(cannot_write(place.results, error)) from error
     imported = {place.results / model for model in models}
@@ -236,7 +233,7 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
 
 def _moves(dataset: Path, target: Path) -> list[tuple[Path, Path]]:
     """What belongs to the models of an unpacked data set, and where it goes."""
-    paths = [path for path in dataset.iterdir() if (path / "plans.json").is_file()]
+    paths = [path for path in visible(dataset) if (path / "plans.json").is_file()]
     is_first = not target.is_dir() or not find_model_folders(target)
     if is_first and not any((target / name).exists() for name in _BESIDE_MODELS):
         paths += [dataset / name for name in _BESIDE_MODELS if (dataset / name).exists()]
@@ -263,7 +260,7 @@ def _move_together(moves: Sequence[tuple[Path, Path]]) -> None:
 
 def _entry(folder: Path, place: Workspace) -> ModelEntry:
     trainer_plans_configuration = folder.name.split("__")
-    folds = tuple(sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if any(p.glob("*.pth"))))
+    folds = tuple(p.name.removeprefix("fold_") for p in visible(folder, "fold_*") if visible(p, "*.pth"))
     plans = trainer_plans_configuration[1] if len(trainer_plans_configuration) == 3 else ""
     dated = folder.parent.parent
     return ModelEntry(
@@ -299,14 +296,14 @@ def _files_of(model: Path, folds: Sequence[int | str] | None) -> list[Path]:
         wanted += [fold / name for name in _FOLD_FILES]
         if not (fold / "checkpoint_final.pth").is_file():
             wanted.append(fold / "checkpoint_best.pth")
-    for compared in sorted(model.glob("crossval_results_folds_*")):
+    for compared in visible(model, "crossval_results_folds_*"):
         wanted += [compared / name for name in _CROSSVALIDATION_FILES]
     return [path for path in wanted if path.is_file()]
 
 
 def _folds_of(model: Path, wanted: Sequence[int | str] | None) -> list[Path]:
     """The folders of the wanted folds, or of all; raises ModelError when one is not trained."""
-    found = {p.name.removeprefix("fold_"): p for p in sorted(model.glob("fold_*")) if any(p.glob("*.pth"))}
+    found = {p.name.removeprefix("fold_"): p for p in visible(model, "fold_*") if visible(p, "*.pth")}
     missing = [str(fold) for fold in wanted or () if str(fold) not in found]
     if missing:
         raise ModelError(
@@ -319,7 +316,7 @@ def _selection_files(dataset: Path, models: Sequence[Path]) -> list[Path]:
     """The comparison, and the ensembles whose members are all exported."""
     names = {model.name for model in models}
     ensembles = [
-        folder for folder in sorted(dataset.glob("ensembles/ensemble___*"))
+        folder for folder in visible(dataset, "ensembles/ensemble___*")
         if set(folder.name.split("___")[1:3]) <= names
     ]  # fmt: skip
     wanted = [folder / name for folder in ensembles for name in (*_CROSSVALIDATION_FILES, "dataset.json", "plans.json")]

@@ -159,8 +159,7 @@ class TaskFolders:
 
     def models(self) -> tuple[ModelFolders, ...]:
         """The model folders that exist, sorted by name."""
-        found = sorted(self.results.glob("*__*__*")) if self.results.is_dir() else []
-        return tuple(ModelFolders(p) for p in found if (p / "plans.json").is_file())
+        return tuple(ModelFolders(p) for p in visible(self.results, "*__*__*") if (p / "plans.json").is_file())
 
 
 def prepared_folder(preprocessed: Path, data_identifier: str) -> Path:
@@ -204,7 +203,7 @@ class ModelFolders:
 
     def folds(self) -> tuple[FoldFolder, ...]:
         """The folds that were begun, sorted by name."""
-        return tuple(FoldFolder(path) for path in sorted(self.folder.glob("fold_*")) if path.is_dir())
+        return tuple(FoldFolder(path) for path in visible(self.folder, "fold_*") if path.is_dir())
 
     def crossvalidation(self, folds: tuple[int | str, ...]) -> Path:
         return self.folder / ("crossval_results_folds_" + "_".join(str(f) for f in folds))
@@ -305,6 +304,18 @@ class JobFolder:
     def heartbeat(self) -> Path:
         """Touched every few seconds while the work goes on."""
         return self.folder / "heartbeat"
+
+
+def visible(folder: Path, pattern: str = "") -> list[Path]:
+    """What a folder holds, or what of it has this pattern, sorted and without hidden files; nothing if it is no folder.
+
+    macOS lays a file ._NAME beside each NAME on disks of other systems, which matches patterns like *.json too.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    found = folder.glob(pattern) if pattern else folder.iterdir()
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def new_dated_folder(parent: Path, ending: str = "") -> Path:

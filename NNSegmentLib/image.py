@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
 from .given import path_of, paths_of
+from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
-from .records import copy_whole, write_json, written_whole
+from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -45,6 +45,8 @@ READERS = {
 _LPS = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
 """The direction of files that tell none: along LPS, as in SimpleITK."""
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+_MHD_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How the header of a .mhd names its voxel file: in UTF-8, or by bytes that are kept as they are."""
 
 
 @dataclass(frozen=True)
@@ -124,20 +126,38 @@ def whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
 
 def read_geometry(path: Path | str) -> Geometry:
     """The grid of an image file from its header alone; raises ImageError."""
-    import SimpleITK as sitk
-
     path = _existing(path)
     if file_ending(path) in TIFF_ENDINGS:
         return _tiff_geometry(path, *tiff_shape(path))
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        header = read_header(path)
     except RuntimeError as error:
         if file_ending(path) in NIFTI_ENDINGS:
             return _read_with_nibabel(path, "")[1]
         raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
-    return _geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), path)
+    return _geometry(header.GetSize(), header.GetSpacing(), header.GetOrigin(), header.GetDirection(), path)
+
+
+def read_header(path: Path):
+    """What SimpleITK's reader knows of a file without its voxels; raises RuntimeError when that is nothing."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    with path_to_read(path) as plain:
+        reader.SetFileName(plain)
+        reader.ReadImageInformation()
+    return reader
+
+
+def needs_nibabel(path: Path | str) -> bool:
+    """Whether a NIfTI file is one that SimpleITK refuses, for a direction that is hardly askew, and nibabel reads."""
+    if file_ending(path) not in NIFTI_ENDINGS or not Path(path).is_file():
+        return False
+    try:
+        read_header(Path(path))
+    except RuntimeError:
+        return importlib.util.find_spec("nibabel") is not None
+    return False
 
 
 def write_labels(path: Path | str, labels: np.ndarray, geometry: Geometry) -> None:
@@ -167,14 +187,15 @@ def copy_image(source: Path, target: Path) -> None:
     Every file is copied whole or not at all. Raises StorageError.
     """
     if file_ending(source) == ".mhd":
-        header = source.read_text(encoding="latin-1")
+        header = source.read_text(**_MHD_TEXT)
         named = re.search(r"^ElementDataFile *= *(.+?) *$", header, re.MULTILINE)
         voxels = source.with_name(named[1]) if named else source
         if voxels != source and voxels.is_file():
             beside = target.with_suffix(voxels.suffix)
             copy_whole(voxels, beside)
             with written_whole(target) as temporary:
-                temporary.write_text(header.replace(named[0], f"ElementDataFile = {beside.name}"), encoding="latin-1")
+                text = header.replace(named[0], f"ElementDataFile = {beside.name}")
+                temporary.write_text(text, newline="\n", **_MHD_TEXT)
             return
     copy_whole(source, target)
     sidecar = source.with_suffix(".json")
@@ -200,7 +221,8 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
         is_turned = reader in REORIENTING_READERS and grid.dimension == 3  # planes of whole numbers are not, either
         return _read_with_nibabel(path, reader) if is_turned else (voxels, grid)
     try:
-        volume = sitk.ReadImage(str(path))
+        with path_to_read(path, copy_image) as plain:
+            volume = sitk.ReadImage(plain)
     except RuntimeError as error:
         if file_ending(path) not in NIFTI_ENDINGS:
             raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
@@ -347,19 +369,23 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
 
 def _write_with_voxels_beside(path: Path, volume) -> None:
-    """A .mhd header names its voxel file, so both are made in a folder of their own under their final names."""
-    with written_whole(path) as header, tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        _write_volume(volume, Path(folder) / path.name, False)
-        for voxels in Path(folder).glob("*raw"):
-            voxels.replace(path.with_name(voxels.name))
-        (Path(folder) / path.name).replace(header)
+    """A .mhd header names its voxel file, so both are made in a folder of their own before they get their names."""
+    with written_whole(path) as header, working_folder(path.parent, ".voxels-") as folder:
+        made = folder / ascii_name(path.name)
+        _write_volume(volume, made, False)
+        for voxels in folder.glob("*raw"):
+            beside = path.with_name(path.stem + voxels.suffix)
+            move(voxels, beside)
+            text = made.read_text(**_MHD_TEXT).replace(voxels.name, beside.name)
+            header.write_text(text, newline="\n", **_MHD_TEXT)
 
 
 def _write_volume(volume, path: Path, compress: bool) -> None:
     import SimpleITK as sitk
 
     try:
-        sitk.WriteImage(volume, str(path), compress)
+        with path_to_write(path) as plain:
+            sitk.WriteImage(volume, plain, compress)
     except RuntimeError as error:
         raise OSError(str(error).splitlines()[-1]) from error
 
@@ -367,9 +393,8 @@ def _write_volume(volume, path: Path, compress: bool) -> None:
 def _existing(path: Path | str) -> Path:
     path = path_of(path)
     if not path.is_file():
-        raise ImageError(
-            f"Expected the image file {path}, found nothing there; correct the path or put the file there."
-        )
+        advice = TOO_LONG if is_too_long(path) else "correct the path or put the file there"
+        raise ImageError(f"Expected the image file {path}, found nothing there; {advice}.")
     return path
 
 

@@ -35,7 +35,7 @@ class KeepLargest:
     by_faces: bool = False
     """Only voxels that share a face belong together (nnU-Net v1); else those that touch at a corner do too."""
     is_list: bool = field(default=False, compare=False)
-    """Whether nnU-Net writes a single value as a list: all labels together, and a region of one value."""
+    """Whether nnU-Net's argument is a list, of all labels or of a region's, even if of one; else it is a single label."""
 
     @property
     def values(self) -> Region:
@@ -109,7 +109,8 @@ def _argument(step: KeepLargest) -> int | Region | list[int]:
 def _step(function: object, arguments: object, path: Path) -> KeepLargest:
     if function != FUNCTION or not isinstance(arguments, Mapping) or set(arguments) != {ARGUMENT}:
         raise ModelError(f"{path} holds a step unknown here, expected only {FUNCTION} with {ARGUMENT}; {_ADVICE}.")
-    return KeepLargest(_targets(arguments[ARGUMENT], path))
+    value = arguments[ARGUMENT]
+    return KeepLargest(_targets(value, path), is_list=isinstance(value, (list, tuple)))
 
 
 def _targets(value: object, path: Path) -> tuple[Region, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ from .task import Case, Task
 _SIGNATURE = "prepared_for.json"
 _FILE_CLOCK_S = 2.0
 """Precision with which some file systems note times."""
+_CLOCK_STEPS_NS = (100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
+"""Steps in which NTFS, network drives, exFAT, HFS+ and FAT note times."""
+Stamps = list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Pr
         copy, given = folders.reference_labels / (case.id + task.file_ending), case.labels.stat()
         if not copy.is_file() or abs(copy.stat().st_mtime - given.st_mtime) > _FILE_CLOCK_S:
             copy_image(case.labels, copy)
-            os.utime(copy, ns=(given.st_atime_ns, given.st_mtime_ns))
+            with contextlib.suppress(OSError):  # on disks that belong to somebody else; it is copied again next time
+                os.utime(copy, ns=(given.st_atime_ns, given.st_mtime_ns))
 
     in_parallel(keep, task.cases, workers, progress, "Keeping reference labels")
 
@@ -90,7 +95,7 @@ def _begin(folder: Path, signature: str) -> None:
     """Empty the folder when it was prepared for other settings; nothing else is ever deleted."""
     if not _is_for(folder, signature):
         for path in folder.iterdir():
-            if path.name != LOCK:
+            if path.name != LOCK and not path.is_dir():  # no folder is ours: network storage lays one beside pictures
                 remove(path)
     if not (folder / _SIGNATURE).is_file():
         write_json(folder / _SIGNATURE, {"signature": signature})
@@ -132,7 +137,7 @@ def _is_current(case: Case, folder: Path) -> bool:
     noted = _note(folder, case)
     if not noted.is_file() or not all(path.is_file() for path in prepared_files(folder, case.id)):
         return False
-    return read_json(noted) == _stamps(case)
+    return _are_of_one_state(read_json(noted), _stamps(case))
 
 
 def _note(folder: Path, case: Case) -> Path:
@@ -140,11 +145,27 @@ def _note(folder: Path, case: Case) -> Path:
     return folder / f"{case.id}.made_of"
 
 
-def _stamps(case: Case) -> list[list[int]]:
+def _stamps(case: Case) -> Stamps:
     """Time of change (ns) and size (bytes) of the case's files; a file that is missing has neither."""
     files = [path for path in (*case.images, case.labels) if path]
     found = [path.stat() if path.is_file() else None for path in files]
     return [[status.st_mtime_ns, status.st_size] if status else [] for status in found]
+
+
+def _are_of_one_state(noted: object, found: Stamps) -> bool:
+    """Whether files are those that were noted, also after they moved to a disk that keeps times less precisely."""
+    return (
+        isinstance(noted, list)
+        and len(noted) == len(found)
+        and all(was == now or _only_rounded(was, now) for was, now in zip(noted, found, strict=True))
+    )
+
+
+def _only_rounded(was: object, now: list[int]) -> bool:
+    """A file of the same size whose time lost digits; one that was written again within seconds has all of them."""
+    if not isinstance(was, list) or [len(was), *was[1:]] != [len(now), *now[1:]] or not isinstance(was[0], int):
+        return False
+    return any(now[0] % step == 0 and abs(now[0] - was[0]) < step for step in _CLOCK_STEPS_NS)
 
 
 def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Plan, workers: int, say: Say) -> int:

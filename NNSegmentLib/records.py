@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -27,6 +29,10 @@ _ENDING = 12
 _BUSY_S = 2.0
 """How long another program may have a file open on Windows."""
 _LOOK_S = 0.05
+_LONGEST_PATH = 247
+"""Letters in the path of a folder on Windows; files have twelve more, which the temporary names use up."""
+_FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+TOO_LONG = "its path is too long for Windows; choose a workspace nearer to the drive's root, such as C:\\NNSegment"
 
 
 @contextlib.contextmanager
@@ -39,14 +45,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="-" + path.name[-_ENDING:], dir=path.parent)
+        ending = ascii_name(path.name[-_ENDING:])  # the only letters that ITK can write to on Windows
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="-" + ending, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise StorageError(cannot_write(path, error)) from error
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~umask())
+        with contextlib.suppress(OSError):  # shares and memory sticks that belong to somebody else have no permissions
+            os.chmod(temporary, 0o666 & ~umask())
         move(temporary, path)
     except OSError as error:
         raise StorageError(cannot_write(path, error)) from error
@@ -55,10 +63,37 @@ def written_whole(path: Path) -> Iterator[Path]:
             remove(temporary)
 
 
+def ascii_name(name: str) -> str:
+    """The name with '_' for every letter that is not ASCII."""
+    return "".join(letter if letter.isascii() else "_" for letter in name)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Delete what a killed process was writing into a folder that no other process writes to; raises OSError."""
     for path in Path(folder).glob(f"{_UNFINISHED}*"):
         remove(path)
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent` to work in, removed at the end as far as other programs let it go; raises OSError."""
+    folder = new_folder(parent, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_folder(parent: Path, prefix: str) -> Path:
+    """An empty folder with a random name, for everyone who may use `parent`; raises OSError.
+
+    A folder of `tempfile.mkdtemp` is closed to others, and on Windows stays so under its later name (gh-118486).
+    """
+    while True:
+        folder = Path(parent) / (prefix + secrets.token_hex(4))
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def remove(path: Path) -> None:
@@ -109,9 +144,8 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
-        raise error(
-            f"Expected the file {path}, found nothing there; correct the path or put the file there."
-        ) from missing
+        advice = TOO_LONG if is_too_long(path) else "correct the path or put the file there"
+        raise error(f"Expected the file {path}, found nothing there; {advice}.") from missing
     except (OSError, UnicodeDecodeError) as unreadable:
         raise error(
             f"{path} cannot be read ({unreadable}); check its permissions or replace it by a copy."
@@ -229,10 +263,31 @@ def require_writable(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> str:
     """The sentence about a file or folder that could not be written."""
+    tried = error.filename if isinstance(error.filename, str) else path  # a temporary name may be the longer one
+    if error.errno in (None, errno.ENOENT, errno.ENAMETOOLONG) and is_too_long(tried):
+        return f"Cannot write {path}: {TOO_LONG}."
     reason = error.strerror or str(error)
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         reason = "a file is where its folder should be"
     return f"Cannot write {path} ({reason}); choose a folder with free space that you may write to."
+
+
+def is_too_long(path: Path | str) -> bool:
+    """Whether Windows finds no such file for the length of its path."""
+    return len(str(Path(path).absolute())) > _LONGEST_PATH and not allows_long_paths()
+
+
+def allows_long_paths() -> bool:
+    """Whether paths may be longer than 259 letters: everywhere but on Windows, and there where somebody has set it so."""
+    if sys.platform != "win32":
+        return True
+    import winreg
+
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM) as key:
+            return winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
+    except OSError:  # Windows before 2016 has no such value
+        return False
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .colors import load_label_colors, with_colors
 from .errors import TaskError
-from .folders import DATASET_NAME, LABELS_CSV
+from .folders import DATASET_NAME, LABELS_CSV, visible
 from .labels import LabelSet
 from .records import read_json, write_json
 
@@ -134,9 +134,9 @@ def find_images(folder: Path, file_ending: str) -> dict[str, tuple[Path, ...]]:
     """Case id → channel files of a folder of `ID_0000.ending` files, ids sorted; dot files are ignored."""
     pattern = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})" + re.escape(file_ending) + "$")
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in visible(folder):
         match = pattern.match(path.name)
-        if match and not path.name.startswith("."):
+        if match:
             found.setdefault(match["id"], []).append(path)
     return {case_id: tuple(found[case_id]) for case_id in sorted(found)}
 

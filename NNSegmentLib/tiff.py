@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError
+from .itk_paths import path_to_read
 from .records import read_json
 
 Axes = tuple[tuple[int, ...], str, np.dtype]
@@ -85,7 +86,8 @@ def _read_with_simpleitk(path: Path) -> np.ndarray | None:
     import SimpleITK as sitk
 
     try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        with path_to_read(path) as plain:
+            return sitk.GetArrayFromImage(sitk.ReadImage(plain))
     except RuntimeError:
         return None
 

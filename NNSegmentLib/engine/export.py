@@ -103,7 +103,8 @@ def _write_torchscript(network: UNet, card: NetworkCard, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript old; its shape checks are constants on purpose
         traced = torch.jit.trace(network, _patch(card), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={CARD: _text(card)})
+        with path.open("wb") as file:  # given the path, torch may not open it on Windows for its letters
+            torch.jit.save(traced, file, _extra_files={CARD: _text(card)})
 
 
 _WRITERS: dict[str, Callable[[UNet, NetworkCard, Path], None]] = {

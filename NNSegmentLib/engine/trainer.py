@@ -19,7 +19,7 @@ from ..machine.memory import unsaid
 from ..machine.stopping import stopping_cleanly
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
-from ..records import copy_whole, move, remove, remove_unfinished
+from ..records import cannot_write, copy_whole, move, patiently, remove, remove_unfinished
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from .batches import BatchSource
 from .checkpoints import load_checkpoint
@@ -86,7 +86,10 @@ def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
     if stored:
         _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
     else:
-        _put_earlier_run_aside(run)
+        try:
+            _put_earlier_run_aside(run)
+        except OSError as error:
+            raise StorageError(cannot_write(run.folder.folder, error)) from error
         if session.request.resume:
             _tell(run, "Nothing is stored to resume from, so this run starts at its beginning.")
     save_settings(session.settings, run.folder.settings)
@@ -366,14 +369,24 @@ def _put_earlier_run_aside(run: Run) -> None:
     ]
     worth_keeping = any(path in left for path in checkpoints)
     if worth_keeping and (run.finished or not (folder.earlier / folder.checkpoint_final.name).exists()):
-        shutil.rmtree(folder.earlier, ignore_errors=True)
-        folder.earlier.mkdir()
+        kept = _new_in_place_of(folder.earlier)
         for path in left:
-            move(path, folder.earlier / path.name)
-        _tell(run, f"The earlier run of this fold is kept in {folder.earlier}.")
+            move(path, kept / path.name)
+        _tell(run, f"The earlier run of this fold is kept in {kept}.")
         return
     for path in left:
-        shutil.rmtree(path) if path.is_dir() else remove(path)
+        patiently(partial(shutil.rmtree, path)) if path.is_dir() else remove(path)
+
+
+def _new_in_place_of(folder: Path) -> Path:
+    """An empty folder of this name; of a name with a number where some program keeps a file of the old one open."""
+    if folder.is_dir():
+        with contextlib.suppress(OSError):
+            patiently(partial(shutil.rmtree, folder))
+    names = (f"{folder.name}{number}" for number in ("", *(f"_{n}" for n in range(2, 10**6))))
+    free = next(path for name in names if not (path := folder.with_name(name)).exists())
+    free.mkdir()
+    return free
 
 
 def _tell(run: Run, text: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..cases import case_name
 from ..errors import TaskError, some
+from ..folders import visible
 from ..progress import Progress, in_parallel
 from . import dicom_seg
 from .dicom_series import Series, is_dicom, one_volume, read_header, require_pydicom, series_of, volume
@@ -67,7 +68,7 @@ def read(folder: Path, workers: int, progress: Progress) -> Source:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [path for path in visible(folder, "**/*") if path.is_file()]
 
 
 def _is_segmentation(header) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import ImageError, TaskError
 from ..geometry import Geometry
+from ..itk_paths import path_to_read
 from ..regular_grids import Voxels, onto_first_grid
 from .source import Volume
 
@@ -272,7 +273,8 @@ def _frames(path: Path) -> np.ndarray:
     import SimpleITK as sitk
 
     try:
-        image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+        with path_to_read(path) as plain:
+            image = sitk.ReadImage(plain, imageIO="GDCMImageIO")
     except RuntimeError as error:
         raise ImageError(f"The pixels of {path} cannot be read; the file may be damaged or incomplete.") from error
     if image.GetNumberOfComponentsPerPixel() > 1:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import ValueChange
+from ..cases import ValueChange, composed
 from ..colors import load_label_colors
 from ..errors import TaskError, some
-from ..folders import LABELS_CSV
+from ..folders import LABELS_CSV, visible
 from ..image import FLAT_ENDINGS, file_ending, read_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
@@ -139,7 +139,7 @@ def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Pat
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
-    present = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
+    present = {path.name.lower(): path for path in visible(folder) if path.is_dir()}
     return next((present[name.lower()] for name in names if name.lower() in present), None)
 
 
@@ -157,8 +157,8 @@ def _split_by_name(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> list[SourceCase]:
-    exact = {label_stem(path): path for path in labels}
-    tolerant = {_key(label_stem(path), _LABEL_WORD): path for path in labels}
+    exact = {composed(label_stem(path)): path for path in labels}
+    tolerant = {_key(name, _LABEL_WORD): path for name, path in exact.items()}
     if len(tolerant) < len(labels):
         raise TaskError(
             f"Some label files in {labels[0].parent} have the same name but for their ending or suffix; keep one of each."
@@ -174,7 +174,7 @@ def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> lis
 
 def _match(image: Path, exact: dict[str, Path], tolerant: dict[str, Path]) -> _Match | None:
     """The label of an image: the same name, the name without channel number, then both with suffixes ignored."""
-    name = stem(image)
+    name = composed(stem(image))
     numbered = _CHANNEL.match(name)
     candidates = [(name, 0)] + ([(numbered["case"], int(numbered["channel"]))] if numbered else [])
     shorter = [(_key(text, _IMAGE_WORD), channel) for text, channel in candidates]
@@ -308,9 +308,10 @@ def _common_ending(files: Sequence[Path], facts: Sequence[_Facts]) -> str:
 def _test_cases(folder: Path, training: Sequence[SourceCase]) -> list[SourceCase]:
     """Images of a test folder, if there is one; channel numbers count only where the training images have them."""
     tests = _subfolder(folder, _TEST_FOLDERS)
-    numbered = all(case.images[0].name.startswith(f"{case.id}_0") for case in training)
+    numbered = all(composed(case.images[0].name).startswith(f"{case.id}_0") for case in training)
     by_case: dict[str, list[Path]] = {}
     for path in image_files(tests) if tests else ():
-        match = _CHANNEL.match(stem(path)) if numbered else None
-        by_case.setdefault(match["case"] if match else stem(path), []).append(path)
+        name = composed(stem(path))
+        match = _CHANNEL.match(name) if numbered else None
+        by_case.setdefault(match["case"] if match else name, []).append(path)
     return [SourceCase(case_id, tuple(paths), group="Ts") for case_id, paths in by_case.items()]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError, TaskError
-from ..image import read_array, whole_numbers
+from ..image import read_array, read_header, whole_numbers
 from ..segments.names import SegmentRow
 from .source import SegmentLayer, Segments
 
@@ -69,15 +69,11 @@ def _labels(layer: np.ndarray, path: Path) -> np.ndarray:
 
 def _fields(path: Path) -> dict[str, str]:
     """The custom fields of the header."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        header = read_header(path)
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
-    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith("Segment")}
+    return {key: header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.startswith("Segment")}
 
 
 def _segments(fields: Mapping[str, str]) -> dict[int, dict[str, str]]:

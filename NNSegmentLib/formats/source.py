@@ -10,9 +10,9 @@ import numpy as np
 
 from ..cases import ValueChange
 from ..errors import ImageError, TaskError, some
-from ..folders import Workspace
+from ..folders import Workspace, visible
 from ..geometry import Geometry
-from ..image import FILE_ENDINGS, file_ending, read_array
+from ..image import FILE_ENDINGS, file_ending, read_array, read_header
 from ..labels import BACKGROUND, LabelSet
 from ..segments.names import SegmentRow
 from ..task_names import is_writable, new_task_name, split_name
@@ -128,13 +128,11 @@ def target_name(folder: Path, workspace: Workspace, number: int | None, name: st
 
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; hidden files (such as macOS's `._` twins) and other files are left out."""
-    if not folder.is_dir():
-        return []
-    return sorted(
+    return [
         path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(FILE_ENDINGS) and not path.name.startswith((".", "_")) and path.is_file()
-    )
+        for path in visible(folder)
+        if path.name.lower().endswith(FILE_ENDINGS) and not path.name.startswith("_") and path.is_file()
+    ]
 
 
 def stem(path: Path) -> str:
@@ -162,20 +160,18 @@ def stored_layout(path: Path) -> Layout:
     """The layout of an image file from its header; raises ImageError."""
     import SimpleITK as sitk
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     if file_ending(path) == ".bmp":
         return _layout_of_voxels(path)  # the header alone does not tell grey from coloured palettes
     try:
-        reader.ReadImageInformation()
+        header = read_header(path)
     except RuntimeError:
         return _layout_of_voxels(path)
-    axes = reader.GetDimension()
+    axes = header.GetDimension()
     if axes > 4:
         raise ImageError(f"{path} has {axes} axes, expected 2, 3 or 4; save one volume a file.")
-    channels = reader.GetSize()[3] if axes == 4 else reader.GetNumberOfComponents()
+    channels = header.GetSize()[3] if axes == 4 else header.GetNumberOfComponents()
     unsigned = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
-    return Layout(axes, channels, reader.GetPixelID() in unsigned)
+    return Layout(axes, channels, header.GetPixelID() in unsigned)
 
 
 def _layout_of_voxels(path: Path) -> Layout:

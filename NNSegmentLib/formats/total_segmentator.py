@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import TaskError, some
+from ..folders import visible
 from ..image import file_ending, read_labels
 from ..segments.names import SegmentRow, labels_from_rows
 from .segments import union_of_rows
@@ -62,7 +63,7 @@ def _case_folders(folder: Path) -> list[Path]:
     """The folder itself when it is a case, else those in it that are, sorted; unlabelled ones too where others have labels."""
     if _is_case(folder):
         return [folder]
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in visible(folder) if path.is_dir()]
     return [path for path in found if _image(path)] if any(_is_case(path) for path in found) else []
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import some
+from ..folders import visible
 from ..image import TIFF_ENDINGS
 from ..labels import LabelSet
 from ..progress import Progress, in_parallel, silent
@@ -174,7 +175,7 @@ def _label_files_alone(task: Task) -> dict[str, Path]:
     if "dataset" in task.dataset_json:
         return {}
     imaged, ending = {case.id for case in task.cases}, task.file_ending
-    files = [path for path in sorted((task.folder / "labelsTr").glob(f"*{ending}")) if _counts(path, task)]
+    files = [path for path in visible(task.folder / "labelsTr", f"*{ending}") if _counts(path, task)]
     return {name: path for path in files if (name := path.name.removesuffix(ending)) not in imaged}
 
 
@@ -182,8 +183,7 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
     known = {path for case in task.cases for path in (*case.images, case.labels)} | {*_label_files_alone(task).values()}
     folders = [task.folder / name for name in ("imagesTr", "labelsTr")]
     for folder in folders if "dataset" not in task.dataset_json else ():
-        paths = sorted(folder.iterdir()) if folder.is_dir() else []
-        surplus = [path.name for path in paths if _counts(path, task) and path not in known]
+        surplus = [path.name for path in visible(folder) if _counts(path, task) and path not in known]
         if surplus:
             yield Finding(
                 WARNING,
@@ -198,7 +198,7 @@ def _ignored_files(task: Task) -> Iterator[Finding]:
 def _counts(path: Path, task: Task) -> bool:
     belongs_to = {".json": TIFF_ENDINGS, ".raw": (".mhd",), ".zraw": (".mhd",)}
     is_sidecar = task.file_ending in belongs_to.get(path.suffix, ())
-    return path.is_file() and not path.name.startswith(".") and not is_sidecar
+    return path.is_file() and not is_sidecar
 
 
 def _absent_labels(labels: LabelSet, found: frozenset[int], renumbering: Renumbering | None) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from ..cases import CASES_FILE, ValueChange, load_origin, save_origin
 from ..colors import save_label_colors
 from ..copying import copy_file
 from ..errors import StorageError, TaskError, some
-from ..folders import LABELS_CSV
+from ..folders import LABELS_CSV, visible
 from ..image import LabelMap, read_geometry, read_labels, write_labels
 from ..machine.locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
@@ -110,7 +110,7 @@ def _fix(task: Task, workers: int, progress: Progress) -> list[Finding]:
 def _stamps(task: Task) -> dict[Path, tuple[int, int]]:
     """When the files that mending replaces were last written, and how long they are."""
     labels = [case.labels for case in task.cases if case.labels]
-    listed = (task.folder / _LABELS_FOLDER).glob("*")
+    listed = visible(task.folder / _LABELS_FOLDER)
     descriptions = [task.folder / name for name in ("dataset.json", LABELS_CSV, CASES_FILE)]
     files = {path for path in (*labels, *listed, *descriptions) if path.is_file()}
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..cases import CASES_FILE
 from ..copying import copy_file
 from ..errors import StorageError
 from ..folders import LABELS_CSV
-from ..records import from_json, move, read_json, remove, umask, write_json
+from ..records import from_json, move, new_folder, read_json, remove, write_json
 
 LABELS, ORIGINALS, NEW = "labels", "originals", "new"
 """In the folder of a mending: the label files, what the task's folder of originals begins with, the descriptions."""
@@ -44,8 +43,7 @@ class Renames:
 def gathering(folder: Path) -> Iterator[Path]:
     """The folder of a mending to fill, removed at the end; raises StorageError when it cannot be written to."""
     try:
-        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
-        staging.chmod(0o777 & ~umask())
+        staging = new_folder(folder, _PREFIX)
     except OSError as error:
         raise _cannot_mend(folder, error) from error
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError, StorageError
+from ..records import move, working_folder
 
 MAX_BYTES = 20 * 1024**3
 """Most that a model archive may hold when unpacked; five folds of the largest preset are about 8 GB."""
@@ -73,12 +73,12 @@ def _safe_name(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:
 
 def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as unfinished:
+    with working_folder(target.parent, ".unpacking-") as unfinished:
         for member in members:
-            path = Path(unfinished, *PurePosixPath(member.filename).parts)
+            path = unfinished.joinpath(*PurePosixPath(member.filename).parts)
             path.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as source, path.open("wb") as written:
                 shutil.copyfileobj(source, written, 1 << 20)
         target.mkdir(exist_ok=True)
-        for child in Path(unfinished).iterdir():
-            shutil.move(child, target / child.name)
+        for child in unfinished.iterdir():
+            move(child, target / child.name)

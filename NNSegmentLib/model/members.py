@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
+from ..folders import visible
 from ..image import READERS
 from ..labels import LabelSet
 from ..planning.architecture import require_sound_network
@@ -125,7 +126,7 @@ def _trained_folds(present: dict[str, Path], names: Sequence[str]) -> tuple[list
 
 def fold_folders(folder: Path) -> dict[str, Path]:
     """Fold → its folder: fold_0, fold_1, …, and fold_all, in version 1 all."""
-    found = [path for path in (*folder.glob("fold_*"), folder / "all") if path.is_dir()]
+    found = [path for path in (*visible(folder, "fold_*"), folder / "all") if path.is_dir()]
     return {path.name.removeprefix("fold_"): path for path in sorted(found, key=_fold_order)}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError, ModelError
+from ..folders import visible
 from ..labels import BACKGROUND, Label, LabelSet
 from ..pickled_values import read_pickle
 from ..planning.plan import CONFIGURATIONS
@@ -176,7 +177,7 @@ def _previous_folder(folder: Path) -> Path | None:
     """The model of the same task and plans below 3d_lowres, where version 1 has configurations side by side."""
     beside = folder.parent.parent.with_name("3d_lowres") / folder.parent.name
     plans = folder.name.split("__")[-1]
-    candidates = [beside / f"nnUNetTrainerV2__{plans}", *sorted(beside.glob(f"*__{plans}"))]
+    candidates = [beside / f"nnUNetTrainerV2__{plans}", *visible(beside, f"*__{plans}")]
     return next((candidate for candidate in candidates if is_v1_folder(candidate)), None)
 
 
@@ -184,6 +185,6 @@ def _v1_folders(path: Path, depth: int) -> Iterator[Path]:
     if is_v1_folder(path):
         yield path
     elif depth > 0:
-        for child in path.iterdir():
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+        for child in visible(path):
+            if child.is_dir() and not child.is_symlink():
                 yield from _v1_folders(child, depth - 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import PlanError, SettingsError, StorageError
+from ..folders import visible
 from ..given import path_of
 from ..records import cannot_write, move, read_json, write_json
 from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
@@ -157,7 +158,7 @@ def plans_files(folder: Path) -> list[Path]:
 
     They are told from its other JSON files by what they begin with, by nnU-Net's names, or by the reasons beside them.
     """
-    return [path for path in sorted(folder.glob("*.json")) if _is_plans_file(path)]
+    return [path for path in visible(folder, "*.json") if _is_plans_file(path)]
 
 
 def _is_plans_file(path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import PlanError
 from ..fingerprint import Fingerprint
-from ..image import READERS
+from ..image import READERS, needs_nibabel
 from ..task import Task
 from . import reasons as why
 from .fit import Fit, fit_patch_and_batch
@@ -126,11 +126,13 @@ def normalization_scheme(channel_name: str) -> str:
 
 
 def choose_reader(task: Task, fingerprint: Fingerprint) -> str:
-    """The reader nnU-Net would choose: the one dataset.json names, else the first that fits ending and dimension."""
+    """The reader nnU-Net would choose: the one dataset.json names, else the first that can read the first image."""
     if task.reader in READERS:
         return task.reader
     ending = task.file_ending.lower()
     is_plane = fingerprint.shapes_after_crop[0][0] == 1
+    if task.cases and needs_nibabel(task.cases[0].images[0]):
+        return "NibabelIO"
     for reader, endings in READERS.items():
         if ending in endings and (reader != "NaturalImage2DIO" or is_plane or ending != ".tif"):
             return reader

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import StorageError, TaskError
+from ..folders import visible
 from ..labels import number_type, parse_region_key, region_key
 from ..records import from_json, read_json, remove, to_json, write_json, written_whole
 from .prepared import Placement, PreparedCase
@@ -50,9 +51,7 @@ class PreparedStore:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the complete cases, sorted."""
-        return tuple(
-            sorted(path.stem for path in Path(self.folder).glob("*.json") if path.with_suffix(".npy").is_file())
-        )
+        return tuple(sorted(path.stem for path in visible(self.folder, "*.json") if path.with_suffix(".npy").is_file()))
 
     def open(self, case_id: str) -> PreparedCase:
         """A case whose image and labels are memory-mapped, read-only; raises TaskError when a file is missing."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..colors import colored, load_label_colors, with_colors
 from ..errors import NNSegmentError, PlanError, TaskError
 from ..fingerprint import Fingerprint, load_fingerprint
-from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
+from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders, visible
 from ..labels import LabelSet
 from ..planning.plan import Plan, load_plan
 from ..records import read_json
@@ -141,7 +141,7 @@ def _channels_and_labels(folders: TaskFolders) -> tuple[tuple[str, ...], LabelSe
 
 
 def _plans(folders: TaskFolders) -> tuple[Plan, ...]:
-    paths = [p for p in sorted(folders.preprocessed.glob("*.json")) if p.name not in _NO_PLANS]
+    paths = [p for p in visible(folders.preprocessed, "*.json") if p.name not in _NO_PLANS]
     paths = paths or [model.plan for model in folders.models()]
     plans = {plan.name: plan for plan in (_readable(_plan_or_error, path) for path in paths) if plan}
     return tuple(plans.values())
@@ -155,7 +155,7 @@ def _plan_or_error(path: Path) -> Plan:
 
 
 def _model(folders: ModelFolders) -> TrainedModel:
-    names = sorted(p.name.removeprefix("fold_") for p in folders.folder.glob("fold_*") if p.is_dir())
+    names = [p.name.removeprefix("fold_") for p in visible(folders.folder, "fold_*") if p.is_dir()]
     return TrainedModel(folders, tuple(_fold(folders.fold(name)) for name in names))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import RunError, some
 from ..evaluation import evaluate_folder, label_files
-from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders
+from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
@@ -114,7 +114,7 @@ def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = 
 
 def folds_to_predict(models: Sequence[ModelFolders], compared: Sequence[int]) -> tuple[int, ...]:
     """The compared folds, and those whose training every one of the models has finished all the same; sorted."""
-    finished = [{p.parent.name[5:] for p in model.folder.glob("fold_*/checkpoint_final.pth")} for model in models]
+    finished = [{p.parent.name[5:] for p in visible(model.folder, "fold_*/checkpoint_final.pth")} for model in models]
     return tuple(sorted({*compared, *(int(name) for name in set.intersection(*finished) if name.isdigit())}))
 
 
@@ -125,7 +125,7 @@ def cards(model: ModelFolders) -> list[Path]:
 
 def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[int], list[int]]:
     """The validated folds of those listed, and the random ones beyond, which count only where there are no others."""
-    names = {p.parent.name[5:] for m in models for p in m.folder.glob("fold_*/validation") if p.is_dir()}
+    names = {p.parent.name[5:] for m in models for p in visible(m.folder, "fold_*/validation") if p.is_dir()}
     found = sorted(int(name) for name in names if name.isdigit())
     within = [fold for fold in found if fold < listed]
     return (within, [fold for fold in found if fold >= listed]) if within else (found, [])
@@ -141,7 +141,7 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
         )
     expected = splits[fold].validation if isinstance(fold, int) and fold < len(splits) else ()
     endings = (ending,) if ending else FILE_ENDINGS
-    present = {case_id(path) for path in validation.iterdir() if path.name.endswith(endings)}
+    present = {case_id(path) for path in visible(validation) if path.name.endswith(endings)}
     missing = sorted(set(expected) - present)
     if present and not missing:
         return ""

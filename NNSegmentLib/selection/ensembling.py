@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ImageError, InputError, some
 from ..evaluation import label_files
+from ..folders import visible
 from ..geometry import Geometry
 from ..image import REORIENTING_READERS, file_ending, read_geometry, read_labels
 from ..labels import LabelSet
@@ -84,7 +85,7 @@ def ensemble_cases(folders: Sequence[Path], ending: str | None = None) -> tuple[
         raise InputError("There is nothing to average; give at least one folder of predictions.")
     folders = [Path(folder) for folder in folders]
     labels = {case_id(path): path for path in label_files(folders[0], ending)}
-    found = [{path.stem: path for path in sorted(folder.glob("*.npz"))} for folder in folders]
+    found = [{path.stem: path for path in visible(folder, "*.npz")} for folder in folders]
     ids = sorted(set(labels).union(*found))
     for folder, of_folder in zip(folders, found, strict=True):
         _require(

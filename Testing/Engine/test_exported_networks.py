@@ -206,6 +206,17 @@ def test_one_network_can_be_one_file(tmp_path):
     assert json.loads((exported.parent / "knee.json").read_text())["fold"] == 1
 
 
+def test_torch_is_given_an_open_file_because_on_windows_it_opens_only_ascii_names(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise RuntimeError("open file failed because of errno 2 on fopen: No such file or directory")
+
+    monkeypatch.setattr(torch.jit.ScriptModule, "save", refused)
+
+    exported = nns.export_model(write_model(tmp_path / "model"), tmp_path / "Müller.pt", "torchscript")
+
+    assert torch.jit.load(exported)
+
+
 @pytest.mark.parametrize("format", list(RUN))
 def test_what_cannot_be_exported_gets_a_sentence_and_leaves_nothing(tmp_path, format):
     folder = write_model(tmp_path / "model", folds=(0, 1))

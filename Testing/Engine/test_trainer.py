@@ -26,7 +26,7 @@ from NNSegmentLib.engine.pretrained import load_pretrained
 from NNSegmentLib.engine.session import Session, TrainingRequest
 from NNSegmentLib.engine.trainer import LossRecord, ProgressPicture, opened_batches, train_fold
 from NNSegmentLib.engine.validation import validate_fold
-from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError
+from NNSegmentLib.errors import ModelError, OutOfMemoryError, RunError, SettingsError, StorageError
 from NNSegmentLib.folders import FoldFolder, ModelFolders, prepared_folder
 from NNSegmentLib.folds import Fold
 from NNSegmentLib.geometry import Geometry
@@ -302,6 +302,42 @@ def test_a_finished_earlier_run_is_not_given_up_for_one_that_was_stopped(request
     run = train_fold(request_of(replace(QUICK, epochs=1)))
 
     assert (run.folder.earlier / "checkpoint_final.pth").read_bytes() == weights
+
+
+def test_what_a_viewer_keeps_open_of_an_older_run_does_not_stop_a_new_one(request_of, monkeypatch):
+    """As on Windows, where a file that is open cannot be deleted."""
+    first = train_fold(request_of())
+    weights, picture = first.folder.checkpoint_final.read_bytes(), first.folder.earlier / "progress.png"
+    picture.parent.mkdir()
+    picture.touch()
+    unlink = os.unlink
+
+    def refused(path, *others, **options):
+        if Path(path).name == picture.name and picture.exists():
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        return unlink(path, *others, **options)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    run = train_fold(request_of(replace(QUICK, epochs=1)))
+
+    kept = run.folder.folder.with_name("earlier_fold_0_2")
+    assert (kept / "checkpoint_final.pth").read_bytes() == weights
+    assert picture.exists()
+    assert any(str(kept) in event.text for event in run.events() if isinstance(event, Message))
+
+
+def test_an_earlier_run_that_cannot_be_put_aside_is_told_in_a_sentence(request_of, monkeypatch):
+    train_fold(request_of())
+    replace_file = os.replace
+
+    def refused(source, target):
+        if Path(source).name == "checkpoint_final.pth":
+            raise PermissionError(13, "The process cannot access the file", str(source))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(StorageError, match="Cannot write .*fold_0 .The process cannot access the file"):
+        train_fold(request_of())
 
 
 def test_resuming_a_fold_without_a_checkpoint_starts_from_the_pretrained_weights(request_of):

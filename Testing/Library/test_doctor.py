@@ -42,6 +42,18 @@ def test_a_torch_that_is_installed_but_cannot_be_loaded_is_told(monkeypatch, tmp
     assert found["device"].found == "PyTorch cannot be loaded (libtorch_cpu.so: wrong architecture)"
 
 
+@pytest.mark.parametrize(("allowed", "letters", "warned"), [(False, 81, True), (False, 80, False), (True, 200, False)])
+def test_a_workspace_too_deep_for_windows_is_told(monkeypatch, allowed, letters, warned):
+    monkeypatch.setattr(doctor, "allows_long_paths", lambda: allowed)
+
+    found = checks(Path("/" + "w" * (letters - 1)))
+
+    assert ("workspace path" in found) == warned
+    if warned:
+        assert "has 81 letters" in found["workspace path"].found
+        assert "nearer to the drive's root" in found["workspace path"].advice
+
+
 def test_an_older_python_is_refused_in_one_sentence():
     code = "import runpy, sys; sys.version_info = (3, 10, 1); runpy.run_module('NNSegmentLib', run_name='__main__')"
 

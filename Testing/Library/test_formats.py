@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -206,6 +207,23 @@ def test_a_case_without_one_of_the_channels_is_named(tmp_path, workspace):
 
     with pytest.raises(TaskError, match="case1 .* 0000, 0001 like the others, found 0000"):
         convert(source, workspace)
+
+
+def test_names_that_macos_and_other_systems_write_differently_are_paired(tmp_path, workspace):
+    source = tmp_path / "pairs"
+    for name in ("Köhler", "Müller_seg"):
+        for channel in ("0000", "0001"):
+            image = name.removesuffix("_seg") + f"_{channel}.nii.gz"
+            write_image(source / "images" / unicodedata.normalize("NFD", image), noise(1), PLAIN)
+        write_labels(source / "labels" / unicodedata.normalize("NFC", f"{name}.nii.gz"), blocks(), PLAIN)
+    write_image(source / "imagesTs" / unicodedata.normalize("NFD", "Jürgen_0000.nii.gz"), noise(2), PLAIN)
+
+    task = convert(source, workspace)
+
+    assert [case.id for case in task.cases] == [unicodedata.normalize("NFC", name) for name in ("Köhler", "Müller")]
+    assert [path.name for path in (task.folder / "imagesTs").iterdir()] == [
+        unicodedata.normalize("NFC", "Jürgen_0000.nii.gz")
+    ]
 
 
 def test_images_and_labels_without_partner_are_told_in_one_sentence(tmp_path, workspace):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from NNSegmentLib import arguments, cli, lookup
@@ -19,7 +22,7 @@ from NNSegmentLib.planning.plan import (
 )
 from NNSegmentLib.planning.planner import make_plan
 from NNSegmentLib.planning.presets import PRESETS, SMALL_PATCH_VOXELS_2D, SMALL_PATCH_VOXELS_3D
-from NNSegmentLib.task import Channel, Task
+from NNSegmentLib.task import Case, Channel, Task
 
 STATS = IntensityStats(
     mean=40.0, std=50.0, min=-500.0, max=900.0, median=41.0, percentile_00_5=-90.0, percentile_99_5=170.0
@@ -260,6 +263,16 @@ def test_the_reader_is_the_first_of_nnunets_that_fits(ending, shape, named, expe
     task = a_task(ending=ending, reader=named)
 
     assert make_plan(task, a_fingerprint([shape], [(1, 1, 1)])).reader == expected
+
+
+@pytest.mark.parametrize(("askew", "expected"), [(0.0, "SimpleITKIO"), (5e-4, "NibabelIO")])
+def test_a_reader_that_refuses_the_first_image_is_not_chosen(tmp_path, askew, expected):
+    affine = np.eye(4)
+    affine[0, 1] = askew
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), affine), tmp_path / "a_0000.nii.gz")
+    task = replace(a_task(), cases=(Case("a", (tmp_path / "a_0000.nii.gz",)),))
+
+    assert make_plan(task, a_fingerprint([(36, 50, 35)], [(1, 1, 1)])).reader == expected
 
 
 def test_an_unknown_file_ending_is_refused():

@@ -101,6 +101,41 @@ def test_a_corrected_label_counts_whatever_its_date(workspace, tmp_path):
     assert prepare(workspace).computed == 0
 
 
+@pytest.mark.parametrize("step", [100, 10_000_000, 2_000_000_000])
+def test_cases_that_moved_to_a_disk_with_a_coarser_clock_are_not_prepared_again(workspace, step):
+    prepare(workspace)
+    for path in raw(workspace).glob("*Tr/*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns // step * step))
+
+    assert prepare(workspace).computed == 0
+
+
+def test_a_file_of_the_same_size_that_is_written_within_the_same_second_counts(workspace):
+    path = raw(workspace) / "labelsTr" / "case0.nii.gz"
+    os.utime(path, ns=(0, 1_700_000_000_123_456_700))
+    prepare(workspace)
+    os.utime(path, ns=(0, 1_700_000_000_623_456_700))
+
+    assert prepare(workspace).computed == 1
+
+
+@pytest.mark.parametrize("note", ["null", "[]", "[[], []]", "[[1], [2]]", '[["a", 2], 3]'])
+def test_a_damaged_note_of_a_cases_files_is_written_again(workspace, note):
+    (prepare(workspace).folder / "case0.made_of").write_text(note)
+
+    assert [prepare(workspace).computed for _ in range(2)] == [1, 0]
+
+
+def test_folders_that_network_storage_lays_beside_prepared_cases_are_left_alone(workspace):
+    folder = prepare(workspace).folder
+    (folder / "@eaDir").mkdir()
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+
+    assert prepare(workspace).computed == 6
+
+    assert (folder / "@eaDir").is_dir()
+
+
 def test_files_dated_in_the_future_are_prepared_once(workspace):
     later = time.time() + 86400
     for path in raw(workspace).glob("*Tr/*"):

@@ -71,3 +71,16 @@ def test_a_taken_number_or_name_is_refused(workspace):
 
 def test_case_names_differ_by_more_than_their_capitals():
     assert case_name("ct.nii.gz", ["CT", "ct-2"]) == "ct-3"
+
+
+def test_a_case_has_one_name_whether_macos_wrote_it_or_another_system():
+    assert case_name(unicodedata.normalize("NFD", "Müller")) == unicodedata.normalize("NFC", "Müller")
+    assert case_name("Müller", [unicodedata.normalize("NFD", "müller")]) == "Müller-2"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [("con", "con_"), ("AUX.nii.gz", "AUX_"), ("com1.left", "com1_.left"), ("nul_", "nul_"), ("contour", "contour")],
+)
+def test_a_case_is_not_named_like_a_device_of_windows(given, made):
+    assert case_name(given) == made
