@@ -18,7 +18,7 @@ from .records import from_json, read_json, take_declared_kinds, to_json, write_j
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
 SCHEDULES = ("poly", "cosine", "constant")
-AUGMENTATIONS = ("default", "light", "none", "batchgenerators")
+AUGMENTATIONS = ("default", "strong", "light", "none", "batchgenerators")
 _WORDS = {"optimizer": OPTIMIZERS, "loss": LOSSES, "schedule": SCHEDULES, "augmentation": AUGMENTATIONS}
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("epochs", "iterations_per_epoch", "batch_size"), lambda n: n >= 1, "at least 1"),
@@ -68,7 +68,8 @@ class TrainingSettings:
     loss: str = "dice_ce"
     deep_supervision: bool = True
     augmentation: str = "default"
-    """'default' (nnU-Net's table), 'light' (rotation, scaling, mirroring, brightness, noise), 'none';
+    """'default' (nnU-Net's table), 'strong' (the same with half of all patches rotated and half of them scaled instead
+    of a fifth), 'light' (rotation, scaling, mirroring, brightness, noise), 'none';
     'batchgenerators' is the default table by that package's transforms, slower, for comparison."""
     mirror_axes: tuple[int, ...] | None = None
     """Patch axes to mirror in training and prediction; None means all."""

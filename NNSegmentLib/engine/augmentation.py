@@ -7,7 +7,7 @@ nnU-Net's order: intensities, mirroring, masked channels, the previous stage's l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from ..run import TrainingSettings
 from .cascade_augmentation import CascadeRules, Disturbance, disturb, draw_disturbance, masks_of
 from .intensity import DrawnTransform, IntensityRule, change_intensities, default_rules, draw_intensities, light_rules
 from .spatial import SpatialRules, spatial_rules
+
+_STRONG = {"rotation_probability": 0.5, "scaling_probability": 0.5}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ class Augmentation:
     @property
     def spatial(self) -> SpatialRules | None:
         """Rotation and scaling; None for 'none'."""
-        return None if self.kind == "none" else spatial_rules(self.patch_size)
+        if self.kind == "none":
+            return None
+        rules = spatial_rules(self.patch_size)
+        return replace(rules, **_STRONG) if self.kind == "strong" else rules
 
     @property
     def intensities(self) -> tuple[IntensityRule, ...]:

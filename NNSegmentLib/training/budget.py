@@ -2,7 +2,8 @@
 
 nnU-Net's schedule (SGD with momentum 0.99) needs hours before it finds anything on a laptop. The quick recipe
 (AdamW with warm-up, averaged weights) was chosen by measurement, see Testing/benchmarks/RESULTS.md. A processor takes
-too few steps in its time to learn mirrored images too; a CUDA GPU takes so many that it needs their variety.
+too few steps in its time to learn mirrored images too; a CUDA GPU takes so many that it needs their variety. Where a
+training is long for its device the same patches come back often, and more of them are rotated and scaled.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ QUICK_UP_TO_S = 2 * 3600.0
 """Time budgets up to this get the quick recipe."""
 QUICK_EPOCHS = 50
 """Length of the small preset's schedule when neither time nor epochs are given."""
+LONG_FROM_S, LONG_ON_CUDA_FROM_S, LONG_FROM_EPOCHS = 30 * 60.0, 5 * 60.0, 30
+"""From here on a quick recipe is a long one: time on a processor and on a CUDA GPU, or epochs where no time is given."""
 
 
 def default_settings(
@@ -52,14 +55,15 @@ def quick_settings(
     """
     if many_steps is None:
         many_steps = _is_cuda(device)
+    is_long = epochs >= LONG_FROM_EPOCHS if time_s is None else time_s >= _long_from_s(many_steps)
     return TrainingSettings(
         optimizer="adamw",
         learning_rate=3e-3,
-        weight_decay=5e-2 if many_steps else 1e-2,
+        weight_decay=5e-2 if many_steps or is_long else 1e-2,
         warmup_steps=50,
         schedule="poly",
-        weight_averaging=0.999 if many_steps else 0.99,
-        augmentation="default",
+        weight_averaging=0.999 if many_steps or is_long else 0.99,
+        augmentation="strong" if is_long else "default",
         mirror_axes=None if many_steps else (),
         validation_iterations=10,
         validation_mirroring=many_steps,
@@ -67,6 +71,10 @@ def quick_settings(
         time_s=time_s,
         epochs=epochs,
     )
+
+
+def _long_from_s(many_steps: bool) -> float:
+    return LONG_ON_CUDA_FROM_S if many_steps else LONG_FROM_S
 
 
 def _is_cuda(device: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from NNSegmentLib.engine.augmentation import Augmentation, mirror, training_augmentation, validation_augmentation
 from NNSegmentLib.engine.reference_augmentation import ReferenceAugmentation
+from NNSegmentLib.engine.spatial import draw_matrix
 from NNSegmentLib.planning.plan import Configuration, NetworkSpec
 from NNSegmentLib.run import TrainingSettings
 
@@ -39,12 +40,22 @@ def test_mirror_axes_are_those_of_the_patch_or_of_the_settings(patch, chosen, ax
 def test_kinds_have_their_transforms():
     made = {
         kind: training_augmentation(configuration(), TrainingSettings(augmentation=kind))
-        for kind in ("default", "light", "none")
+        for kind in ("default", "strong", "light", "none")
     }
-    assert [len(made[kind].intensities) for kind in made] == [7, 2, 0]
-    assert [made[kind].spatial is not None for kind in made] == [True, True, False]
+    assert [len(made[kind].intensities) for kind in made] == [7, 7, 2, 0]
+    assert [made[kind].spatial is not None for kind in made] == [True, True, True, False]
     assert made["none"] == validation_augmentation(configuration())
     assert made["none"].mirror_axes == made["none"].masked_channels == ()
+
+
+@pytest.mark.parametrize(("kind", "share"), [("default", 0.36), ("strong", 0.75)])
+def test_strong_augmentation_turns_and_scales_half_of_the_patches(kind, share):
+    rng = np.random.default_rng(0)
+    rules = training_augmentation(configuration(), TrainingSettings(augmentation=kind)).spatial
+
+    drawn = [draw_matrix(rng, rules) for _ in range(4000)]
+
+    assert sum(matrix is not None for matrix in drawn) / 4000 == pytest.approx(share, abs=0.03)
 
 
 def test_each_axis_is_mirrored_half_of_the_time_on_its_own():

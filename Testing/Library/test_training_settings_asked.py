@@ -50,6 +50,33 @@ def test_a_graphics_card_learns_mirrored_images_too(monkeypatch):
     assert settings_from_arguments(asked(time=86400.0, device="cuda"), PLAN, None).optimizer == "sgd"
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ({"time": 900.0, "device": "cpu"}, "default"),
+        ({"time": 1800.0, "device": "cpu"}, "strong"),
+        ({"time": 120.0, "device": "cuda"}, "default"),
+        ({"time": 600.0, "device": "cuda"}, "strong"),
+        ({"time": 86400.0, "device": "cpu"}, "default"),  # nnU-Net's own recipe
+    ],
+)
+def test_where_patches_come_back_often_more_of_them_are_turned(monkeypatch, words, kind):
+    monkeypatch.setattr("NNSegmentLib.training.budget._is_cuda", lambda device: device == "cuda")
+
+    found = settings_from_arguments(asked(**words), PLAN, None)
+
+    assert found.augmentation == kind
+    if kind == "strong":
+        assert (found.weight_decay, found.weight_averaging) == (0.05, 0.999)
+
+
+@pytest.mark.parametrize(("epochs", "kind"), [(5, "default"), (None, "strong")])
+def test_the_small_presets_schedule_is_a_long_one(epochs, kind):
+    small = replace(PLAN, name="nnUNetSmallPlans")
+
+    assert settings_from_arguments(asked(epochs=epochs, device="cpu"), small, None).augmentation == kind
+
+
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(SettingsError, match="no device cuda:99 on this machine"):
         settings_from_arguments(asked(time=60.0, device="cuda:99"), PLAN, None)
