@@ -21,6 +21,8 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 POLL_MS = 1000
+DOCUMENTATION = "https://github.com/nnsegment/SlicerNNSegment#readme"
+"""Slicer's own pages, of which the base class knows, have none about extensions."""
 SECTIONS = (
     ("taskButton", "task_section", "TaskSection"),
     ("planButton", "plan_section", "PlanSection"),
@@ -56,7 +58,9 @@ class NNSegment(ScriptedLoadableModule):
                 "Trains nnU-Net models on volumes and segmentations that are loaded in Slicer, and applies them to new "
                 "volumes. Nothing leaves this computer."
             )
-            + self.getDefaultModuleDocumentationLink()
+            + f'<p><a href="{DOCUMENTATION}">'
+            + _("Documentation and tutorial")
+            + "</a></p>"
         )
         parent.acknowledgementText = _(
             "Follows the method of Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical "
@@ -78,7 +82,7 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = self.context = self.head = self.parameters = self.timer = None
+        self.logic = self.context = self.head = self.parameters = self.timer = self.root = None
         self.sections = {}
 
     def setup(self):
@@ -87,15 +91,15 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from NNSegmentUI.parameters import SceneParameters
 
         ScriptedLoadableModuleWidget.setup(self)
-        widget = slicer.util.loadUI(self.resourcePath("UI/NNSegment.ui"))
-        self.layout.addWidget(widget)
-        self.ui = slicer.util.childWidgetVariables(widget)
-        widget.setMRMLScene(slicer.mrmlScene)
+        self.root = slicer.util.loadUI(self.resourcePath("UI/NNSegment.ui"))
+        self.layout.addWidget(self.root)
+        self.ui = slicer.util.childWidgetVariables(self.root)
+        self.root.setMRMLScene(slicer.mrmlScene)
         self.logic = NNSegmentLogic()
         self.context = PanelContext(saved_python())
         self.head = PanelHead(self.ui, self.context, self.resourcePath)
         self._make_sections()
-        self._explain_commands(widget)
+        self._explain_commands(self.root)
         self.head.open_last_workspace()
         self.parameters = SceneParameters(self.logic, self.context)
         self.timer = qt.QTimer()
@@ -108,14 +112,21 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         if self.timer is not None:
             self.timer.stop()
-        if self.head is not None:
-            self.head.cleanup()
-        for section in self.sections.values():
-            if hasattr(section, "cleanup"):
-                section.cleanup()
+        for part in (self.head, *self.sections.values(), self.parameters):
+            if hasattr(part, "cleanup"):
+                part.cleanup()
         self.sections.clear()
-        if self.parameters is not None:
-            self.parameters.cleanup()
+        self.head = self.parameters = None  # the application may call again when it ends
+        if self.root is not None:
+            self._delete_widgets()
+
+    def _delete_widgets(self):
+        """A reload only hides them: they would go on to follow the scene, beside those of the new panel."""
+        from NNSegmentUI.widgets import leave_scene
+
+        leave_scene(self.root)
+        self.root.deleteLater()
+        self.root = None
 
     def enter(self):
         """What happened meanwhile is looked up at once, not a second later."""
@@ -123,6 +134,9 @@ class NNSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self):
         """Developer mode: forget our own packages, too, so that edited files are read again."""
+        bridge = sys.modules.get("NNSegmentLib.scene")
+        if bridge is not None:
+            bridge.forget_predictions(slicer.mrmlScene)
         for name in [name for name in sys.modules if name.partition(".")[0] in ("NNSegmentUI", "NNSegmentLib")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)

@@ -123,6 +123,8 @@ def show_prediction(
     if segmentation_node is not None:
         require_exact(segmentation_node)
     node = segmentation_node or _new_segmentation(volume_node, name or f"{volume_node.GetName()} prediction")
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()  # without it nothing is seen
     matrix = _matrix_in(node, volume_node)
     segmentation, groups = node.GetSegmentation(), layers_of(prediction.label_set)
     with_surface = show_3d or segmentation.ContainsRepresentation(SURFACE)
@@ -206,6 +208,25 @@ def changed_since_prediction(segmentation_node) -> tuple[tuple[str, SegmentLook]
     before = steps[-1].looks
     now = _looks(segmentation, before)
     return tuple((segmentation.GetSegment(i).GetName(), now[i]) for i in now if not now[i].is_same(before[i]))
+
+
+def put_beside(node, volume_node) -> None:
+    """Move a node in the subject hierarchy to where the volume is that it was made for, such as a patient's study.
+
+    Nothing happens where there is no hierarchy, or one of the two is not in it.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume_node.GetScene())
+    if hierarchy is None:
+        return
+    item, beside = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volume_node)
+    if item and beside:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
+
+
+def forget_predictions(scene) -> None:
+    """Let go of the scene and of what predictions in it have replaced, which cannot be undone any more."""
+    for node in filter(None, map(scene.GetNodeByID, tuple(_steps))):
+        _forget_steps(scene, "", node)
 
 
 # Reading nodes ------------------------------------------------------------------------------------------------------
@@ -438,8 +459,8 @@ def _put_segment(segmentation, segment) -> str:
 def _new_segmentation(volume_node, name: str):
     scene = volume_node.GetScene()
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
-    node.CreateDefaultDisplayNodes()
     node.SetAttribute(PREDICTION_ATTRIBUTE, "1")
+    put_beside(node, volume_node)
     return node
 
 

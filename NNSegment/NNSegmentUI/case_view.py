@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
 _FILE = "NNSegment.File"
+_SAME_PLACE = 0.1
+"""Voxels: what a header's rounding may put apart."""
 
 
 class CaseView:
@@ -36,17 +39,66 @@ def show_volume(volume) -> None:
 
 
 def _loaded_volume(path: Path, name: str):
-    from NNSegmentLib.errors import ImageError
+    from NNSegmentLib.image import read_geometry
 
     known = _node_of_file("vtkMRMLScalarVolumeNode", path)
     if known is not None:
         return known
-    try:
-        volume = slicer.util.loadVolume(str(path), {"name": name})
-    except RuntimeError as error:
-        raise ImageError(f"The image {path} cannot be loaded; check the file.") from error
+    geometry = read_geometry(path)
+    volume = _volume_by_slicer(path, name)
+    if volume is not None and not _lies_on(volume, geometry):
+        _remove(volume)
+        volume = None
+    if volume is None:
+        volume = _volume_by_library(path, name)
     volume.SetAttribute(_FILE, _mark(path))
     return volume
+
+
+def _volume_by_slicer(path: Path, name: str):
+    """The volume as Slicer loads it; None where it cannot."""
+    try:  # a single file, else Slicer makes one volume of all one-slice files of the folder, which are other patients
+        return slicer.util.loadVolume(str(path), {"name": name, "singleFile": True})
+    except RuntimeError:
+        return None
+
+
+def _lies_on(volume, geometry) -> bool:
+    """Whether Slicer has put the voxels where the library, and so the labels, have them."""
+    import numpy as np
+    import vtk
+
+    matrix, size = vtk.vtkMatrix4x4(), volume.GetImageData().GetDimensions()
+    volume.GetIJKToRASMatrix(matrix)
+    apart = np.abs(slicer.util.arrayFromVTKMatrix(matrix) - geometry.ijk_to_ras)[:3]
+    farthest = apart @ (*(n - 1 for n in size), 1)
+    return size[::-1] == geometry.shape and farthest.max() < _SAME_PLACE * min(geometry.spacing_mm)
+
+
+def _remove(volume) -> None:
+    """Take a volume away with what Slicer has made for it."""
+    for node in (volume.GetDisplayNode(), volume.GetStorageNode(), volume):
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def _volume_by_library(path: Path, name: str):
+    """A volume of what the library reads, in its colours or of the first channel; raises ImageError."""
+    import numpy as np
+
+    from NNSegmentLib.image import read_array
+
+    array, geometry = read_array(path)
+    has_colors = array.dtype == np.uint8 and len(array) in (3, 4)
+    voxels = np.moveaxis(array[:3], 0, -1) if has_colors else array[0].astype(np.float32)
+    kind = "vtkMRMLVectorVolumeNode" if has_colors else "vtkMRMLScalarVolumeNode"
+    return slicer.util.addVolumeFromArray(voxels, _flat(geometry).ijk_to_ras, name, kind)
+
+
+def _flat(geometry):
+    """The thickness of a single plane is nnU-Net's invention; here it is that of a pixel."""
+    in_plane = geometry.spacing_mm[1:]
+    return replace(geometry, spacing_mm=(max(in_plane), *in_plane)) if geometry.dimension == 2 else geometry
 
 
 def _segments(volume, path: Path, label_set, name: str):

@@ -15,26 +15,34 @@ AXES = ("z", "y", "x")
 _DOT = 4.0
 
 
-def draw_fingerprint(fingerprint, channels: Sequence[str], width: int, widget):
-    """A pixmap of `width` pixels: a dot per case, a line at the median; for intensities a bar per case."""
-    rows = 1 + math.ceil(len(channels) / 2)
-    pixmap = qt.QPixmap(width, rows * (HEIGHT + GAP) - GAP)
+def draw_fingerprint(fingerprint, channels: Sequence[str], width: int, widget, palette=None):
+    """A pixmap `width` wide: a dot per case, a line at the median; for intensities a bar per case.
+
+    Its colours are the widget's, unless a palette is given. Sizes are those of the widget's coordinates, each of which
+    is several pixels on a screen of high resolution.
+    """
+    rows, ratio = 1 + math.ceil(len(channels) / 2), widget.devicePixelRatioF()
+    height = rows * (HEIGHT + GAP) - GAP
+    pixmap = qt.QPixmap(round(width * ratio), round(height * ratio))
+    pixmap.setDevicePixelRatio(ratio)
     pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter(pixmap)
-    painter.setRenderHint(qt.QPainter.Antialiasing, True)
-    _Plots(painter, widget).draw(fingerprint, channels, width)
-    painter.end()
+    try:
+        painter.setRenderHint(qt.QPainter.Antialiasing, True)
+        colors = widget.palette if palette is None else palette
+        _Plots(painter, widget.font, colors).draw(fingerprint, channels, width)
+    finally:
+        painter.end()  # a pixmap that goes while it is painted on takes Slicer with it
     return pixmap
 
 
 class _Plots:
-    """Draws with one painter in the colours of one widget."""
+    """Draws with one painter in the colours of one palette."""
 
-    def __init__(self, painter, widget) -> None:
+    def __init__(self, painter, font, palette) -> None:
         self._painter = painter
-        palette = widget.palette
         self._ink, self._accent = palette.color(qt.QPalette.WindowText), palette.color(qt.QPalette.Highlight)
-        font = qt.QFont(widget.font)
+        font = qt.QFont(font)
         font.setPixelSize(10)
         painter.setFont(font)
 

@@ -35,6 +35,13 @@ class JobView:
             self._progress = self._progress.with_events(job.events())
             self._refresh()
 
+    def cleanup(self) -> None:
+        """Follow nothing any more, and let go of the buttons, which outlive the view for a while."""
+        self._context.job_events.disconnect(self._on_events)
+        self._context.job_ended.disconnect(self._on_ended)
+        self._stop.disconnect("clicked()", self.stop)
+        self._log.disconnect("clicked()", self._open_log)
+
     @property
     def is_running(self) -> bool:
         """Whether the job that is shown still runs."""

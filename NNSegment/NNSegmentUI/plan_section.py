@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from .context import PanelContext, untrained_text
@@ -50,7 +51,11 @@ class PlanSection:
         ui.diagramButton.connect("clicked()", self.draw_network)
         ui.openDiagramButton.connect("clicked()", lambda: open_file(self._diagram_path()))
         ui.configurationsTable.connect("itemSelectionChanged()", self._show_configuration)
+        slicer.app.connect("paletteChanged(QPalette)", self._on_theme)
         self.refresh()
+
+    def cleanup(self) -> None:
+        slicer.app.disconnect("paletteChanged(QPalette)", self._on_theme)
 
     def refresh(self) -> None:
         """Show the plan of the open task; nothing is read while the section is closed."""
@@ -90,6 +95,11 @@ class PlanSection:
         if job is not None:
             self._refresh_buttons()
 
+    def _on_theme(self, palette) -> None:
+        """Draw in the new colours, which the widgets do not have yet."""
+        if not self._button.collapsed:
+            self._show_fingerprint(palette)
+
     def _on_collapsed(self, collapsed: bool) -> None:
         if not collapsed:
             self.refresh()
@@ -123,13 +133,13 @@ class PlanSection:
             self._offered, self._ui.anewBox.checked = offered, bool(untrained)
         show_text(self._ui.newCasesLabel, untrained_text(untrained))
 
-    def _show_fingerprint(self) -> None:
+    def _show_fingerprint(self, palette=None) -> None:
         found = self._fingerprint()
         label = self._ui.fingerprintPicture
         label.setVisible(found is not None)
         if found is not None:
             names = [channel.name for channel in self._context.task.channels]
-            label.setPixmap(draw_fingerprint(found, names, self._width(), label))
+            label.setPixmap(draw_fingerprint(found, names, self._width(), label, palette))
 
     def _fingerprint(self):
         if self._context.task is None:

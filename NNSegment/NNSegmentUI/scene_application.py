@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -112,7 +111,7 @@ def late_answers(jobs: Sequence) -> list[tuple]:
     """
     from NNSegmentLib.application import application_of
 
-    own = [(job, application_of(job.request.arguments)) for job in jobs if job.request.host == platform.node()]
+    own = [(job, application_of(job.request.arguments)) for job in jobs if job.request.is_here]
     waiting = [(job, folder) for job, folder in own if folder is not None and folder.images.is_dir()]
     return [(job, folder) for job, folder in waiting if not job.is_running()]
 
@@ -203,13 +202,15 @@ def _show_case(folder, application, case, volume, show_3d: bool):
     node = show_prediction(prediction, volume, target, show_3d=show_3d)
     node.RemoveAttribute(TARGET_ATTRIBUTE)
     if prediction.probabilities is not None:
-        _show_probabilities(prediction, case.name)
+        _show_probabilities(prediction, case.name, volume)
     return node
 
 
-def _show_probabilities(prediction, name: str) -> None:
+def _show_probabilities(prediction, name: str, volume) -> None:
     """One volume per output of the network, named after it."""
     import vtk
+
+    from NNSegmentLib.scene import put_beside
 
     label_set = prediction.label_set
     names = [label.name for label in label_set.foreground] if label_set.has_regions else _value_names(label_set)
@@ -217,7 +218,7 @@ def _show_probabilities(prediction, name: str) -> None:
     matrix.DeepCopy(prediction.geometry.ijk_to_ras.ravel())
     for output, title in zip(prediction.probabilities, names, strict=True):
         text = _("{volume} probability of {label}").format(volume=name, label=title)
-        slicer.util.addVolumeFromArray(output, ijkToRAS=matrix, name=text)
+        put_beside(slicer.util.addVolumeFromArray(output, ijkToRAS=matrix, name=text), volume)
 
 
 def _value_names(label_set) -> list[str]:

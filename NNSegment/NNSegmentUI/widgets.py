@@ -20,6 +20,14 @@ def load_section(path: str, parent_button):
     return widget, slicer.util.childWidgetVariables(widget)
 
 
+def leave_scene(widget) -> None:
+    """Let a widget and all in it observe the scene no longer, and tell nobody of that."""
+    for child in slicer.util.findChildren(widget):
+        if hasattr(child, "setMRMLScene"):
+            child.blockSignals(True)
+            child.setMRMLScene(None)
+
+
 def devices() -> tuple[tuple[str, str], ...]:
     """(value of --device, text) of every choice."""
     return (

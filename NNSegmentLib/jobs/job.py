@@ -36,6 +36,9 @@ class JobState(StrEnum):
     LOST = "lost"
 
 
+_ENDS = {Finished: JobState.FINISHED, Failed: JobState.FAILED, Stopped: JobState.STOPPED}
+
+
 @dataclass(frozen=True)
 class JobRequest:
     """What was asked for."""
@@ -52,6 +55,11 @@ class JobRequest:
     """The folds that it trains or validates; nobody else may work in them."""
     launcher: ProcessIdentity | None = None
     """The process that was started; with PythonSlicer that is not the one that works."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was started on this machine, so that we can look."""
+        return self.launcher.is_here if self.launcher else self.host == platform.node()
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,13 @@ class Job:
 
     def status(self) -> JobState:
         """Where the job is now."""
-        alive = self._is_alive()  # before the events: a process writes its last one and then ends
-        last = last_event(self.folder.events)
-        if isinstance(last, (Finished, Failed, Stopped)):
-            return {Finished: JobState.FINISHED, Failed: JobState.FAILED, Stopped: JobState.STOPPED}[type(last)]
-        if alive:
+        said = self._said_state()
+        if said is not None:  # what has ended needs no look at processes, which costs two more of them on macOS
+            return said
+        if self._is_alive():
             return JobState.RUNNING
-        return JobState.STOPPED if self.folder.stop.exists() else JobState.LOST
+        said = self._said_state()  # once more: a process may have written its last event and ended meanwhile
+        return said or (JobState.STOPPED if self.folder.stop.exists() else JobState.LOST)
 
     def is_running(self) -> bool:
         return self.status() is JobState.RUNNING
@@ -124,7 +132,7 @@ class Job:
 
     def kill(self) -> None:
         """End the processes of the job at once; raises RunError when they are on another machine."""
-        if self.request.host != platform.node():
+        if not self.request.is_here:
             raise RunError(f"The job runs on {self.request.host}; stop it there, a clean stop has been asked for.")
         for process in self._processes():
             end_tree(process)
@@ -171,6 +179,10 @@ class Job:
             raise RunError(f"{self.folder.result} should tell the {key}, found {result!r:.60}; run the job again.")
         return result[key]
 
+    def _said_state(self) -> JobState | None:
+        """How the job ended, as its last event tells; None while it tells nothing of an end."""
+        return _ENDS.get(type(last_event(self.folder.events)))
+
     def _processes(self) -> list[ProcessIdentity]:
         """The working process and the launcher, as far as they are known."""
         found = [self.request.launcher]
@@ -179,7 +191,7 @@ class Job:
         return [process for process in found if process is not None]
 
     def _is_alive(self) -> bool:
-        if self.request.host != platform.node():
+        if not self.request.is_here:
             return self.silent_s() < SILENT_S
         processes = self._processes()
         if not processes:

@@ -217,7 +217,7 @@ def test_a_job_of_another_machine_is_known_by_its_heartbeat(start):
     job = start("quick")
     job.wait(20)
     job.folder.events.unlink()
-    elsewhere = jobs.Job(job.folder, replace(job.request, host="elsewhere"))
+    elsewhere = jobs.Job(job.folder, replace(job.request, host="elsewhere", launcher=None))
 
     assert elsewhere.status() is JobState.RUNNING
     os.utime(job.folder.heartbeat, (time.time() - 600,) * 2)
@@ -360,3 +360,31 @@ def test_an_event_after_half_a_line_of_a_killed_process_is_not_lost(tmp_path):
     append_event(path, Message("two", 2.0))
 
     assert list(read_events(path)) == [Message("one", 1.0), Message("two", 2.0)]
+
+
+@pytest.mark.parametrize("last", [Finished(1.0), Failed("No memory.", 1.0), Stopped(3, 1.0)])
+def test_no_process_is_looked_at_for_a_job_that_told_its_end(start, monkeypatch, last):
+    """A look costs two processes more on macOS, and a workspace may hold hundreds of jobs."""
+    job, looked = start("quick"), []
+    job.wait(20)
+    append_event(job.folder.events, last)
+    monkeypatch.setattr(ProcessIdentity, "is_running", lambda identity: looked.append(identity))
+
+    state = job.status()
+
+    assert state.value == type(last).__name__.lower()
+    assert not job.is_running()
+    assert not looked
+
+
+def test_a_job_that_ends_while_its_process_is_looked_for_is_not_lost(start, monkeypatch):
+    job = start("steady")
+    wait_for(job.events)
+
+    def end_meanwhile(identity):
+        append_event(job.folder.events, Finished(1.0))
+        return False
+
+    monkeypatch.setattr(ProcessIdentity, "is_running", end_meanwhile)
+
+    assert job.status() is JobState.FINISHED

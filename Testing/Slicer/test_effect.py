@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bench import harness
 from finished_runs import make_job
+from mrml_nodes import Builder
 
 ROOT = Path(__file__).resolve().parents[2]
 EFFECT_MODULE = ROOT / "NNSegment" / "SegmentEditorNNSegment" / "SegmentEditorNNSegment.py"
@@ -19,18 +20,17 @@ COLORS = "LabelValue,Name,Color_R,Color_G,Color_B,Color_A\n1,a,10,20,250,255\n2,
 
 
 @pytest.fixture(scope="module")
-def effects():
-    """The bench with the packages that effects import."""
+def factory():
+    """What knows the effects that the Segment Editor offers."""
     reason = harness.why_not()
     if reason:
         pytest.skip(reason)
     harness.start()
-    import effect_stand_in
+    import slicer
     from bench.modules import load_scripted_module
 
-    effect_stand_in.install()
     load_scripted_module(ROOT / "NNSegment" / "NNSegment.py")
-    return effect_stand_in
+    return slicer.qSlicerSegmentEditorEffectFactory.instance()
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +76,34 @@ def write_model(folder: Path, channels: int) -> None:
 
 
 @pytest.fixture
-def effect(effects, workspace):
-    """The effect as the Segment Editor has it: cloned from the registered one, on a parameter node."""
+def editor(factory, workspace):
+    """A Segment Editor, on a parameter node, that offers the effect."""
     import slicer
 
     slicer.app.userSettings().setValue("NNSegment/Workspace", str(workspace))
-    effects.registered.clear()
-    load_effect_module()
-    clone = effects.registered[0].self().clone()
-    clone.self().setupOptionsFrame()
-    clone.setParameterSetNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
-    yield clone
-    clone.self().cleanup()
+    load_effect_module(factory)
+    made = slicer.qMRMLSegmentEditorWidget()
+    made.setMRMLScene(slicer.mrmlScene)
+    made.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    yield made
+    made.setMRMLSegmentEditorNode(None)
     harness.close_scene()
+    harness.check_slots()
 
 
-def load_effect_module() -> None:
+@pytest.fixture
+def effect(editor):
+    """The effect as the Segment Editor has it: cloned from the registered one."""
+    effect = editor.effectByName("NNSegment")
+    yield effect
+    effect.cleanup()
+
+
+def load_effect_module(factory) -> None:
     """As at Slicer's start: the module is loaded, then it hears that the application has started."""
     from bench.modules import load_scripted_module
 
+    factory._bench.effects.clear()
     module = load_scripted_module(EFFECT_MODULE)
     assert module.hidden
     sys.modules[EFFECT_MODULE.stem].register_effect()
@@ -140,35 +149,33 @@ def segment_voxels(segmentation, name: str, volume) -> np.ndarray:
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
 
 
-def test_the_effect_is_registered_when_the_application_has_started(effects, monkeypatch):
+def test_the_effect_is_registered_when_the_application_has_started(factory, monkeypatch):
     import slicer
     from bench.modules import load_scripted_module
 
     logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **_: None)  # the other module's part
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
-    effects.registered.clear()
+    factory._bench.effects.clear()
     load_scripted_module(EFFECT_MODULE)
-    assert not effects.registered
+    assert not factory.registeredEffects()
 
     slicer.app.startupCompleted.emit()
     harness.check_slots()
 
-    assert effects.registered
+    assert factory.registeredEffects()
 
 
-def test_the_hidden_module_registers_one_effect_with_an_icon(effects):
-    effects.registered.clear()
+def test_the_hidden_module_registers_one_effect_with_an_icon(factory):
+    load_effect_module(factory)
 
-    load_effect_module()
-
-    (found,) = effects.registered
+    (found,) = factory.registeredEffects()
     assert found.name == "NNSegment"
     assert not found.perSegment and not found.requireSegments
     assert not found.self().icon().isNull()
     assert "trained model" in found.self().helpText()
 
 
-def test_the_self_test_of_developer_mode_passes(effects):
+def test_the_self_test_of_developer_mode_passes(factory):
     script = f"""
 import sys
 from bench import harness
@@ -261,9 +268,9 @@ def test_where_no_torch_exists_for_slicer_apply_says_where_to_choose_another_pyt
     assert "choose another in the module NNSegment" in effect.self().apply_button.toolTip
 
 
-def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(effects):
-    load_effect_module()
-    python = effects.registered[-1].self().clone().self()
+def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(factory):
+    load_effect_module(factory)
+    python = factory.registeredEffects()[-1].self().clone().self()
 
     python.updateGUIFromMRML()
     python.setupOptionsFrame()
@@ -282,6 +289,86 @@ def test_the_choices_are_kept_in_the_scene(effect):
 
     assert effect.parameter("Model").endswith("Dataset502_Two/nnUNetTrainer__nnUNetPlans__3d_fullres")
     assert effect.integerParameter("Mirroring") == 0
+
+
+def test_models_are_not_looked_up_for_an_effect_that_is_not_active(effect, editor, monkeypatch):
+    """The editor tells all effects of another volume, also when the user draws by hand."""
+    from NNSegmentLib.model import card
+
+    read, real = [], card.read_card
+    monkeypatch.setattr(card, "read_card", lambda model: read.append(model) or real(model))
+    volume, segmentation = edit(effect)
+    effect.activate()
+    read_when_active = len(read)
+    effect.deactivate()
+    effect.self().cards.clear()
+
+    editor.setSourceVolumeNode(None)
+    editor.setSourceVolumeNode(volume)
+
+    assert (read_when_active, len(read)) == (1, 1)
+    effect.activate()
+    assert effect.self().apply_button.enabled
+
+
+def test_a_scene_that_remembers_no_model_has_none_asked_for(effect, editor, tmp_path):
+    import slicer
+
+    slicer.app.userSettings().setValue("NNSegment/Workspace", str(tmp_path))
+    edit(effect)
+    effect.activate()
+
+    editor.mrmlSegmentEditorNode().Modified()
+    effect.self().mirroring_box.setChecked(False)
+    harness.check_slots()
+
+    assert not effect.parameterDefined("Model")
+    assert effect.integerParameter("Mirroring") == 0
+
+
+def test_a_segmentation_that_cannot_take_the_answer_is_told_before_the_model_runs(effect, workspace, monkeypatch):
+    volume, segmentation = edit(effect)
+    surface = Builder(segmentation.GetScene()).surface("ball", (0, 0, 0), 5.0)
+    effect.parameterSetNode().SetAndObserveSegmentationNode(surface)
+    effect.activate()
+    started, before = [], sorted((workspace / "predictions").glob("*"))
+    monkeypatch.setattr(effect.self().context, "start_job", lambda words, title: started.append(words))
+
+    click_apply(effect)
+
+    assert "keeps its segments as Closed surface" in effect.self().status_label.text
+    assert not started
+    assert sorted((workspace / "predictions").glob("*")) == before
+
+
+def test_an_effect_that_was_cleaned_up_hears_of_nothing_more(effect, monkeypatch):
+    edit(effect)
+    effect.activate()
+    python, model = effect.self(), effect.parameter("Model")
+    started, opened = [], []
+    monkeypatch.setattr(python.context, "start_job", lambda words, title: started.append(words))
+    monkeypatch.setattr("NNSegmentUI.job_view.open_file", opened.append)
+    python.job_view.show(make_job(python.context.workspace_path, ("predict",)))
+    ((log,), (stop,)) = (python.job_view._frame.findChildren(qt_button(), f"effect{n}Button") for n in ("Log", "Stop"))
+
+    effect.cleanup()
+    effect.cleanup()
+    python.model_box.setCurrentIndex(1)
+    python.mirroring_box.setChecked(False)
+    for button in (python.apply_button, log, stop):
+        button.click()
+    python.context.say("too late", "error")
+    harness.check_slots()
+
+    assert (effect.parameter("Model"), effect.integerParameter("Mirroring")) == (model, 1)
+    assert (started, opened, python.status_label.text) == ([], [], "")
+    assert not python.job_view.job.folder.stop.exists()
+
+
+def qt_button():
+    import qt
+
+    return qt.QPushButton
 
 
 def ask(effect, workspace, monkeypatch):
@@ -366,7 +453,7 @@ def test_the_copies_for_the_model_tell_who_shows_the_answer(effect, workspace, m
 
 
 @pytest.mark.slow
-def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effect, effects, workspace):
+def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effect, editor, workspace):
     from NNSegmentLib.image import read_labels
 
     volume, segmentation = edit(effect)
@@ -388,7 +475,7 @@ def test_the_answer_of_the_model_becomes_segments_and_undo_takes_them_back(effec
     )
     assert "predict" in command and "-m NNSegmentLib" in command
     assert not list((workspace / "predictions").rglob("images"))
-    effects.undo(effect)
+    editor.undo()
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
 
 

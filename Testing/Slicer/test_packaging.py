@@ -189,3 +189,17 @@ def test_what_the_tutorial_prints_in_bold_is_written_on_the_panel():
 
     assert len(named) > 25
     assert not {words for words in named if f'"{words}"' not in panel and f">{words}<" not in panel}
+
+
+def test_the_help_of_the_module_leads_to_the_page_of_the_extension():
+    """Not to a page of Slicer's own documentation, which has none about extensions."""
+    reason = harness.why_not()
+    if reason:
+        pytest.skip(reason)
+    harness.start()
+    from bench.modules import load_scripted_module
+
+    module = load_scripted_module(ROOT / "NNSegment" / "NNSegment.py")
+
+    homepage = re.search(r'EXTENSION_HOMEPAGE "(.+?)"', (ROOT / "CMakeLists.txt").read_text())[1]
+    assert re.findall(r'href="(.+?)"', module.helpText) == [f"{homepage}#readme"]

@@ -119,6 +119,25 @@ def test_the_volume_is_found_when_its_file_is_loaded_into_another_scene(bench, p
     assert node.GetNodeReference("referenceImageGeometryRef") is again
 
 
+def test_segments_and_probabilities_are_put_into_the_study_of_the_volume(parts, tmp_path):
+    import slicer
+
+    from NNSegmentLib.probability_files import write_probabilities
+
+    volume = load_volume()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+    study = hierarchy.CreateStudyItem(patient, "study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    folder = ask(parts, tmp_path, [volume], probabilities=True)
+    write_probabilities(folder.labels / "CT.npz", np.full((2, *GRID.shape), 0.5, np.float32), GRID, GRID)
+
+    (node,) = parts.show_results(folder).nodes
+
+    made = [node, *(slicer.util.getNode(f"CT probability of {name}") for name in ("background", "organ"))]
+    assert [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(each)) for each in made] == [study] * 3
+
+
 @pytest.mark.parametrize("saved", ["before", "while"])
 def test_volume_and_segmentation_are_found_when_the_scene_is_saved_and_loaded(bench, parts, tmp_path, saved):
     """Whether it was saved before Apply was clicked, or while the model was at work."""

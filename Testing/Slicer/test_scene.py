@@ -970,3 +970,53 @@ def test_the_origin_of_every_case_and_what_was_done_to_it_is_kept(build, tmp_pat
         create_task_from_nodes(tmp_path, "Kept", ["T1", "T2"], [([first, second], segmentation)])
     with pytest.raises(TaskError, match="T1 has 2 channels, but the task has 1"):
         create_task_from_nodes(tmp_path, "Fewer", ["T1"], [([first, second], segmentation)])
+
+
+def boxes_on(build) -> tuple:
+    """A volume and a prediction on it."""
+    grid = Geometry((6, 10, 12))
+    labels = as_label_map(two_boxes(grid)).astype(np.uint8)
+    return build.volume(image_of(grid), grid.ijk_to_ras), Prediction(labels, grid, LABELS)
+
+
+def test_a_prediction_is_seen_in_a_segmentation_that_was_never_shown(scene, build):
+    volume, prediction = boxes_on(build)
+    given = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+
+    bridge.show_prediction(prediction, volume, given)
+
+    assert given.GetDisplayNode().GetVisibility()
+
+
+@pytest.mark.parametrize("listed", [("volume", "segmentation"), ("volume",), ("segmentation",)])
+def test_a_prediction_is_put_into_the_study_of_its_volume_where_both_are_in_the_hierarchy(scene, build, listed):
+    volume, prediction = boxes_on(build)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    top = hierarchy.GetSceneItemID()
+    study = hierarchy.CreateStudyItem(hierarchy.CreateSubjectItem(top, "patient"), "study")
+    if "volume" in listed:
+        hierarchy.CreateItem(study, volume)
+
+    def list_segmentation(*_unused):
+        """As Slicer's plug-in does for a node that comes."""
+        for node in all_nodes(scene):
+            if node.IsA("vtkMRMLSegmentationNode") and not hierarchy.GetItemByDataNode(node):
+                hierarchy.CreateItem(top, node)
+
+    if "segmentation" in listed:
+        scene.AddObserver(scene.NodeAddedEvent, list_segmentation)
+    item = hierarchy.GetItemByDataNode(bridge.show_prediction(prediction, volume))
+
+    expected = {2: study, 1: top if "segmentation" in listed else 0}[len(listed)]
+    assert (hierarchy.GetItemParent(item) if item else 0) == expected
+
+
+def test_predictions_that_are_forgotten_are_undone_no_more(scene, build):
+    volume, prediction = boxes_on(build)
+    node = bridge.show_prediction(prediction, volume)
+
+    bridge.forget_predictions(scene)
+
+    assert bridge.last_prediction(node) is None
+    assert not bridge.undo_prediction(node)
+    assert node.GetSegmentation().GetNumberOfSegments() == 2

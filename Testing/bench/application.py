@@ -22,6 +22,7 @@ from .ui_loader import UiLoader
 ADDITIONS = Path(__file__).parent / "slicer_additions"
 MODULES = Path(__file__).parent / "slicer_modules"
 VERSION = (5, 13)
+DOCUMENTATION = "https://slicer.readthedocs.io/en/latest"
 
 
 @define
@@ -30,7 +31,7 @@ class qSlicerCoreApplication:
         self._bench.__dict__.update(environment=dict(os.environ), mrml=None, managers={})
         self._bench.values.update(
             majorVersion=VERSION[0], minorVersion=VERSION[1], temporaryPath=tempfile.gettempdir(), revision="0",
-            slicerHome=str(ADDITIONS), repositoryRevision="0", os=sys.platform, documentationBaseUrl="",
+            slicerHome=str(ADDITIONS), repositoryRevision="0", os=sys.platform, documentationBaseUrl=DOCUMENTATION,
         )  # fmt: skip
 
     def mrmlScene(self):
@@ -70,7 +71,8 @@ class qSlicerCoreApplication:
         return QtCore.QSettings()
 
     def moduleDocumentationUrl(self, name):
-        return ""
+        """Where Slicer's own modules have a page, and those of extensions have none."""
+        return f"{DOCUMENTATION}/user_guide/modules/{name.lower()}.html"
 
     def setRenderPaused(self, paused):
         """Views of the bench render on demand only."""

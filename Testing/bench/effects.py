@@ -76,7 +76,8 @@ class qSlicerSegmentEditorAbstractEffect:
     def setCommonParameter(self, name, value):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise TypeError(f"a parameter of an effect is text or a number, got {value!r}")
-        self.parameterSetNode().SetAttribute(name, str(value))
+        if str(value) or self.parameterSetNode().GetAttribute(name) is not None:
+            self.parameterSetNode().SetAttribute(name, str(value))  # an empty text does not make a parameter
 
     def setParameter(self, name, value):
         self.setCommonParameter(f"{self.name}.{name}", value)

@@ -12,6 +12,8 @@ FILE_TYPES = {
     ".ctbl": "ColorTableFile", ".h5": "TransformFile", ".tfm": "TransformFile", ".mrml": "SceneFile",
     ".mrb": "SceneFile", ".seg.nrrd": "SegmentationFile",
 }  # fmt: skip
+VOLUME_OPTIONS = {"labelmap": 0x1, "center": 0x2, "singleFile": 0x4, "autoWindowLevel": 0x8, "discardOrientation": 0x10}
+"""What `loadVolume` may be told → its bit; without `singleFile` the one-slice files of a folder become one volume."""
 NODE_CLASSES = {
     "SegmentationFile": ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode"),
     "ModelFile": ("vtkMRMLModelNode", "vtkMRMLModelStorageNode"),
@@ -90,7 +92,7 @@ def load_node(file_type: str, file: str, name: str, parameters: dict):
 
     volumes = slicer.modules.volumes.logic()
     if file_type == "VolumeFile":
-        return volumes.AddArchetypeVolume(file, name, 1 if parameters.get("labelmap") else 0)
+        return volumes.AddArchetypeVolume(file, name, volume_options(parameters))
     if file_type == "SegmentationFile" and known_extension(file) != ".seg.nrrd":
         return segmentation_of_label_map(volumes.AddArchetypeVolume(file, name, 1), name)
     node_class, storage_class = NODE_CLASSES[file_type]
@@ -104,6 +106,10 @@ def load_node(file_type: str, file: str, name: str, parameters: dict):
     if node.IsA("vtkMRMLDisplayableNode"):
         node.CreateDefaultDisplayNodes()
     return node
+
+
+def volume_options(parameters: dict) -> int:
+    return sum(bit for name, bit in VOLUME_OPTIONS.items() if parameters.get(name))
 
 
 def segmentation_of_label_map(label_map, name: str):

@@ -86,9 +86,11 @@ def _remember_exception(kind, error, trace) -> None:
 
 
 def process_events() -> None:
-    from PySide6 import QtWidgets
+    from PySide6 import QtCore, QtWidgets
 
     QtWidgets.QApplication.processEvents()
+    # what `deleteLater` was asked of goes with a turn of the application's own loop, which the bench does not run
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> object:
@@ -197,13 +199,16 @@ class Panel:
     def __init__(self, module):
         self.module = module
         self.representation = module.widgetRepresentation()
-        self.widget = self.representation.self()
-        """The module's own widget object, the instance of `<Module>Widget`."""
         self.representation.resize(400, max(600, self.representation.sizeHint().height()))
         self.representation.show()
         self.representation.enter()
         process_events()
         check_slots()
+
+    @property
+    def widget(self):
+        """The module's own widget object, the instance of `<Module>Widget`; another one after a reload."""
+        return self.representation.self()
 
     def __getitem__(self, name: str):
         from PySide6 import QtCore

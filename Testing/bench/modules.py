@@ -58,6 +58,9 @@ class qSlicerScriptedLoadableModuleWidget:
     def self(self):
         return self._bench.python
 
+    def reload(self):
+        fill_widget(self, self.moduleName)
+
     def enter(self):
         self._bench.values["isEntered"] = True
         self._bench.python.enter()
@@ -133,9 +136,15 @@ def make_widget(module):
     parent.setObjectName(name + "ModuleWidget")
     parent.setMRMLScene(slicer.mrmlScene)
     parent._bench.values["moduleName"] = name
+    fill_widget(parent, name)
+    return parent
+
+
+def fill_widget(parent, name: str) -> None:
+    import slicer
+
     python = getattr(sys.modules[name], name + "Widget")(parent)
     parent._bench.python = python
     setattr(slicer.modules, name + "Widget", python)
     python.setup()
     parent.layout().addStretch(1)
-    return parent

@@ -90,16 +90,17 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.updateGUIFromMRML()
 
     def setMRMLDefaults(self):
-        self.scriptedEffect.setParameterDefault("Model", "")
-        self.scriptedEffect.setParameterDefault("Mirroring", 1)
+        self.scriptedEffect.setParameterDefault("Mirroring", 1)  # Slicer keeps no empty text: "Model" has no default
 
     def updateGUIFromMRML(self):
         from NNSegmentUI.widgets import choose_value, set_enabled
 
         if self.context is None or self.scriptedEffect.parameterSetNode() is None:
             return  # the editor may call before the options are made, and when the scene closes
+        if not self.scriptedEffect.active():
+            return  # the editor tells all effects of a change, and models are looked up for one that is seen only
         blocked = self.model_box.blockSignals(True)
-        choose_value(self.model_box, self.scriptedEffect.parameter("Model"))
+        choose_value(self.model_box, self._saved_model())
         self.model_box.blockSignals(blocked)
         blocked = self.mirroring_box.blockSignals(True)
         self.mirroring_box.checked = self.scriptedEffect.integerParameter("Mirroring") != 0
@@ -116,9 +117,19 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.updateGUIFromMRML()
 
     def cleanup(self):
-        """The work goes on without the editor; its answer stays in the workspace."""
-        if self.timer is not None:
-            self.timer.stop()
+        """The work goes on without the editor; its answer stays in the workspace.
+
+        What is connected to the effect's own methods keeps it alive, and its widgets would go on to call it.
+        """
+        if self.timer is None:
+            return
+        self.timer.stop()
+        for sender, signal, receiver in self._connections():
+            sender.disconnect(signal, receiver)
+        self.context.message.disconnect(self._on_message)
+        self.context.job_ended.disconnect(self._on_ended)
+        self.job_view.cleanup()
+        self.timer = None
 
     # The work -------------------------------------------------------------------------------------------------------
 
@@ -179,9 +190,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
         from NNSegmentLib.application import EFFECT, IMAGE_ENDING, Application, AppliedCase, new_application_folder
         from NNSegmentLib.case_files import case_name
-        from NNSegmentLib.scene import read_case
+        from NNSegmentLib.scene import read_case, require_exact
 
         volume, segmentation, card = self._volume(), self._segmentation(), self._card()
+        require_exact(segmentation)  # now, not after minutes of computing
         name = case_name(volume.GetName())
         with wait_cursor():
             arrays = read_case(name, [volume])
@@ -201,14 +213,20 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     # What is chosen -------------------------------------------------------------------------------------------------
 
     def _connect(self):
-        self.model_box.connect("currentIndexChanged(int)", self._on_chosen)
-        self.mirroring_box.connect("toggled(bool)", self._on_chosen)
-        self.apply_button.connect("clicked()", self.on_apply)
-        self.context.message.connect(self._on_message)
-        self.context.job_ended.connect(self._on_ended)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MS)
-        self.timer.connect("timeout()", self.context.poll)
+        for sender, signal, receiver in self._connections():
+            sender.connect(signal, receiver)
+        self.context.message.connect(self._on_message)
+        self.context.job_ended.connect(self._on_ended)
+
+    def _connections(self):
+        return (
+            (self.model_box, "currentIndexChanged(int)", self._on_chosen),
+            (self.mirroring_box, "toggled(bool)", self._on_chosen),
+            (self.apply_button, "clicked()", self.on_apply),
+            (self.timer, "timeout()", self.context.poll),
+        )
 
     def _on_chosen(self, _value):
         self.updateMRMLFromGUI()
@@ -237,7 +255,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
         entries = [(choice.key, choice.title) for choice in workspace_choices(self.context.workspace)]
         fill_box(self.model_box, entries)
-        if not self.scriptedEffect.parameter("Model") and entries:
+        if not self._saved_model() and entries:
             self.scriptedEffect.setParameter("Model", entries[0][0])
 
     def _reason_against(self) -> str:
@@ -275,6 +293,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         if model not in self.cards:
             self.cards[model] = read_card(model)
         return self.cards[model]
+
+    def _saved_model(self) -> str:
+        """The model that the scene remembers; to ask for one that it does not is an error in Slicer's log."""
+        return self.scriptedEffect.parameter("Model") if self.scriptedEffect.parameterDefined("Model") else ""
 
     def _model(self) -> str:
         return self.model_box.itemData(self.model_box.currentIndex) or ""

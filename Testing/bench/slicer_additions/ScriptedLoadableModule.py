@@ -69,6 +69,9 @@ class ScriptedLoadableModuleWidget:
             self.reloadCollapsibleButton.text = "Reload && Test"
             self.layout.addWidget(self.reloadCollapsibleButton)
 
+    def onReload(self):
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def cleanup(self):
         """The application calls it when the widget goes away."""
 

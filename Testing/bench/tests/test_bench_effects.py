@@ -12,9 +12,6 @@ SOURCE = Path(__file__).resolve().parents[1] / "sample" / "BenchSampleEffectLib"
 
 @pytest.fixture
 def editor(bench):
-    from bench.effects import install_effects
-
-    install_effects()  # another test may have put a stand-in there
     import qSlicerSegmentationsEditorEffectsPythonQt as effects
     import slicer
 
@@ -98,3 +95,27 @@ def test_an_effect_has_no_names_of_its_own_invention(editor):
         effect.parameter("Size")
     with pytest.raises(NotImplementedError, match="xyToRas exists in Slicer"):
         effect.xyToRas((0, 0), None)
+
+
+def test_an_empty_text_makes_no_parameter(editor):
+    """And a parameter that is there becomes empty by one, which counts as not defined."""
+    effect, node = editor.effectByName("Bright"), editor.mrmlSegmentEditorNode()
+
+    effect.setParameterDefault("Name", "")
+    before = node.GetAttribute("Bright.Name")
+    effect.setParameter("Name", "bone")
+    effect.setParameter("Name", "")
+
+    assert (before, node.GetAttribute("Bright.Name"), effect.parameterDefined("Name")) == (None, "", False)
+
+
+def test_all_effects_are_told_of_another_source_volume(editor, monkeypatch):
+    import slicer
+
+    effect, told = editor.effectByName("Bright"), []
+    monkeypatch.setattr(type(effect.self()), "sourceVolumeNodeChanged", lambda self: told.append(self), raising=False)
+
+    editor.setSourceVolumeNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"))
+
+    assert not effect.active()
+    assert told == [effect.self()]
