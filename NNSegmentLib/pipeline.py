@@ -31,6 +31,7 @@ from .lookup import (
     trained_models,
     workspace_of,
 )
+from .machine.awake import kept_awake
 from .machine.locks import only_one_in
 from .machine.memory import Say, affordable_workers, announce, unsaid
 from .model import Model
@@ -248,7 +249,7 @@ def train(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress, say=say,
     )  # fmt: skip
-    with only_one_in(request.folder.folder):
+    with only_one_in(request.folder.folder), kept_awake():
         run = train_fold_on(request, gpus, progress)
         if validate and run.finished:
             _validate(request, save_probabilities, workers, progress)

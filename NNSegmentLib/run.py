@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any, BinaryIO
 
 from .errors import SettingsError
 from .folders import FoldFolder
-from .records import from_json, read_json, take_declared_kinds, to_json, write_json
+from .records import from_json, patiently, read_json, take_declared_kinds, to_json, write_json
 
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
@@ -42,6 +44,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 """Fields, what they may be unless None, and how to call that; no comparison with NaN holds."""
 _TAIL_BYTES = 131072
 """Of an events file that are read to know how a run is now; the files of long trainings are large."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,8 @@ class Run:
     fold: int | str
 
     def record(self, event: Event) -> None:
-        """Append an event to events.jsonl."""
-        append_event(self.folder.events, event)
+        """Append an event to events.jsonl; one that cannot be written is missing there, and the work goes on."""
+        note_event(self.folder.events, event)
 
     def events(self) -> list[Event]:
         """All events so far; a half-written last line is left out."""
@@ -216,11 +219,24 @@ class Run:
         return self.folder.checkpoint_final.is_file()
 
 
+def note_event(path: Path, event: Event) -> None:
+    """`append_event`, but a file that cannot be written is only said, once: days of work do not end for a line."""
+    try:
+        append_event(path, event)
+    except OSError as error:
+        _say_unwritable(path, error.strerror or str(error))
+
+
+@functools.cache
+def _say_unwritable(path: Path, reason: str) -> None:
+    _log.warning("%s cannot be written (%s); the work goes on, but not all of it will be shown.", path, reason)
+
+
 def append_event(path: Path, event: Event) -> None:
-    """Append one event as one line of JSON."""
+    """Append one event as one line of JSON; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": type(event).__name__} | to_json(event)).encode("utf-8") + b"\n"
-    with path.open("ab+") as file:
+    with patiently(lambda: path.open("ab+")) as file:
         file.write(line if _ends_a_line(file) else b"\n" + line)
 
 

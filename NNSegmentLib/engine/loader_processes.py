@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import NNSegmentError, RunError
+from ..machine.stopping import AT_THE_TERMINAL
 from .recipe import DAMAGE, Batch, BatchRecipe, damage_sentence
 
 _REQUESTS = 2
@@ -29,17 +30,26 @@ class LoaderProcesses:
 
     def __init__(self, recipe: BatchRecipe, workers: int, seed: int, first: int = 0) -> None:
         self._connections, self._processes = [], []
-        for _ in range(workers):
-            here, there = multiprocessing.Pipe()
-            # a forked process has copies of our ends of the pipes, which would keep them open after our death
-            ours = [*self._connections, here]
-            process = multiprocessing.Process(target=_answer, args=(there, ours, recipe, seed), daemon=True)
-            process.start()
-            there.close()
-            self._connections.append(here)
-            self._processes.append(process)
-        for number in range(first, first + workers * _REQUESTS):
-            self._connections[number % workers].send(number)
+        self._proven = first + workers
+        """From this batch on, each process has answered before."""
+        try:
+            for _ in range(workers):
+                self._start(recipe, seed)
+            for number in range(first, first + workers * _REQUESTS):
+                self._connections[number % workers].send(number)
+        except OSError as error:
+            self.close()
+            raise RunError(_why_ended(at_the_start=True)) from error
+
+    def _start(self, recipe: BatchRecipe, seed: int) -> None:
+        here, there = multiprocessing.Pipe()
+        # a forked process has copies of our ends of the pipes, which would keep them open after our death
+        ours = [*self._connections, here]
+        process = multiprocessing.Process(target=_answer, args=(there, ours, recipe, seed), daemon=True)
+        process.start()
+        there.close()
+        self._connections.append(here)
+        self._processes.append(process)
 
     def __call__(self, number: int) -> Batch:
         """Batch `number`; to be called with `first`, `first` + 1, …"""
@@ -49,10 +59,7 @@ class LoaderProcesses:
             answer = connection.recv()
             connection.send(number + workers * _REQUESTS)
         except (EOFError, OSError) as error:
-            raise RunError(
-                "A process that prepares batches has ended unexpectedly, perhaps for lack of memory; "
-                "continue the training with fewer loader_workers."
-            ) from error
+            raise RunError(_why_ended(number < self._proven)) from error
         if isinstance(answer, NNSegmentError):
             raise answer
         return Batch(*map(torch.from_numpy, answer))
@@ -65,12 +72,24 @@ class LoaderProcesses:
             process.join()
 
 
+def _why_ended(at_the_start: bool) -> str:
+    """Where processes are not forked, each runs the user's script again, and ends when that trains again."""
+    ended = "A process that prepares batches has ended unexpectedly, perhaps for lack of memory"
+    if at_the_start and multiprocessing.get_start_method() != "fork":
+        return (
+            f'{ended}, or because the script that trains has no line `if __name__ == "__main__":`; '
+            "put what the script does below such a line, or continue the training with fewer loader_workers."
+        )
+    return f"{ended}; continue the training with fewer loader_workers."
+
+
 def _answer(connection: Connection, others: Sequence[Connection], recipe: BatchRecipe, seed: int) -> None:
     """The life of a process: make the batches asked for until the other end of the pipe is closed."""
     for end in others:
         end.close()
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop asked for at the terminal is the trainer's to handle
+    for number in AT_THE_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)  # a stop asked for there is the trainer's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the trainer's handler
     try:
         while True:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import NNSegmentError, RunError
 from ..machine.processes import ProcessIdentity, end_tree
-from ..machine.stopping import stopping_cleanly
+from ..machine.stopping import AT_THE_TERMINAL, stopping_cleanly
 from ..progress import Progress, silent
 from ..records import remove
 from ..run import EpochFinished, Failed, Run, Stopped
@@ -161,7 +161,7 @@ def started_ranks(request: TrainingRequest, size: int) -> Iterator[RankProcesses
 
 def train_as_rank(pipe: Connection, rank: int, size: int, meeting: Path, request: TrainingRequest) -> None:
     """The life of one process; progress, errors and the end go through the pipe, and its end ends us."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGTERM, *AT_THE_TERMINAL):
         signal.signal(number, signal.SIG_IGN)  # whoever started us turns them into a stop for all
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     try:

@@ -22,7 +22,7 @@ from ..run import (
     Message,
     Progressed,
     Stopped,
-    append_event,
+    note_event,
     read_events,
 )
 from ..terminal import STOPPED, Outcome, Terminal
@@ -151,7 +151,7 @@ class Reporter:
 
     def _write(self, event: Event) -> None:
         with self._lock:
-            append_event(self._folder.events, event)
+            note_event(self._folder.events, event)
 
 
 class WatchedRun:

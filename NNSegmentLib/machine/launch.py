@@ -12,10 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .rosetta import natively
+
 WINDOWS = sys.platform == "win32"
 JOB_VARIABLE = "NNSEGMENT_JOB"
 """Names the job's folder to the child process."""
 LIBRARY_PARENT = Path(__file__).resolve().parents[2]
+_SIGNS_OF_THE_PROMPT = set("&|<>^()%")
 _LAUNCHER = "APPLAUNCHER_"
 _SAVED = "APPLAUNCHER_0_"
 _OF_SLICERS_PYTHON = (
@@ -39,14 +42,23 @@ def is_slicers(python: Path) -> bool:
 
 def command(python: Path, arguments: Sequence[str]) -> tuple[str, ...]:
     """The words that run `nnsegment ARGUMENTS`."""
-    return (str(python), "-m", "NNSegmentLib", *map(str, arguments))
+    return (*natively(python), str(python), "-m", "NNSegmentLib", *map(str, arguments))
 
 
 def as_line(words: Sequence[str], windows: bool = WINDOWS) -> str:
-    """The words as one line for a terminal; the Command Prompt of Windows knows double quotes only."""
+    """The words as one line for a terminal."""
+    return " ".join(map(_for_the_command_prompt, words)) if windows else shlex.join(words)
+
+
+def _for_the_command_prompt(word: str) -> str:
+    """It knows double quotes only, and has signs that quote nothing for the program but mean something to it."""
     from subprocess import list2cmdline  # not when only --help is wanted
 
-    return list2cmdline(words) if windows else shlex.join(words)
+    quoted = list2cmdline([word])
+    if quoted.startswith('"') or not set(word) & _SIGNS_OF_THE_PROMPT:
+        return quoted
+    last = word[len(word.rstrip("\\")) :]  # before a quotation mark backslashes count half
+    return f'"{quoted}{last}"'
 
 
 def terminal_setting(windows: bool = WINDOWS) -> str:
@@ -56,13 +68,17 @@ def terminal_setting(windows: bool = WINDOWS) -> str:
     return f"export PYTHONPATH={shlex.quote(str(LIBRARY_PARENT))}"
 
 
-def environment_for(python: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment_for(
+    python: Path, environment: Mapping[str, str] = os.environ, windows: bool = WINDOWS
+) -> dict[str, str]:
     """The variables for a child run by `python`, started from a process that has `environment`."""
     if is_slicers(python):
         return slicer_environment(environment)
     if any(name.startswith(_LAUNCHER) or name == "SLICER_HOME" for name in environment):
-        return foreign_environment(environment)
-    return _with_library(dict(environment))
+        variables = foreign_environment(environment)
+    else:
+        variables = _with_library(dict(environment))
+    return _with_conda(variables, python.parent) if windows else variables
 
 
 def slicer_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -95,3 +111,12 @@ def _with_library(environment: dict[str, str]) -> dict[str, str]:
     others = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and Path(p) != LIBRARY_PARENT]
     search = os.pathsep.join([str(LIBRARY_PARENT), *others])
     return environment | {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def _with_conda(environment: dict[str, str], prefix: Path) -> dict[str, str]:
+    """With the libraries of conda's packages, which on Windows are found through PATH once conda is activated."""
+    libraries = prefix / "Library" / "bin"
+    others = environment.get("PATH", "")
+    if not (prefix / "conda-meta").is_dir() or str(libraries) in others.split(os.pathsep):
+        return environment
+    return environment | {"PATH": os.pathsep.join([str(libraries), *filter(None, [others])])}

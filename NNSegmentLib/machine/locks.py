@@ -20,7 +20,9 @@ LOCK = "running.json"
 _LOOK_S = 0.5
 """How often to see whether another process has ended."""
 _WRITING_S = 5.0
-"""An empty lock younger than this is being written."""
+"""An empty lock younger than this is being written; one that cannot be read may be open elsewhere for so long."""
+UNKNOWN = ProcessIdentity(0, "", "")
+"""Whoever holds a lock that cannot be read."""
 
 
 @contextlib.contextmanager
@@ -59,18 +61,20 @@ def one_after_another_in(folder: Path, say: Callable[[str], None]) -> Iterator[N
             return
 
 
-def holder(folder: Path) -> ProcessIdentity | None:
-    """The process that works in `folder` now; None when the folder is free."""
-    lock = folder / LOCK
-    found = _read(lock)
-    if found is None or found.is_running() or not found.is_here:
+def holder(folder: Path, patience_s: float = 0.0) -> ProcessIdentity | None:
+    """The process that works in `folder` now; None when the folder is free.
+
+    UNKNOWN when the lock stays unreadable for `patience_s`; those who only look do not wait.
+    """
+    found = _read(folder / LOCK, patience_s)
+    if found is None or found is UNKNOWN or found.is_running() or not found.is_here:
         return found
     return None
 
 
 def require_free(folder: Path) -> None:
     """Raises RunError when a process works in `folder`."""
-    found = holder(folder)
+    found = holder(folder, _WRITING_S)
     if found is not None:
         raise RunError(_occupied(folder, found))
 
@@ -109,16 +113,23 @@ def _removed_if_unfinished(lock: Path) -> Iterator[None]:
         raise
 
 
-def _read(lock: Path) -> ProcessIdentity | None:
-    """Who holds a lock; a lock that stays empty was left by a crash and counts as none."""
-    ends = time.monotonic() + _WRITING_S
+def _read(lock: Path, patience_s: float) -> ProcessIdentity | None:
+    """Who holds a lock; one that stays empty or damaged was left by a crash and counts as none.
+
+    One that cannot be read tells nothing: a virus scanner or the network has it, however old it is.
+    """
+    began = time.monotonic()
     while True:
+        passed = time.monotonic() - began
         try:
             return from_json(ProcessIdentity, json.loads(lock.read_text(encoding="utf-8")), StorageError)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, OSError, StorageError):
-            if time.monotonic() > ends or _age_s(lock) > _WRITING_S:
+        except OSError:
+            if passed >= patience_s:
+                return UNKNOWN
+        except (ValueError, StorageError):
+            if passed > _WRITING_S or _age_s(lock) > _WRITING_S:
                 return None
         time.sleep(0.05)
 
@@ -173,9 +184,18 @@ else:
 
 
 def _occupied(folder: Path, found: ProcessIdentity) -> str:
-    if found.is_here:
-        return f"Another run works in {folder} (process {found.pid}); wait for it, or stop it first."
-    return (
-        f"A run on the machine {found.host} works in {folder}; wait for it, or delete {folder / LOCK} if that run "
-        "has ended."
-    )
+    lock = folder / LOCK
+    if found is UNKNOWN:
+        return (
+            f"Another run may work in {folder}: {lock} cannot be read; try again, or delete it if no run works there."
+        )
+    if not found.is_here:
+        return (
+            f"A run on the machine {found.host} works in {folder}; wait for it, or delete {lock} if that run has ended."
+        )
+    if not found.is_known_to_run():
+        return (
+            f"A run of another user (process {found.pid}) may work in {folder}; wait for it, or delete {lock} if it has "
+            "ended."
+        )
+    return f"Another run works in {folder} (process {found.pid}); wait for it, or stop it first."

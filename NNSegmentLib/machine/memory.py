@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutOfMemoryError
 
+SYSTEM = sys.platform
 SHARE = 0.8
 """The part of the free memory that we allow ourselves."""
 ACCURACY = 1.5
@@ -65,7 +69,8 @@ def available_gb() -> float:
     try:
         import psutil
     except ImportError:
-        free = _free_pages_gb()
+        told = _told_by_the_system()
+        free = told[0] if told else 8.0
     else:
         free = psutil.virtual_memory().available / 1e9
     return min(free, _container_gb())
@@ -76,8 +81,11 @@ def total_gb() -> float:
     try:
         import psutil
     except ImportError:
-        return 16.0
-    return min(psutil.virtual_memory().total / 1e9, _container_gb(used=False))
+        told = _told_by_the_system()
+        total = told[1] if told else 16.0
+    else:
+        total = psutil.virtual_memory().total / 1e9
+    return min(total, _container_gb(used=False))
 
 
 def affordable_workers(wanted: int, gb_each: float, what: str, say: Say = unsaid) -> int:
@@ -115,8 +123,41 @@ def _container_gb(used: bool = True) -> float:
     return (most - max(taken - reclaimable, 0)) / 1e9
 
 
-def _free_pages_gb() -> float:
+def _told_by_the_system() -> tuple[float, float] | None:
+    """Free and all memory, in GB, without psutil; None when the system does not tell."""
+    if SYSTEM == "win32":
+        import ctypes
+
+        return _told_by_windows(ctypes.windll.kernel32)
+    if SYSTEM == "darwin":
+        return _told_by_macos()
     names = getattr(os, "sysconf_names", {})
-    if "SC_AVPHYS_PAGES" in names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return 8.0
+    if "SC_AVPHYS_PAGES" not in names:
+        return None
+    page_gb = os.sysconf("SC_PAGE_SIZE") / 1e9
+    return os.sysconf("SC_AVPHYS_PAGES") * page_gb, os.sysconf("SC_PHYS_PAGES") * page_gb
+
+
+def _told_by_windows(kernel32) -> tuple[float, float] | None:
+    """By GlobalMemoryStatusEx, whose answer is 64 bytes that begin with that number; all bytes are its second value."""
+    import ctypes
+
+    answer = (ctypes.c_uint64 * 8)()
+    ctypes.cast(answer, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(answer)
+    if not kernel32.GlobalMemoryStatusEx(ctypes.byref(answer)):
+        return None
+    return answer[2] / 1e9, answer[1] / 1e9
+
+
+def _told_by_macos(run=subprocess.run) -> tuple[float, float] | None:
+    """What is free or can be taken back counts, as psutil has it."""
+    try:
+        pages, total = (
+            run(words, capture_output=True, text=True, errors="replace", check=False).stdout
+            for words in (["/usr/bin/vm_stat"], ["/usr/sbin/sysctl", "-n", "hw.memsize"])
+        )
+        size = int(re.search(r"page size of (\d+) bytes", pages)[1])
+        free = sum(int(re.search(rf"Pages {kind}:\s+(\d+)", pages)[1]) for kind in ("free", "inactive"))
+        return free * size / 1e9, int(total) / 1e9
+    except (OSError, TypeError, ValueError):  # not found, or not what is expected
+        return None

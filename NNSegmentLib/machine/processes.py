@@ -7,21 +7,29 @@ it started. The moment is an opaque text that only equals itself; each system te
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import platform
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .identity import computer_mark, host_name, is_this_computer
 
 WINDOWS = sys.platform == "win32"
 _CREATE_NEW_PROCESS_GROUP = 0x00000200
 _CREATE_NO_WINDOW = 0x08000000
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 _STILL_ACTIVE = 259
+_ERROR_ACCESS_DENIED = 5
+_EPOCH_S = 11644473600
+"""From 1601, where Windows begins to count, to 1970."""
+UNTOLD = "untold"
+"""When a process started that another user of Windows runs."""
 
 
 @dataclass(frozen=True)
@@ -32,36 +40,46 @@ class ProcessIdentity:
     started: str
     """When it started, as its system writes it."""
     host: str
+    """The computer's name, for people."""
+    computer: str = ""
+    """Its mark; empty in files of earlier versions, and where there is none."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
         """The process that has this number now; None when there is none."""
         started = started_at(pid)
-        return cls(pid, started, platform.node()) if started else None
+        return cls(pid, started, host_name(), computer_mark()) if started else None
 
     @classmethod
     def own(cls) -> ProcessIdentity:
         """This process."""
-        return cls(os.getpid(), started_at(os.getpid()) or "", platform.node())
+        return cls(os.getpid(), started_at(os.getpid()) or "", host_name(), computer_mark())
 
     @property
     def is_here(self) -> bool:
         """Whether it belongs to this machine, so that we can look."""
-        return self.host == platform.node()
+        return is_this_computer(self.host, self.computer)
 
     def is_running(self) -> bool:
-        """Whether it still runs; False for a process of another machine, which we cannot see."""
+        """Whether it still runs, as far as can be seen; False for a process of another machine, which we cannot see."""
+        if not self.is_here:
+            return False
+        now = started_at(self.pid)
+        return now == self.started or (now == UNTOLD and _since_the_boot(self.started))
+
+    def is_known_to_run(self) -> bool:
+        """Whether it certainly runs: what Windows hides may also be another user's process with the same number."""
         return self.is_here and started_at(self.pid) == self.started
 
 
 def started_at(pid: int) -> str | None:
-    """When process `pid` started; None when it does not run (a zombie does not)."""
+    """When process `pid` started; None when it does not run (a zombie does not), UNTOLD when Windows hides it."""
     if sys.platform == "linux":
         return _started_linux(pid, Path("/proc"))
     if WINDOWS:
         import ctypes
 
-        return _started_windows(pid, ctypes.windll.kernel32)
+        return _started_windows(pid, _kernel32(), ctypes.get_last_error)
     return _started_ps(pid)
 
 
@@ -84,14 +102,21 @@ def _started_ps(pid: int) -> str | None:
     return started.strip() if started and not state.startswith("Z") else None
 
 
-def _started_windows(pid: int, kernel32) -> str | None:
+@functools.cache
+def _kernel32():
+    import ctypes
+
+    return ctypes.WinDLL("kernel32", use_last_error=True)
+
+
+def _started_windows(pid: int, kernel32, last_error) -> str | None:
     """The creation time in units of 100 ns."""
     import ctypes
 
     kernel32.OpenProcess.restype = ctypes.c_void_p
     handle = ctypes.c_void_p(kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid))
     if not handle:
-        return None
+        return UNTOLD if last_error() == _ERROR_ACCESS_DENIED else None
     times, code = (ctypes.c_uint64 * 4)(), ctypes.c_uint32()
     places = [ctypes.byref(times, 8 * n) for n in range(4)]
     try:
@@ -99,6 +124,12 @@ def _started_windows(pid: int, kernel32) -> str | None:
     finally:
         kernel32.CloseHandle(handle)
     return str(times[0]) if known and code.value == _STILL_ACTIVE else None
+
+
+def _since_the_boot(started: str) -> bool:
+    """Whether a process of Windows started after the computer did: those from before have all ended."""
+    booted = time.time() - time.monotonic()
+    return started.isdigit() and int(started) / 1e7 - _EPOCH_S > booted
 
 
 def start_detached(
@@ -130,7 +161,7 @@ def detached(windows: bool) -> dict[str, object]:
 
 def end_tree(process: ProcessIdentity) -> None:
     """End a process and all that it started, at once; nothing happens when it is gone already."""
-    if not process.is_running():
+    if not process.is_known_to_run():
         return
     offspring = _offspring(process.pid)
     if WINDOWS:
@@ -169,6 +200,6 @@ def _offspring(pid: int) -> list[ProcessIdentity]:
 
 
 def _end_one(process: ProcessIdentity) -> None:
-    if process.is_running():
+    if process.is_known_to_run():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGTERM if WINDOWS else signal.SIGKILL)

@@ -9,6 +9,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+_CLOSED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""The terminal was closed; on Windows also Ctrl-Break."""
+_HANGUP = getattr(signal, "SIGHUP", None)
+TERMINATIONS = (signal.SIGTERM, *_CLOSED)
+"""Requests to end that are not Ctrl-C."""
+AT_THE_TERMINAL = (signal.SIGINT, *_CLOSED)
+"""What a terminal sends to all processes in it."""
+
 
 @contextlib.contextmanager
 def stopping_cleanly(stop_file: Path) -> Iterator[None]:
@@ -19,6 +27,8 @@ def stopping_cleanly(stop_file: Path) -> Iterator[None]:
 
     def request(number: int, frame: object) -> None:
         if stop_file.exists():
+            if number == _HANGUP:  # the system says it, and the shell once more
+                return
             raise KeyboardInterrupt
         stop_file.parent.mkdir(parents=True, exist_ok=True)
         stop_file.touch()
@@ -29,11 +39,15 @@ def stopping_cleanly(stop_file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handling(handler, *numbers: int) -> Iterator[None]:
-    """Let `handler` answer these signals, or Ctrl-C and termination requests; the main thread only."""
+    """Let `handler` answer these signals, or Ctrl-C and termination requests; the main thread only.
+
+    What `nohup` ignores stays ignored: the work is to outlive the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+    numbers = numbers or (signal.SIGINT, *TERMINATIONS)
+    numbers = [n for n in numbers if n not in _CLOSED or signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import gc
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, ModelError
-from ..folders import EARLIER, SELECTION
+from ..folders import EARLIER, SELECTION, visible
 from ..given import fold_names, path_of
+from ..machine.locks import LOCK, holder
+from ..machine.processes import ProcessIdentity
 from ..planning.plan import Plan, load_plan
-from ..records import read_json
+from ..records import read_json, to_json, write_json
 from ..task import parse_dataset_json
 from .archive import unpack
 from .members import Model, TrainedConfiguration, members_of, require_sound
@@ -29,6 +34,10 @@ _DEPTH = 4
 """Folders searched below the one the user picked: results root / data set / configuration, and one around them."""
 _OR_COMPARE = ", pick one folder, or run 'nnsegment best'"
 """What can be done with several models of a workspace, not with those in a zip."""
+_UNPACKED = "nnsegment-model-"
+"""How the names of folders begin into which zips are unpacked for as long as a process lives."""
+_MODEL = "model"
+"""Where in such a folder the zip's content is."""
 _MOST_NAMES = 5
 """Data sets that a message names."""
 _VARIANTS = (
@@ -152,7 +161,9 @@ def _is_fold(path: Path) -> bool:
 
 def _is_model_folder(folder: Path) -> bool:
     return (
-        (folder / "plans.json").is_file() and (folder / "dataset.json").is_file() and any(folder.glob("fold_*/*.pth"))
+        (folder / "plans.json").is_file()
+        and (folder / "dataset.json").is_file()
+        and any(visible(folder, "fold_*/*.pth"))
     )
 
 
@@ -160,8 +171,8 @@ def _model_folders(path: Path, depth: int) -> Iterator[Path]:
     if _is_model_folder(path):
         yield path
     elif depth > 0:
-        for child in path.iterdir():
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and child.name != EARLIER:
+        for child in visible(path):
+            if child.is_dir() and not child.is_symlink() and child.name != EARLIER:
                 yield from _model_folders(child, depth - 1)
 
 
@@ -194,7 +205,7 @@ def _previous_folder(folder: Path, stage: str) -> Path | None:
     tokens = folder.name.split("__")
     same = folder.with_name("__".join([*tokens[:-1], stage]))
     plans = tokens[-2] if len(tokens) == 3 else "*"
-    candidates = [same, *sorted(folder.parent.glob(f"*__{plans}__{stage}"))]
+    candidates = [same, *visible(folder.parent, f"*__{plans}__{stage}")]
     return next((candidate for candidate in candidates if _is_model_folder(candidate)), None)
 
 
@@ -245,7 +256,27 @@ def _postprocessing_file(dataset: Path, written: str) -> Path | None:
 
 
 def _unpacked_for_this_process(archive: Path) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="nnsegment-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    unpack(archive, folder)
-    return folder
+    _remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=_UNPACKED))
+    atexit.register(_forget, folder)
+    write_json(folder / LOCK, to_json(ProcessIdentity.own()))
+    unpack(archive, folder / _MODEL)
+    return folder / _MODEL
+
+
+def _forget(folder: Path, windows: bool = sys.platform == "win32") -> None:
+    """Delete an unpacked model; what cannot be deleted keeps its lock, by which it is found as a leftover."""
+    if windows:  # it keeps files that are mapped into memory, be it by an unused object that was taken for permanent
+        gc.unfreeze()
+        gc.collect()
+    shutil.rmtree(folder / _MODEL, ignore_errors=True)
+    if not (folder / _MODEL).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers() -> None:
+    """Delete what other processes unpacked and left, gigabytes: some were killed, some Windows did not let delete it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
+        with contextlib.suppress(OSError):  # another user's
+            if (folder / LOCK).is_file() and holder(folder) is None:
+                _forget(folder, windows=False)

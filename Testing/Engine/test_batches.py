@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,8 +17,10 @@ import torch
 
 from NNSegmentLib import preflight
 from NNSegmentLib.engine import batches as batches_module
+from NNSegmentLib.engine import loader_processes
 from NNSegmentLib.engine.batches import Batch, BatchSource, Loading, choose_loading
 from NNSegmentLib.engine.devices import prepare_device
+from NNSegmentLib.engine.loader_processes import LoaderProcesses
 from NNSegmentLib.engine.recording import Turns
 from NNSegmentLib.errors import RunError, TaskError
 from NNSegmentLib.geometry import Geometry
@@ -294,6 +298,51 @@ def test_a_killed_process_is_reported(closing):
     with pytest.raises(RunError, match="ended unexpectedly"):
         for _ in range(50):
             next(batches)
+
+
+class Deadly:
+    """A recipe that ends its process before the first batch."""
+
+    def make(self, seed: int, number: int) -> None:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(("way", "hint"), [("spawn", True), ("fork", False)])
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(monkeypatch, way, hint):
+    """Spawned processes run the script again; what they die of is not known here, so it is one of two guesses."""
+    loader = LoaderProcesses(Deadly(), 1, seed=1)
+    monkeypatch.setattr(loader_processes.multiprocessing, "get_start_method", lambda: way)
+    with pytest.raises(RunError, match="for lack of memory.*fewer loader_workers") as told:
+        loader(0)
+    loader.close()
+
+    assert ('no line `if __name__ == "__main__":`' in str(told.value)) == hint
+    assert "__main__" not in loader_processes._why_ended(at_the_start=False)
+
+
+def test_a_process_that_dies_as_it_starts_is_told_too_and_the_others_are_ended(monkeypatch):
+    start, begun = multiprocessing.Process.start, []
+
+    def broken(process) -> None:
+        if begun:
+            raise BrokenPipeError(32, "Broken pipe")
+        begun.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", broken)
+    with pytest.raises(RunError, match="ended unexpectedly"):
+        LoaderProcesses(Deadly(), 2, seed=1)
+
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals hang up on POSIX")
+def test_a_closed_terminal_does_not_end_the_processes_before_the_trainer_stops(closing):
+    batches = closing(settings=replace(SETTINGS, loader_workers=1))
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGHUP)
+    for _ in range(12):
+        next(batches)
 
 
 CPU = torch.device("cpu")

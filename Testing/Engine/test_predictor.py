@@ -104,6 +104,21 @@ def precisions_of_networks(monkeypatch) -> set[tuple[int, torch.dtype]]:
     return found
 
 
+def test_nothing_of_the_first_prediction_of_a_process_stays_in_its_memory(tmp_path):
+    """Its caller was at work while torch was loaded, whose objects are kept for good."""
+    folder = write_model(tmp_path / "model")
+    write_case(tmp_path / "in", "a_0000.nii.gz")
+    code = (
+        "import gc, sys; from NNSegmentLib import pipeline; from pathlib import Path\n"
+        "pipeline.predict(Path(sys.argv[1]), Path(sys.argv[2]), model=sys.argv[3], device='cpu'); gc.collect()\n"
+        "from NNSegmentLib.engine.predictor import Predictor\n"
+        "sys.exit(sum(isinstance(one, Predictor) for one in gc.get_objects()))"
+    )
+
+    words = [sys.executable, "-c", code, tmp_path / "in", tmp_path / "out", folder]
+    assert subprocess.run(words, check=False).returncode == 0
+
+
 def test_labels_and_probabilities_lie_on_the_images_grid(tmp_path):
     predictor = Predictor(load_model(write_model(tmp_path)))
 

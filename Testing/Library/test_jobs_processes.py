@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -42,7 +43,7 @@ def test_a_process_is_known_while_it_runs_and_not_as_a_zombie(sleeper):
     assert identity == ProcessIdentity.of(sleeper.pid)
     assert identity.is_running()
     assert not replace(identity, started="earlier").is_running()
-    assert not replace(identity, host="elsewhere").is_running()
+    assert not replace(identity, host="elsewhere", computer="").is_running()
     sleeper.kill()
     deadline = time.monotonic() + 10
     while identity.is_running() and time.monotonic() < deadline:
@@ -99,10 +100,30 @@ class FakeKernel:
 def test_windows_tells_the_creation_time_of_a_living_process():
     kernel, ended = FakeKernel(), FakeKernel(exit_code=1)
 
-    assert processes._started_windows(42, kernel) == "133500000000000000"
-    assert processes._started_windows(43, kernel) is None
-    assert processes._started_windows(42, ended) is None
+    assert processes._started_windows(42, kernel, lambda: 0) == "133500000000000000"
+    assert processes._started_windows(43, kernel, lambda: 87) is None
+    assert processes._started_windows(42, ended, lambda: 0) is None
     assert (kernel.closed, ended.closed) == (1, 1)
+
+
+def filetime(seconds: float) -> str:
+    """A moment, in seconds since 1970, as Windows counts."""
+    return str(int((seconds + 11644473600) * 1e7))
+
+
+def test_a_process_that_another_user_of_windows_runs_may_run_and_is_not_ended(tmp_path, monkeypatch):
+    assert processes._started_windows(43, FakeKernel(), lambda: 5) == processes.UNTOLD
+    monkeypatch.setattr(processes, "started_at", lambda pid: processes.UNTOLD)
+    monkeypatch.setattr(processes.os, "kill", lambda *_: pytest.fail("someone else's process"))
+    booted = time.time() - time.monotonic()
+    since, before = (replace(ProcessIdentity.own(), started=filetime(booted + s)) for s in (60, -60))
+    (tmp_path / LOCK).write_text(json.dumps(to_json(since)))
+
+    with pytest.raises(RunError, match=r"another user \(process \d+\) .* or delete .* if it has ended"):
+        require_free(tmp_path)
+    processes.end_tree(since)
+    (tmp_path / LOCK).write_text(json.dumps(to_json(before)))
+    require_free(tmp_path)
 
 
 def test_windows_ends_a_whole_tree_with_taskkill():
@@ -191,10 +212,54 @@ def test_a_reused_number_does_not_hold_a_lock(tmp_path):
 
 
 def test_a_lock_of_another_machine_is_respected(tmp_path):
-    (tmp_path / LOCK).write_text(json.dumps(to_json(replace(ProcessIdentity.own(), host="elsewhere"))))
+    (tmp_path / LOCK).write_text(
+        json.dumps(to_json(replace(ProcessIdentity.own(), host="elsewhere", computer="another")))
+    )
 
     with pytest.raises(RunError, match="machine elsewhere .* delete"), only_one_in(tmp_path):
         pass
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """Call it with a number of seconds: so long a scanner keeps the locks from being read. Returns the clock."""
+    now, read = [0.0], Path.read_text
+    monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def until(seconds: float) -> list[float]:
+        def when_free(path, *given, **named):
+            if path.name == LOCK and now[0] < seconds:
+                raise PermissionError(13, "The process cannot access the file", str(path))
+            return read(path, *given, **named)
+
+        monkeypatch.setattr(Path, "read_text", when_free)
+        return now
+
+    return until
+
+
+def test_an_old_lock_that_cannot_be_read_for_a_moment_is_respected(tmp_path, sleeper, scanned):
+    (tmp_path / LOCK).write_text(json.dumps(to_json(ProcessIdentity.of(sleeper.pid))))
+    os.utime(tmp_path / LOCK, (0, 0))
+    clock = scanned(4.0)
+
+    with pytest.raises(RunError, match=f"process {sleeper.pid}"), only_one_in(tmp_path):
+        pass
+
+    assert 4.0 <= clock[0] < 5.0
+
+
+def test_a_lock_that_stays_unreadable_is_held_by_nobody_knows_whom(tmp_path, scanned):
+    (tmp_path / LOCK).touch()
+    os.utime(tmp_path / LOCK, (0, 0))
+    clock = scanned(1000.0)
+
+    assert holder(tmp_path) is locks.UNKNOWN
+    assert clock[0] == 0.0  # the panel asks once a second
+    with pytest.raises(RunError, match="cannot be read; try again, or delete it if no run works there"):
+        require_free(tmp_path)
+    assert clock[0] == pytest.approx(5.0, abs=0.1)
 
 
 def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
@@ -295,6 +360,37 @@ def test_a_command_becomes_a_line_that_the_systems_terminal_takes():
     assert shlex.split(terminal_setting(windows=False)) == ["export", f"PYTHONPATH={LIBRARY_PARENT}"]
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        (r"C:\R&D\python.exe", r'"C:\R&D\python.exe"'),
+        ("D:\\R&D\\", '"D:\\R&D\\\\"'),  # else the last quotation mark would be a part of the word
+        (r"C:\Program Files (x86)\python.exe", r'"C:\Program Files (x86)\python.exe"'),
+        ("a(1)", '"a(1)"'),
+        ("50%", '"50%"'),
+        ("a^b", '"a^b"'),
+        ("a<b>|c", '"a<b>|c"'),
+        (r"C:\plain\\", r"C:\plain\\"),
+        ("", '""'),
+    ],
+)
+def test_signs_of_the_command_prompt_are_quoted(word, line):
+    assert as_line((word,), windows=True) == line
+
+
+def test_an_environment_of_conda_finds_its_libraries_on_windows(tmp_path):
+    python, libraries = tmp_path / "python.exe", str(tmp_path / "Library" / "bin")
+    assert environment_for(python, {"PATH": "windows"}, windows=True)["PATH"] == "windows"
+    (tmp_path / "conda-meta").mkdir()
+
+    child = environment_for(python, {"PATH": "windows"}, windows=True)
+
+    assert child["PATH"].split(os.pathsep) == [libraries, "windows"]
+    assert environment_for(python, child, windows=True)["PATH"] == child["PATH"]
+    assert environment_for(python, {}, windows=True)["PATH"] == libraries
+    assert environment_for(python, {"PATH": "/usr/bin"}, windows=False)["PATH"] == "/usr/bin"
+
+
 def test_the_launcher_is_chosen_where_there_is_one(tmp_path):
     assert default_python(str(tmp_path / "python-real")) == tmp_path / "python-real"
     (tmp_path / "PythonSlicer").touch()
@@ -335,3 +431,54 @@ def test_the_first_interruption_asks_and_the_second_insists(tmp_path):
         assert stop.exists()
         interrupt_main_thread()
         time.sleep(5)
+
+
+def say(number: int) -> None:
+    signal.raise_signal(number)
+    time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals hang up on POSIX")
+def test_a_closed_terminal_is_a_request_to_stop_however_often_it_is_said(tmp_path):
+    stop, before = tmp_path / "fold_0" / "STOP", signal.getsignal(signal.SIGHUP)
+
+    with stopping_cleanly(stop):
+        say(signal.SIGHUP)
+        assert stop.exists()
+        say(signal.SIGHUP)
+
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals hang up on POSIX")
+def test_a_command_whose_terminal_is_closed_ends_as_on_request():
+    code = (
+        "import signal, time; from NNSegmentLib import cli\n"
+        "cli.COMMANDS['doctor'] = lambda *_: (signal.raise_signal(signal.SIGHUP), time.sleep(20))\n"
+        "raise SystemExit(cli.main(['doctor']))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nohup is of POSIX")
+def test_what_nohup_started_outlives_its_terminal(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping_cleanly(tmp_path / "STOP"):
+            say(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert not (tmp_path / "STOP").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is there already")
+def test_ctrl_break_of_windows_is_a_request_to_stop():
+    code = (
+        "import signal; signal.SIGBREAK = signal.SIGUSR1; del signal.SIGHUP\n"
+        "from NNSegmentLib.machine.stopping import AT_THE_TERMINAL, TERMINATIONS\n"
+        "assert signal.SIGBREAK in TERMINATIONS and signal.SIGBREAK in AT_THE_TERMINAL"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +103,51 @@ def test_a_containers_limit_counts_and_its_file_cache_does_not(tmp_path, monkeyp
 
     (tmp_path / "memory.max").write_text("max\n")
     assert available_gb() > 0.01
+
+
+class Kernel:
+    """kernel32 of a Windows with 16 GB, of which 6 are free."""
+
+    def __init__(self, tells: bool) -> None:
+        self._tells = tells
+
+    def GlobalMemoryStatusEx(self, place) -> int:
+        answer = place._obj
+        length = ctypes.cast(answer, ctypes.POINTER(ctypes.c_uint32))
+        assert length[0] == ctypes.sizeof(answer) == 64
+        length[1] = 62  # per cent in use
+        answer[1], answer[2] = 16_000_000_000, 6_000_000_000
+        return int(self._tells)
+
+
+PAGES = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                               61035.
+Pages active:                            500000.
+Pages inactive:                          183105.
+Pages speculative:                         1000.
+"""
+
+
+def macos(pages: str):
+    return lambda words, **_: SimpleNamespace(stdout=pages if words[0].endswith("vm_stat") else "17179869184\n")
+
+
+def test_windows_and_macos_tell_their_memory_without_psutil():
+    assert memory._told_by_windows(Kernel(tells=True)) == (6.0, 16.0)
+    assert memory._told_by_windows(Kernel(tells=False)) is None
+    assert memory._told_by_macos(macos(PAGES)) == pytest.approx((4.0, 17.18), abs=0.01)
+    assert memory._told_by_macos(macos("")) is None
+
+
+def test_without_psutil_the_system_is_asked_and_a_guess_is_the_last_resort(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    if sys.platform == "linux":
+        assert 0 < available_gb() <= memory.total_gb()
+    monkeypatch.setattr(memory, "_told_by_the_system", lambda: (6.0, 12.0))
+    assert (available_gb(), memory.total_gb()) == (6.0, 12.0)
+    monkeypatch.setattr(memory, "_told_by_the_system", lambda: None)
+    assert (available_gb(), memory.total_gb()) == (8.0, 16.0)
 
 
 def test_training_on_a_gpu_is_estimated_by_nnunets_rule():

@@ -9,8 +9,10 @@ import pytest
 
 from NNSegmentLib import records
 from NNSegmentLib.errors import StorageError
+from NNSegmentLib.folders import FoldFolder
 from NNSegmentLib.machine.locks import LOCK, only_one_in
 from NNSegmentLib.records import write_text
+from NNSegmentLib.run import Message, Run
 
 
 @pytest.fixture
@@ -76,6 +78,48 @@ def test_a_lock_that_is_open_for_a_moment_on_windows_is_given_back(tmp_path, mon
         opened(records.time.monotonic() + 1.0)
 
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.fixture
+def events_open(monkeypatch, clock):
+    """Call it with a number of seconds: so long a backup has the events open."""
+    plain = Path.open
+
+    def until(seconds: float) -> None:
+        def when_closed(path, *given, **named):
+            if path.name == "events.jsonl" and clock[0] < seconds:
+                raise PermissionError(13, "The process cannot access the file", str(path))
+            return plain(path, *given, **named)
+
+        monkeypatch.setattr(Path, "open", when_closed)
+
+    return until
+
+
+def test_an_event_waits_for_a_backup_on_windows(tmp_path, monkeypatch, events_open):
+    monkeypatch.setattr(records.sys, "platform", "win32")
+    run = Run(FoldFolder(tmp_path), "2d", 0)
+    events_open(1.0)
+
+    run.record(Message("one", 1.0))
+
+    assert run.events() == [Message("one", 1.0)]
+
+
+def test_a_training_goes_on_without_a_line_that_cannot_be_written_and_says_so_once(
+    tmp_path, clock, caplog, events_open
+):
+    run = Run(FoldFolder(tmp_path), "2d", 0)
+    events_open(10.0)
+
+    run.record(Message("lost", 1.0))
+    run.record(Message("lost too", 2.0))
+    clock[0] = 10.0
+    run.record(Message("kept", 3.0))
+
+    assert run.events() == [Message("kept", 3.0)]
+    [said] = caplog.messages
+    assert "cannot be written (The process cannot access the file); the work goes on" in said
 
 
 def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path):
