@@ -45,6 +45,8 @@ class TaskOrigin:
     values_changed: tuple[ValueChange, ...] = ()
     """Label values renumbered at conversion, old to new."""
     cases: tuple[CaseOrigin, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences about the data set as a whole, for whoever converted it."""
 
     def with_fixes(self, fixes: tuple[tuple[str, str], ...]) -> TaskOrigin:
         """The same with fixes added, given as (case id, sentence) pairs; unknown cases are added."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from .cases import load_origin
+from .cases import ValueChange, load_origin
 from .errors import SettingsError, counted
 from .formats.export_v1 import ExportedTask, export_v1
 from .given import path_of
+from .labels import LabelSet
 from .lookup import TaskReference, WorkspaceReference, open_task, workspace_of
 from .progress import Progress, silent
 from .task import Task
@@ -38,15 +40,19 @@ def export_task(
 
 def describe_conversion(task: Task) -> tuple[dict, str]:
     """The result of a conversion as JSON values and as text, with what had to be done to the cases."""
-    notes = [f"{case.id}: {fix}" for case in load_origin(task.folder).cases for fix in case.fixes]
+    origin = load_origin(task.folder)
+    remarks = [*_renumbering(origin.values_changed, task.labels), *origin.remarks]
+    notes = [f"{case.id}: {fix}" for case in origin.cases for fix in case.fixes]
     lines = [
         f"{task.name}: {counted(len(task.cases), 'case')}, channels {', '.join(c.name for c in task.channels)}, "
         f"labels {', '.join(label.name for label in task.labels.foreground)}.",
+        *remarks,
         *notes[:_SHOWN],
         *([f"… and {len(notes) - _SHOWN} more sentences like these in cases.json."] if len(notes) > _SHOWN else ()),
         f"It is in {task.folder}.",
     ]
-    return {"task": task.name, "folder": task.folder, "cases": len(task.cases), "notes": notes}, "\n".join(lines)
+    values = {"task": task.name, "folder": task.folder, "cases": len(task.cases), "notes": [*remarks, *notes]}
+    return values, "\n".join(lines)
 
 
 def describe_export(exported: ExportedTask) -> tuple[ExportedTask, str]:
@@ -57,3 +63,17 @@ def describe_export(exported: ExportedTask) -> tuple[ExportedTask, str]:
         f"It is in {exported.folder}.",
     ]
     return exported, "\n".join(lines)
+
+
+def _renumbering(changes: Sequence[ValueChange], labels: LabelSet) -> list[str]:
+    """What became of the label values; whoever scores with the files they came from would get a Dice of 0."""
+    if not changes:
+        return []
+    names = {value: label.name for label in labels.foreground for value in label.values}
+    became = ", ".join(f"{c.before} became {c.after} ({names.get(c.after, 'no label')})" for c in changes[:_SHOWN])
+    more = f" and {len(changes) - _SHOWN} more were renumbered" if len(changes) > _SHOWN else ""
+    one = len(changes) == 1
+    return [
+        f"The value{'' if one else 's'} {became}{more}: nnU-Net numbers labels 0, 1, 2, …; predictions hold the new "
+        f"value{'' if one else 's'}, so score them with labelsTr, not with the files that were converted."
+    ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ImageError, SettingsError, some
+from .folders import visible
 from .given import is_whole
-from .image import FILE_ENDINGS, LabelMap, read_labels
+from .image import FILE_ENDINGS, LabelMap, file_ending, read_labels
 from .labels import LabelSet, Region
 from .machine.memory import Say, unsaid
-from .metrics import Counts, SurfaceDistances, region_surface_distances, tabulate
+from .metrics import Counts, PairTable, SurfaceDistances, region_surface_distances, tabulate
 from .progress import Progress, in_parallel, silent
 from .scores import CaseScores, Metrics, Scores, case_id, load_scores, save_scores
 
@@ -34,6 +35,8 @@ class Measure:
     names: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     """What summary.json calls the targets, as in `Scores`."""
+    known: frozenset[int] = frozenset()
+    """The values that references may hold; empty where only the caller knows."""
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -45,8 +48,9 @@ class Measure:
     def of(cls, label_set: LabelSet, surface: bool = True, tolerance_mm: float = 1.0) -> Measure:
         """All targets of a task."""
         names = tuple(label_set.name_of(target) for target in label_set.targets)
+        known = frozenset(label_set.values) | ({label_set.ignore_value} - {None})
         tolerance = tolerance_mm if surface else None
-        return cls(label_set.targets, label_set.ignore_value, tolerance, names, label_set.target_keys)
+        return cls(label_set.targets, label_set.ignore_value, tolerance, names, label_set.target_keys, known)
 
     def scores(self, cases: Sequence[CaseScores]) -> Scores:
         """The scores of cases that were measured so."""
@@ -69,7 +73,7 @@ def evaluate_folder(
 ) -> Scores:
     """Score every prediction of a folder and write summary.json (`output`, by default into the folder).
 
-    References without a prediction are left out, which `say` hears. Surface metrics are HD95 in mm and the surface
+    References without a prediction are left out, which `say` hears, as it does of values that are no label. Surface metrics are HD95 in mm and the surface
     Dice at `tolerance_mm`. Raises ImageError for missing references and for predictions on another grid.
     """
     measure = Measure.of(label_set, surface, tolerance_mm)
@@ -110,15 +114,18 @@ def evaluate_pair(
 
 def evaluate_files(
     pairs: Sequence[tuple[Path, Path]], measure: Measure, *, reader: str = "", workers: int = 2,
-    progress: Progress = silent,
+    progress: Progress = silent, say: Say = unsaid,
 ) -> Scores:  # fmt: skip
-    """Score (prediction, reference) files, each read once."""
+    """Score (prediction, reference) files, each read once; `say` hears of reference values that are no label."""
 
-    def score(pair: tuple[Path, Path]) -> CaseScores:
+    def score(pair: tuple[Path, Path]) -> tuple[CaseScores, frozenset[int]]:
         maps = read_pair(*pair, reader)
-        return CaseScores(case_id(pair[0]), measured(*maps, measure), *pair)
+        table = tabulate(maps[0].array, maps[1].array, measure.ignore)
+        return CaseScores(case_id(pair[0]), _scored(table, *maps, measure), *pair), table.reference_values
 
-    return measure.scores(in_parallel(score, pairs, workers, progress, "evaluating"))
+    scored = in_parallel(score, pairs, workers, progress, "evaluating")
+    _tell_unknown([values - measure.known for _, values in scored] if measure.known else [], measure, say)
+    return measure.scores([scores for scores, _ in scored])
 
 
 def read_pair(prediction: Path, reference: Path, reader: str = "") -> tuple[LabelMap, LabelMap]:
@@ -131,7 +138,10 @@ def read_pair(prediction: Path, reference: Path, reader: str = "") -> tuple[Labe
 
 def measured(prediction: LabelMap, reference: LabelMap, measure: Measure) -> tuple[Metrics, ...]:
     """The scores of two label maps that lie on one grid, one per target."""
-    table = tabulate(prediction.array, reference.array, measure.ignore)
+    return _scored(tabulate(prediction.array, reference.array, measure.ignore), prediction, reference, measure)
+
+
+def _scored(table: PairTable, prediction: LabelMap, reference: LabelMap, measure: Measure) -> tuple[Metrics, ...]:
     counts = [table.counts(target) for target in measure.targets]
     if measure.tolerance_mm is None:
         return tuple(map(overlap, counts))
@@ -154,8 +164,10 @@ def label_files(folder: Path, ending: str | None = None) -> tuple[Path, ...]:
     Raises ImageError when there is none.
     """
     folder = Path(folder)
-    names = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
-    by_ending = {e: [p for p in names if p.name.endswith(e)] for e in ([ending] if ending else FILE_ENDINGS)}
+    names = visible(folder)
+    by_ending = {
+        e: [p for p in names if p.name.lower().endswith(e.lower())] for e in ([ending] if ending else FILE_ENDINGS)
+    }
     found = max(by_ending.values(), key=len)
     if not found:
         raise ImageError(
@@ -166,7 +178,8 @@ def label_files(folder: Path, ending: str | None = None) -> tuple[Path, ...]:
 
 def pair_with_references(predictions: Sequence[Path], references: Path) -> list[tuple[Path, Path]]:
     """Each prediction with the reference of the same case, whatever its ending; raises ImageError naming those missing."""
-    pairs = [(p, _reference(p, Path(references))) for p in predictions]
+    present = _by_name(Path(references))
+    pairs = [(p, _reference(p, present)) for p in predictions]
     missing = [p.name for p, reference in pairs if reference is None]
     if missing:
         raise ImageError(
@@ -181,7 +194,7 @@ def _evaluate_folder(predictions, references, measure, ending, reader, say, outp
     files = label_files(predictions, ending)
     pairs = pair_with_references(files, references)
     _tell_missing(files, label_files(references), say)
-    scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress)
+    scores = evaluate_files(pairs, measure, reader=reader, workers=workers, progress=progress, say=say)
     save_scores(scores, output or predictions / SUMMARY)
     return scores
 
@@ -196,15 +209,33 @@ def _region(target: Region | int) -> Region:
     return tuple(int(value) for value in values)
 
 
-def _reference(prediction: Path, references: Path) -> Path | None:
-    names = [prediction.name, *(case_id(prediction) + ending for ending in FILE_ENDINGS)]
-    return next((references / name for name in names if (references / name).is_file()), None)
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The label files of a folder by their names, the ending in small letters."""
+    files = visible(folder)
+    return {case_id(p) + file_ending(p): p for p in files if p.name.lower().endswith(FILE_ENDINGS) and p.is_file()}
+
+
+def _reference(prediction: Path, present: Mapping[str, Path]) -> Path | None:
+    endings = (file_ending(prediction), *FILE_ENDINGS)
+    return next((present[name] for ending in endings if (name := case_id(prediction) + ending) in present), None)
 
 
 def _tell_missing(predictions: Sequence[Path], references: Sequence[Path], say: Say) -> None:
     missing = sorted({case_id(p) for p in references} - {case_id(p) for p in predictions})
     if missing:
         say(f"Left out {len(missing)} of {len(references)} references, which have no prediction: {some(missing)}.")
+
+
+def _tell_unknown(unknown: Sequence[frozenset[int]], measure: Measure, say: Say) -> None:
+    """Masks of 0 and 255 would score 0 without a word, since conversion made 1 of the 255."""
+    values = sorted(frozenset().union(*unknown))
+    if values:
+        what = "are no labels" if len(values) > 1 else "is no label"
+        say(
+            f"{sum(map(bool, unknown))} of {len(unknown)} references hold {some(values)}, which {what} of the "
+            f"task ({some(sorted(measure.known))}) and count as background: score with the label files in labelsTr, "
+            "or give the values to score with --labels."
+        )
 
 
 def _with_surface(counts: Counts, surface: SurfaceDistances, tolerance_mm: float) -> Metrics:

@@ -58,6 +58,11 @@ class PairTable:
     voxels: np.ndarray
     """(n reference, n predicted) voxel numbers."""
 
+    @property
+    def reference_values(self) -> frozenset[int]:
+        """The values that occur in the reference."""
+        return frozenset(int(value) for value in self.values[self.voxels.any(axis=1)])
+
     def counts(self, region: Region) -> Counts:
         """The counts of the target made of these label values."""
         inside = np.isin(self.values, region)

@@ -266,6 +266,38 @@ def test_missing_files_are_named(folders, tmp_path):
         evaluate_folder(tmp_path / "nowhere", references, TWO)
 
 
+def test_references_with_values_that_are_no_labels_are_told(tmp_path):
+    one = LabelSet.from_dataset_json({"labels": {"background": 0, "cell": 1}})
+    cells, said = (random_labels(1) > 0).astype(np.uint8), []
+    for name, factor in (("p", 1), ("r", 255)):
+        write_labels(tmp_path / name / "a.nii.gz", cells * factor, Geometry(SHAPE))
+
+    assert evaluate_folder(tmp_path / "p", tmp_path / "r", one, say=said.append).of(1).dice == 0
+    assert len(said) == 1 and said[0].startswith("1 of 1 references hold 255, which is no label of the task (0, 1)")
+    evaluate_folder(tmp_path / "p", tmp_path / "p", one, say=said.append)
+    evaluate_simple(tmp_path / "p", tmp_path / "r", [1], say=said.append)
+    assert len(said) == 1
+
+
+def test_the_ignored_value_is_no_stranger_in_references(tmp_path):
+    said = []
+    write_labels(tmp_path / "p" / "a.nii.gz", random_labels(1), Geometry(SHAPE))
+    write_labels(tmp_path / "r" / "a.nii.gz", random_labels(2, high=4), Geometry(SHAPE))
+
+    evaluate_folder(tmp_path / "p", tmp_path / "r", NESTED, say=said.append)
+
+    assert said == []
+
+
+def test_endings_in_capitals_are_the_same_endings(tmp_path):
+    for name in ("p", "r"):
+        write_labels(tmp_path / name / "a.png", random_labels(1)[:1], Geometry((1, *SHAPE[1:]), dimension=2))
+    (tmp_path / "r" / "a.png").rename(tmp_path / "r" / "a.PNG")
+
+    assert evaluate_folder(tmp_path / "p", tmp_path / "r", TWO).foreground_mean.dice == 1
+    assert evaluate_folder(tmp_path / "r", tmp_path / "p", TWO).foreground_mean.dice == 1
+
+
 def test_progress_counts_the_cases(folders):
     seen = []
 

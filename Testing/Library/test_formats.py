@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, decathlon, edit_json, nnunet_v2, noise, tree, write_plane
 
 from NNSegmentLib.cases import load_origin
+from NNSegmentLib.conversion import describe_conversion
 from NNSegmentLib.errors import InputError, StorageError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
@@ -173,6 +174,13 @@ def test_masks_with_0_and_255_are_renumbered_and_it_is_written_down(tmp_path, wo
     assert task.labels.to_dataset_json() == {"labels": {"background": 0, "foreground": 1}}
     assert [(c.before, c.after) for c in load_origin(task.folder).values_changed] == [(255, 1)]
     assert check_task(task) == []
+    values, text = describe_conversion(task)
+    assert "The value 255 became 1 (foreground): " in text and "labelsTr" in text
+    assert values["notes"][0] in text
+
+
+def test_what_stays_as_it_is_is_not_said(tmp_path, workspace):
+    assert describe_conversion(convert(pictures(tmp_path / "cells", high=1), workspace))[0]["notes"] == []
 
 
 @pytest.mark.parametrize("pattern", ["{}_seg", "{}-label", "mask_{}", "{}.segmentation", "{}_GT"])
