@@ -345,13 +345,14 @@ def predict(
     cases that failed while the others were finished, OutOfMemoryError, StorageError.
     """
     from .engine.devices import choose_device, gpu_memory_gb, release_memory
-    from .engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
+    from .engine.file_prediction import FileRequest, predict_files, require_output_name
     from .engine.predictor import Predictor
+    from .input_cases import find_cases
 
     inputs, output = paths_of(inputs, "an image, one file for each channel, or a folder of images"), path_of(output)
     require_output_name(inputs, output)
     found = model_of(task, model, workspace, configuration, plans, preset, folds)
-    cases = find_cases(inputs, found)
+    cases = find_cases(inputs, found, say)
     request = FileRequest(
         output, save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
         previous=None if previous is None else path_of(previous),

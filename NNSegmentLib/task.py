@@ -131,8 +131,11 @@ def write_dataset_json(
 
 
 def find_images(folder: Path, file_ending: str) -> dict[str, tuple[Path, ...]]:
-    """Case id → channel files of a folder of `ID_0000.ending` files, ids sorted; dot files are ignored."""
-    pattern = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})" + re.escape(file_ending) + "$")
+    """Case id → channel files of a folder of `ID_0000.ending` files, ids sorted; dot files are ignored.
+
+    Endings in capitals count as well, which Windows and microscopes write.
+    """
+    pattern = re.compile(rf"^(?P<id>.+)_(?P<channel>\d{{4}})(?i:{re.escape(file_ending)})$")
     found: dict[str, list[Path]] = {}
     for path in visible(folder):
         match = pattern.match(path.name)
@@ -149,7 +152,13 @@ def _found_cases(folder: Path, file_ending: str) -> list[Case]:
             "check file_ending in dataset.json or run 'nnsegment convert'."
         )
     labels = folder / "labelsTr"
-    return [Case(case_id, files, labels / (case_id + file_ending)) for case_id, files in images.items()]
+    return [Case(case_id, files, _label_file(labels, case_id, file_ending)) for case_id, files in images.items()]
+
+
+def _label_file(folder: Path, case_id: str, file_ending: str) -> Path:
+    """The label file of a case, whose ending may be in capitals."""
+    names = (case_id + file_ending, case_id + file_ending.upper())
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
 
 
 def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
-from ..image import FILE_ENDINGS, file_ending, read_geometry, read_image, read_labels
+from ..image import FILE_ENDINGS, file_ending, read_geometry, read_labels
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent, within
 from ..records import copy_whole, require_writable
-from ..task import Case, find_images, write_dataset_json
+from ..task import Case, write_dataset_json
 from .devices import memory_errors
 from .predictor import Outputs, Predictor, Ready
 
@@ -78,28 +78,6 @@ def predict_files(
         _copy_card(predictor.model, request.output)
     _report(failed, wanted)
     return tuple(case.id for case in wanted if case.id not in failed)
-
-
-def find_cases(inputs: Sequence[Path], model: Model) -> list[Case]:
-    """The cases in a folder of `CASE_0000.ending` files, in one image, or in one file per channel; raises ImageError.
-
-    A folder may also hold `CASE.ending` files when the model has one channel; several files are one case when the
-    model has as many channels, and a case each when it has one.
-    """
-    inputs = [Path(path) for path in inputs]
-    for path in inputs:
-        if not path.exists():
-            raise ImageError(f"Expected an image or a folder of images at {path}, found nothing there.")
-    if any(path.is_dir() for path in inputs):
-        return [case for path in inputs for case in _cases_in(path, model)]
-    if len(inputs) == 1 or len(model.channels) == 1:
-        return [Case(_case_id(path), (path,)) for path in inputs]
-    if len(inputs) == len(model.channels):
-        return [Case(_case_id(inputs[0]), tuple(inputs))]
-    raise ImageError(
-        f"The model expects {len(model.channels)} channels ({', '.join(model.channels)}, in this order), "
-        f"found {len(inputs)} files; give one file per channel, or a folder of cases."
-    )
 
 
 def is_image_name(path: Path) -> bool:
@@ -198,26 +176,6 @@ def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, req
     save_prediction(prediction, request.target(case), read_geometry(case.images[0]))
 
 
-def _cases_in(folder: Path, model: Model) -> list[Case]:
-    endings = dict.fromkeys((model.file_ending, *FILE_ENDINGS))
-    for ending in endings:
-        found = find_images(folder, ending)
-        if found:
-            return [Case(case_id, files) for case_id, files in found.items()]
-    for ending in endings:
-        files = [p for p in sorted(folder.iterdir()) if p.name.endswith(ending) and not p.name.startswith(".")]
-        if files and _is_whole_case(files[0], model):
-            return [Case(_case_id(path), (path,)) for path in files]
-    raise ImageError(
-        f"{folder} should hold images like CASE_0000{model.file_ending} (one file per channel), found none."
-    )
-
-
-def _is_whole_case(path: Path, model: Model) -> bool:
-    """Whether a file without a channel's number has all channels, as that of a single one, colour and 4-D files do."""
-    return len(model.channels) == 1 or len(read_image(path, model.plan.reader).array) == len(model.channels)
-
-
 def _require_channel_files(case: Case, model: Model) -> None:
     """A single file may hold all channels; otherwise each of them needs its file, numbered where they come numbered."""
     suffixes = [_CHANNEL.search(path.name[: -len(file_ending(path))]) for path in case.images]
@@ -229,10 +187,6 @@ def _require_channel_files(case: Case, model: Model) -> None:
         f"Case {case.id} has files for the channels {', '.join(f'{n:04d}' for n in numbers)}, the model expects "
         f"{wanted}; add the missing files or remove those of other channels."
     )
-
-
-def _case_id(path: Path) -> str:
-    return _CHANNEL.sub("", path.name[: -len(file_ending(path))])
 
 
 def _require_distinct_targets(cases: Sequence[Case], request: FileRequest) -> None:

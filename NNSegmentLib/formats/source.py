@@ -135,6 +135,15 @@ def image_files(folder: Path) -> list[Path]:
     ]
 
 
+_UNREAD_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".jp2")
+
+
+def unread_pictures(names: Iterable[str]) -> str:
+    """What to do about pictures of types that are not read, as the end of a sentence; empty without any."""
+    found = sorted({ending for name in names if (ending := Path(name).suffix.lower()) in _UNREAD_PICTURES})
+    return f"; {' and '.join(found)} files are not read: save them as .png" if found else ""
+
+
 def stem(path: Path) -> str:
     """The file name without its image ending."""
     return path.name[: -len(file_ending(path))]

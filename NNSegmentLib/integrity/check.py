@@ -175,8 +175,9 @@ def _label_files_alone(task: Task) -> dict[str, Path]:
     if "dataset" in task.dataset_json:
         return {}
     imaged, ending = {case.id for case in task.cases}, task.file_ending
-    files = [path for path in visible(task.folder / "labelsTr", f"*{ending}") if _counts(path, task)]
-    return {name: path for path in files if (name := path.name.removesuffix(ending)) not in imaged}
+    files = [path for path in visible(task.folder / "labelsTr") if _counts(path, task)]
+    named = {p.name[: -len(ending)]: p for p in files if p.name.lower().endswith(ending.lower())}
+    return {name: path for name, path in named.items() if name not in imaged}
 
 
 def _ignored_files(task: Task) -> Iterator[Finding]:

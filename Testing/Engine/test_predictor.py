@@ -19,12 +19,13 @@ from NNSegmentLib import pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.engine import predictor as predictor_module
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
-from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files, require_output_name
+from NNSegmentLib.engine.file_prediction import FileRequest, predict_files, require_output_name
 from NNSegmentLib.engine.network import UNet, build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ImageError, InputError, ModelError, NNSegmentError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
+from NNSegmentLib.input_cases import find_cases
 from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.prediction import Prediction
@@ -397,6 +398,108 @@ def test_a_folder_of_colour_pictures_is_predicted_as_a_single_one_is(tmp_path):
     assert (tmp_path / "out" / "two.v2.bmp").is_file()
     found, expected = (read_labels(path).array for path in (tmp_path / "out" / "one.bmp", tmp_path / "1.bmp"))
     np.testing.assert_array_equal(found, expected)
+
+
+def pictures(folder: Path, *names: str, colours: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (20, 24, colours), np.uint8)
+        volume = sitk.GetImageFromArray(pixels if colours > 1 else pixels[..., 0], isVector=colours > 1)
+        sitk.WriteImage(volume, str(folder / name.lower()))
+        (folder / name.lower()).rename(folder / name)
+    return folder
+
+
+@pytest.fixture
+def one_channel(tmp_path):
+    return load_model(write_model(tmp_path / "model", "2d"))
+
+
+def test_all_images_of_a_folder_are_predicted_whatever_they_are_called(tmp_path, one_channel):
+    source = pictures(tmp_path / "in", "a.png", "b.tif", "c.PNG", "plate_0001.png")
+    said = []
+
+    cases = find_cases([source], one_channel, said.append)
+    predict_files(Predictor(one_channel), cases, FileRequest(tmp_path / "out"))
+
+    written = {path.name for path in (tmp_path / "out").glob("*.*") if path.suffix != ".json"}
+    assert written == {"a.png", "b.tif", "c.png", "plate_0001.png"}
+    assert [text.split(" are")[0] for text in said] == ["plate_0001.png"]
+
+
+def test_numbers_of_pictures_are_channels_only_where_all_are_the_first(tmp_path, one_channel):
+    first = pictures(tmp_path / "first", "a_0000.png", "b_0000.png")
+    frames = pictures(tmp_path / "frames", *(f"img_000{n}.png" for n in range(3)))
+    said = []
+
+    assert [case.id for case in find_cases([first], one_channel, said.append)] == ["a", "b"]
+    assert said == []
+    assert [case.id for case in find_cases([frames], one_channel)] == ["img_0000", "img_0001", "img_0002"]
+    assert [case.id for case in find_cases(sorted(frames.iterdir()), one_channel)] == [
+        "img_0000",
+        "img_0001",
+        "img_0002",
+    ]
+    assert [case.id for case in find_cases([first / "a_0000.png"], one_channel)] == ["a"]
+
+
+def test_numbers_of_colour_pictures_are_channels_where_each_file_holds_one(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    names = [f"img_000{n}.png" for n in range(3)]
+
+    assert [case.id for case in find_cases([pictures(tmp_path / "grey", *names)], model)] == ["img"]
+    assert len(find_cases([pictures(tmp_path / "rgb", *names, colours=3)], model)) == 3
+
+
+def test_a_second_channel_of_a_patient_is_no_second_patient(tmp_path):
+    model = load_model(write_model(tmp_path / "model"))
+    for n in range(2):
+        write_case(tmp_path / "in", f"patient_000{n}.nii.gz")
+
+    cases = find_cases([tmp_path / "in"], model)
+
+    assert [case.id for case in cases] == ["patient"]
+    with pytest.raises(ImageError, match="channels 0000, 0001, the model expects 0000"):
+        predict_files(Predictor(model), cases, FileRequest(tmp_path / "out"))
+
+
+def test_files_that_are_left_out_are_named_with_the_reason(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    source, said = pictures(tmp_path / "in", "colour.png", "colour.bmp", colours=3), []
+    write_case(source, "grey.nii.gz")
+    for name in ("photo.jpg", "notes.txt", "Thumbs.db", "._colour.png", "dataset.json"):
+        (source / name).write_bytes(b"x")
+
+    assert [case.images for case in find_cases([source], model, said.append)] == [(source / "colour.png",)]
+
+    assert len(said) == 1
+    for part in (
+        "colour.bmp (other files",
+        "grey.nii.gz (not the 3 channels",
+        "notes.txt, photo.jpg (no image",
+        "save them as .png",
+    ):
+        assert part in said[0]
+    assert not any(name in said[0] for name in ("Thumbs", "._", ".json"))
+
+
+def test_a_folder_of_photographs_alone_is_refused_with_what_to_do(tmp_path, one_channel):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"x")
+
+    with pytest.raises(ImageError, match=r"found only a\.jpg .*\.jpg files are not read: save them as \.png"):
+        find_cases([tmp_path / "in"], one_channel)
+
+
+def test_answers_beside_their_images_are_not_predicted(tmp_path):
+    model, said = load_model(write_model(tmp_path / "model")), []
+    for name in ("a_0000.nii.gz", "a.nii.gz"):
+        write_case(tmp_path / "in", name)
+
+    assert [case.images[0].name for case in find_cases([tmp_path / "in"], model, said.append)] == ["a_0000.nii.gz"]
+    assert "a.nii.gz (other files are taken for the same case)" in said[0]
 
 
 def test_grey_pictures_do_not_pass_for_colour_ones(tmp_path):

@@ -13,13 +13,14 @@ from scipy.ndimage import zoom
 from version_1 import GRID, GenericUNet, image, network, plan, stage_plan, write_model
 
 from NNSegmentLib.cli import main
-from NNSegmentLib.engine.file_prediction import FileRequest, find_cases, predict_files
+from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.engine.v1_weights import load_v1_weights
 from NNSegmentLib.errors import ModelError
 from NNSegmentLib.exchange import describe_model
 from NNSegmentLib.image import Image, read_labels, write_image
+from NNSegmentLib.input_cases import find_cases
 from NNSegmentLib.model import load_model
 
 ANISOTROPIC = {"pools": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}

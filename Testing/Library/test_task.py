@@ -14,6 +14,7 @@ from task_on_disk import edit_json, nnunet_v2
 from NNSegmentLib.cases import CaseOrigin, TaskOrigin, ValueChange, load_origin, save_origin
 from NNSegmentLib.colors import COLUMNS, colored, distinct_color, load_label_colors, save_label_colors, with_colors
 from NNSegmentLib.errors import TaskError
+from NNSegmentLib.integrity import check_task
 from NNSegmentLib.labels import Label, LabelSet, parse_region_key, region_key
 from NNSegmentLib.task import find_images, load_task
 
@@ -88,7 +89,7 @@ def test_a_folder_without_dataset_json_is_no_task(tmp_path):
 
 
 def test_files_group_into_cases_only_with_four_digits(tmp_path):
-    for name in ("a_0001.png", "a_0000.png", "b_b_0000.png", "c_000.png", "d_0000.tif"):
+    for name in ("a_0001.png", "a_0000.png", "b_b_0000.png", "c_000.png", "d_0000.tif", "e_0000.PNG"):
         (tmp_path / name).write_bytes(b"")
 
     found = find_images(tmp_path, ".png")
@@ -96,7 +97,18 @@ def test_files_group_into_cases_only_with_four_digits(tmp_path):
     assert {key: [path.name for path in paths] for key, paths in found.items()} == {
         "a": ["a_0000.png", "a_0001.png"],
         "b_b": ["b_b_0000.png"],
+        "e": ["e_0000.PNG"],
     }
+
+
+def test_a_task_with_endings_in_capitals_has_its_labels(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset006_Loud", ending=".nrrd")
+    for path in [*folder.glob("*/*.nrrd")]:
+        path.rename(path.with_suffix(".NRRD"))
+
+    task = load_task(folder)
+
+    assert len(task.cases) == 3 and check_task(task) == []
 
 
 def test_the_meaning_of_regions_and_ignore_is_nnunets():
