@@ -6,9 +6,12 @@ only what is compressed in a way that tifffile cannot undo by itself, and is bel
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -16,32 +19,61 @@ from .errors import ImageError
 from .itk_paths import path_to_read
 from .records import read_json
 
-Axes = tuple[tuple[int, ...], str, np.dtype]
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """What the header of a TIFF tells of its first image."""
+
+    shape: tuple[int, ...]
+    axes: str
+    """A letter for each axis: X, Y, Z, samples (S), channels (C), or of unknown meaning (Q, I)."""
+    kind: np.dtype
+    has_alpha: bool
+    """Whether the last colour is declared to be opacity."""
+
+    @property
+    def samples(self) -> int:
+        """Colours of each voxel."""
+        return self.shape[-1] if self.axes.endswith("S") else 1
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """(y, x) or (z, y, x), as nnU-Net takes them."""
+        return self.shape[:-1] if self.axes.endswith("S") else self.shape
+
+    @property
+    def leading_channels(self) -> int:
+        """What nnU-Net takes for slices although the header calls it channels or colours; 0 for anything else.
+
+        tifffile writes such headers for stacks, too, so they count only where something else tells that it is a plane.
+        """
+        return self.shape[0] if len(self.spatial) == 3 and self.samples == 1 and self.axes[0] in "CS" else 0
 
 
 def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
     """The voxels (C, Z, Y, X) in the file's own number type, and whether it holds a single plane; raises ImageError."""
-    shape, axes, kind = _described(path)
-    array = _voxels(path, shape, kind)
-    channels = np.moveaxis(array, -1, 0) if axes.endswith("S") else array[None]
+    layout = tiff_layout(path)
+    array = _voxels(path, layout.shape, layout.kind)
+    channels = np.moveaxis(array, -1, 0) if layout.axes.endswith("S") else array[None]
     plane = channels.ndim == 3
     return (channels[:, None] if plane else channels), plane
 
 
 def tiff_shape(path: Path) -> tuple[tuple[int, int, int], bool]:
     """Voxels along (z, y, x), and whether the file holds a single plane, without reading them; raises ImageError."""
-    shape, axes, _ = _described(path)
-    spatial = shape[:-1] if axes.endswith("S") else shape
+    spatial = tiff_layout(path).spatial
     return (1, *spatial)[-3:], len(spatial) == 2
 
 
 def tiff_spacing(path: Path) -> tuple[float, float, float]:
     """(z, y, x) in mm from nnU-Net's sidecar CASE.json (without the channel suffix), else 1 mm; raises ImageError."""
-    for name in (path.stem, path.stem[:-5]):
-        sidecar = path.with_name(name + ".json")
-        if sidecar.is_file():
-            return _spacing_in(sidecar)
-    return (1.0, 1.0, 1.0)
+    sidecar = _sidecar(path)
+    return _spacing_in(sidecar) if sidecar else (1.0, 1.0, 1.0)
+
+
+def _sidecar(path: Path) -> Path | None:
+    candidates = (path.with_name(name + ".json") for name in (path.stem, path.stem[:-5]))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _spacing_in(sidecar: Path) -> tuple[float, float, float]:
@@ -55,20 +87,77 @@ def _spacing_in(sidecar: Path) -> tuple[float, float, float]:
     return tuple(float(s) for s in spacing)
 
 
-def _described(path: Path) -> Axes:
-    """Shape, axes and number type of the file's first series; raises ImageError for one that is no image."""
+def header_spacing(path: Path) -> tuple[float, float, float] | None:
+    """(z, y, x) that the header of an ImageJ or OME stack tells, in the file's own unit; None where it tells none.
+
+    Reading goes by nnU-Net's sidecar alone. A header that cannot be understood tells nothing.
+    """
+    try:
+        with _tifffile().TiffFile(path) as file:
+            if file.is_ome:
+                spacing = _ome_spacing(file.ome_metadata)
+            else:
+                spacing = _imagej_spacing(file.imagej_metadata, file.pages[0].tags) if file.is_imagej else None
+    except _DAMAGE:
+        return None
+    return spacing if spacing and all(math.isfinite(s) and s > 0 for s in spacing) else None
+
+
+def unused_spacing(path: Path) -> tuple[float, float, float] | None:
+    """The voxel size that the header of a stack tells and nobody reads, as no sidecar lies beside it; raises ImageError."""
+    if tiff_shape(path)[1] or _sidecar(path):
+        return None
+    spacing = header_spacing(path)
+    return None if spacing == (1.0, 1.0, 1.0) else spacing
+
+
+def _ome_spacing(text: str) -> tuple[float, ...] | None:
+    pixels = next((e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("Pixels")), None)
+    values = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"] if pixels is not None else [None]
+    if None in values or len({pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"}) > 1:
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _imagej_spacing(described: dict, tags) -> tuple[float, ...] | None:
+    """ImageJ notes voxels per unit in the plane, and leaves out a distance of slices that is 1."""
+    if "spacing" not in described and described.get("unit", "pixel") in ("", "pixel", "pixels"):
+        return None
+    across, pixels = zip(*[tags[name].value[::-1] for name in ("YResolution", "XResolution")], strict=True)
+    return (abs(float(described.get("spacing", 1.0))), across[0] / pixels[0], across[1] / pixels[1])
+
+
+def tiff_layout(path: Path) -> TiffLayout:
+    """The axes of the file's first image; raises ImageError for one that is no plane or volume."""
     try:
         with _tifffile().TiffFile(path) as file:
             series = file.series[0]
-            shape, axes, kind = tuple(series.shape), series.axes, series.dtype
+            has_alpha = any(int(sample) in _ALPHA for sample in series.keyframe.extrasamples)
+            layout = TiffLayout(tuple(series.shape), series.axes, series.dtype, has_alpha)
     except _DAMAGE as error:
         raise _damaged(path) from error
-    if kind is None or kind.kind not in "biuf" or len(shape) - axes.endswith("S") not in (2, 3) or not min(shape):
+    _require_plane_or_volume(path, layout)
+    return layout
+
+
+def _require_plane_or_volume(path: Path, layout: TiffLayout) -> None:
+    lengths = dict(zip(layout.axes, layout.shape, strict=True))
+    if "T" in lengths:
         raise ImageError(
-            f"{path} should hold a plane (y, x) or a volume (z, y, x) of real numbers, found the axes {axes} with "
-            f"{shape} entries; save one volume of one time and channel per file."
+            f"{path} should hold one volume of one time, found {lengths['T']} times (axes {layout.axes}); save each time "
+            "as a file of its own, or, if they are slices, correct slices and frames with Image > Properties in ImageJ."
         )
-    return shape, axes, kind
+    if "C" in lengths and len(layout.spatial) > 3:
+        raise ImageError(
+            f"{path} should hold one volume of one time and channel, found {lengths['C']} channels (axes {layout.axes}); "
+            "split them (in ImageJ with Image > Color > Split Channels) and save them as CASE_0000.tif, CASE_0001.tif, …"
+        )
+    kind = layout.kind
+    if kind is None or kind.kind not in "biuf" or len(layout.spatial) not in (2, 3) or not min(layout.shape):
+        raise ImageError(
+            f"{path} should hold a plane (y, x) or a volume (z, y, x) of real numbers, found the axes {layout.axes} with "
+            f"{layout.shape} entries; save one volume of one time and channel per file."
+        )
 
 
 def _voxels(path: Path, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
@@ -110,5 +199,7 @@ def _damaged(path: Path) -> ImageError:
 
 
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
-           AssertionError, struct.error, zlib.error)  # fmt: skip
+           AssertionError, struct.error, zlib.error, ElementTree.ParseError)  # fmt: skip
 """What a damaged TIFF makes tifffile raise."""
+_ALPHA = (1, 2)
+"""TIFF's numbers for a colour that is opacity."""

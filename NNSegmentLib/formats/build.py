@@ -14,11 +14,11 @@ from ..colors import save_label_colors
 from ..copying import copy_file, folder_in_making, give_name
 from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV
+from ..geometry import Geometry
 from ..image import (
     FLAT_ENDINGS,
     TIFF_ENDINGS,
     file_ending,
-    read_array,
     read_geometry,
     read_labels,
     write_image,
@@ -29,7 +29,8 @@ from ..progress import Progress, in_parallel, silent
 from ..segments.label_files import LabelFile, renumbered, settle_values, write_provisional
 from ..task import write_dataset_json
 from .segments import drawn_on
-from .source import Source, SourceCase, Volume, stored_layout
+from .source import Source, SourceCase, Volume, stored_layout, stored_voxels
+from .tiff_grids import case_grid, note_spacing
 
 _log = logging.getLogger(__name__)
 
@@ -99,11 +100,15 @@ def _write_case(source: Source, building: Path, case: SourceCase) -> _Written:
     images = building / f"images{case.group}"
     labels = building / f"labels{case.group}" / (case.id + source.file_ending)
     notes = _put_volume(case.volume, images, case.id, source) if case.volume else ()
+    grid = case_grid(case) if source.tiff_headers and not source.planes else None
     first_free = 0
     for path in case.images:
-        first_free += _place_image(path, images, case.id, first_free, source)
+        first_free += _place_image(path, images, case.id, first_free, source, grid)
     if case.labels is not None:
-        _place_labels(case.labels, labels, source)
+        _place_labels(case.labels, labels, source, grid)
+    if source.file_ending in TIFF_ENDINGS:
+        note_spacing(images / f"{case.id}.json", grid)
+        note_spacing(labels.with_name(f"{case.id}.json"), grid if case.labels else None)
     if case.segments is None:
         return _Written(None, notes)
     file, own = _draw_segments(case, labels, images / f"{case.id}_0000{source.file_ending}", source)
@@ -123,35 +128,57 @@ def _draw_segments(case: SourceCase, path: Path, image: Path, source: Source) ->
     return write_provisional(path, case.id, segments, grid, source.labels), notes
 
 
-def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: Source) -> int:
-    """Copy or rewrite one image file from channel number `channel` on; returns how many channel files it became."""
+def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: Source, grid: Geometry | None) -> int:
+    """Copy or rewrite one image file from channel number `channel` on; returns how many channel files it became.
+
+    `grid` is what the case's files tell together where the image's own does not tell it.
+    """
     if not needs_rewriting(path, source):
         copy_file(path, folder / f"{case_id}_{channel:04d}{source.file_ending}")
         _copy_spacing(path, folder / f"{case_id}.json")
         return 1
-    array, geometry = read_array(path)
+    array, geometry = stored_voxels(path, source.planes)
+    array = array[:3] if source.drop_alpha and stored_layout(path).has_alpha else array
+    geometry = _on(grid, geometry)
     geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     for offset, voxels in enumerate(array):
         write_image(folder / f"{case_id}_{channel + offset:04d}{source.file_ending}", voxels, geometry)
     return len(array)
 
 
-def _place_labels(path: Path, target: Path, source: Source) -> None:
+def _place_labels(path: Path, target: Path, source: Source, grid: Geometry | None) -> None:
     as_it_is = not source.values_changed and same_type(path, target)
-    if as_it_is and not (source.only_volumes and read_geometry(path).dimension == 2):
+    if as_it_is and not _needs_another_grid(path, source, grid):
         copy_file(path, target)
         _copy_spacing(path, target.with_name(target.name[: -len(source.file_ending)] + ".json"))
         return
     found = read_labels(path)
-    geometry = replace(found.geometry, dimension=3) if source.only_volumes else found.geometry
+    geometry = _on(grid, found.geometry)
+    geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     write_labels(target, renumbered(found.array, source.values_changed), geometry)
+
+
+def _needs_another_grid(path: Path, source: Source, grid: Geometry | None) -> bool:
+    if source.only_volumes and read_geometry(path).dimension == 2:
+        return True
+    if grid is None or file_ending(path) in TIFF_ENDINGS:  # the voxel size of a TIFF lies beside it
+        return False
+    own = read_geometry(path)
+    return not _on(grid, own).same_grid(own)
+
+
+def _on(grid: Geometry | None, own: Geometry) -> Geometry:
+    """The grid of the case for a file that fits it."""
+    return grid if grid is not None and grid.shape == own.shape else own
 
 
 def needs_rewriting(path: Path, source: Source) -> bool:
     """Whether nnU-Net's layout cannot take the image file as it is: another file type, or several channels in it."""
     if not same_type(path, source.file_ending):
         return True
-    layout = stored_layout(path)
+    layout = stored_layout(path, source.planes)
+    if layout.channels_first or (source.drop_alpha and layout.has_alpha):
+        return True
     holds_colors = layout.axes == 2 and file_ending(path) in FLAT_ENDINGS and not source.split_colors
     is_flat = layout.axes == 2 and source.only_volumes
     return is_flat or layout.axes == 4 or (layout.channels > 1 and not holds_colors)
@@ -194,6 +221,7 @@ def _origin(source: Source, notes: dict[str, tuple[str, ...]]) -> TaskOrigin:
         source=str(source.folder),
         format=source.format,
         values_changed=source.values_changed,
+        remarks=source.remarks,
         cases=tuple(
             CaseOrigin(case.id, _image_origins(case), _label_origin(case), notes.get(case.id, ()))
             for case in source.cases

@@ -47,6 +47,8 @@ class _Facts:
     channels: int
     is_plane: bool
     fits_png: bool
+    channels_first: bool = False
+    """Whether an image is a TIFF whose channels have to be taken apart."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         file_ending=_common_ending([*image_paths, *label_paths], facts),
         cases=(*cases, *_test_cases(folder, cases)),
         values_changed=changes,
-        split_colors=mixed,
+        split_colors=mixed or any(f.channels_first for f in facts),
+        tiff_headers=True,
+        planes=all(f.is_plane for f in facts),
     )
 
 
@@ -109,6 +113,7 @@ def describe_segmented(
         labels=common_labels(cases, order),
         file_ending=_common_ending(images, facts),
         cases=(*cases, *tests),
+        tiff_headers=True,
     )
 
 
@@ -238,12 +243,13 @@ def _facts(case: SourceCase) -> _Facts:
     if len(labels) != 1:
         raise TaskError(f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey.")
     labels = whole_numbers(labels[0], case.labels)
-    headers = [stored_layout(path) for path in case.images]
+    headers = [stored_layout(path, geometry.dimension == 2) for path in case.images]
     return _Facts(
         values=frozenset(_values(labels, case.labels)),
         channels=sum(header.channels for header in headers),
         is_plane=geometry.dimension == 2,
         fits_png=all(header.fits_png for header in headers),
+        channels_first=any(header.channels_first for header in headers),
     )
 
 

@@ -12,10 +12,11 @@ from ..cases import ValueChange
 from ..errors import ImageError, TaskError, some
 from ..folders import Workspace, visible
 from ..geometry import Geometry
-from ..image import FILE_ENDINGS, file_ending, read_array, read_header
+from ..image import FILE_ENDINGS, PLANE_ENDINGS, PLANE_SPACING, TIFF_ENDINGS, file_ending, read_array, read_header
 from ..labels import BACKGROUND, LabelSet
 from ..segments.names import SegmentRow
 from ..task_names import is_writable, new_task_name, split_name
+from ..tiff import tiff_layout
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,14 @@ class Source:
     """Write colour planes as one file per channel, because the source mixes file types."""
     only_volumes: bool = False
     """Write 2-D images as volumes of one slice."""
+    tiff_headers: bool = False
+    """Plain folders: what TIFF headers tell of channels and voxel sizes counts, of which nnU-Net reads neither."""
+    planes: bool = False
+    """All labels are planes, so that what TIFF headers call channels are no slices."""
+    drop_alpha: bool = False
+    """Leave out the opacity of colour pictures, which is the same everywhere."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about the whole for whoever converts it."""
 
     def __post_init__(self) -> None:
         training = [case.id for case in self.cases if case.group == "Tr"]
@@ -163,12 +172,21 @@ class Layout:
     """A 4-D file or vector pixels hold several."""
     fits_png: bool
     """Whether its numbers are whole, not negative and below 65536."""
+    has_alpha: bool = False
+    """Whether the last channel is the opacity of a colour picture."""
+    channels_first: bool = False
+    """A TIFF whose colours or channels lie one after the other, where nnU-Net sees slices."""
 
 
-def stored_layout(path: Path) -> Layout:
-    """The layout of an image file from its header; raises ImageError."""
+def stored_layout(path: Path, planes: bool = False) -> Layout:
+    """The layout of an image file from its header; raises ImageError.
+
+    `planes` tells that what a TIFF's header calls channels cannot be slices.
+    """
     import SimpleITK as sitk
 
+    if file_ending(path) in TIFF_ENDINGS:
+        return _tiff_layout(path, planes)
     if file_ending(path) == ".bmp":
         return _layout_of_voxels(path)  # the header alone does not tell grey from coloured palettes
     try:
@@ -180,13 +198,34 @@ def stored_layout(path: Path) -> Layout:
         raise ImageError(f"{path} has {axes} axes, expected 2, 3 or 4; save one volume a file.")
     channels = header.GetSize()[3] if axes == 4 else header.GetNumberOfComponents()
     unsigned = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
-    return Layout(axes, channels, header.GetPixelID() in unsigned)
+    has_alpha = channels == 4 and file_ending(path) in PLANE_ENDINGS
+    return Layout(axes, channels, header.GetPixelID() in unsigned, has_alpha)
+
+
+def stored_voxels(path: Path, planes: bool = False) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, Z, Y, X) of an image file and their grid, its channels where `stored_layout` sees them."""
+    array, geometry = read_array(path)
+    if file_ending(path) not in TIFF_ENDINGS or not stored_layout(path, planes).channels_first:
+        return array, geometry
+    shape = (1, *array.shape[2:])
+    return np.moveaxis(array, 1, 0), replace(geometry, shape=shape, spacing_mm=(PLANE_SPACING, 1.0, 1.0), dimension=2)
+
+
+def _tiff_layout(path: Path, planes: bool) -> Layout:
+    found = tiff_layout(path)
+    fits_png = found.kind in (np.uint8, np.uint16)
+    if planes and found.leading_channels:
+        return Layout(2, found.leading_channels, fits_png, channels_first=True)
+    is_volume = len(found.spatial) == 3
+    axes = 4 if is_volume and found.samples > 1 else 2 + is_volume
+    return Layout(axes, found.samples, fits_png, found.has_alpha and not is_volume)
 
 
 def _layout_of_voxels(path: Path) -> Layout:
     array, geometry = read_array(path)
     is_volume = geometry.dimension == 3 and len(array) > 1
-    return Layout(4 if is_volume else geometry.dimension, len(array), array.dtype in (np.uint8, np.uint16))
+    has_alpha = len(array) == 4 and file_ending(path) in PLANE_ENDINGS
+    return Layout(4 if is_volume else geometry.dimension, len(array), array.dtype in (np.uint8, np.uint16), has_alpha)
 
 
 def value_to_name(labels: object, where: Path) -> LabelSet:

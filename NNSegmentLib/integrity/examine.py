@@ -11,11 +11,12 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
-from ..image import FLAT_ENDINGS, PLANE_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
+from ..image import FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
 from ..labels import LARGEST_VALUE
 from ..task import Case, Task
+from ..tiff import unused_spacing
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
-from .grids import ELSEWHERE, NOISE, SAME, compare_grids, described, foreground_inside
+from .grids import ELSEWHERE, NOISE, SAME, compare_grids, described, foreground_inside, in_words
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,23 @@ def _channel_findings(task: Task, case: Case, images: list[_ImageFacts], complet
         )
     for image in images:
         yield from _value_findings(case, image)
+    if images and file_ending(images[0].path) in TIFF_ENDINGS:
+        yield from _spacing_findings(case, images[0].path)
     for image in images[1:]:
         yield from _grid_finding(case, images[0], image)
+
+
+def _spacing_findings(case: Case, path: Path) -> Iterator[Finding]:
+    spacing = unused_spacing(path)
+    if spacing:
+        yield Finding(
+            WARNING,
+            case.id,
+            "voxel size",
+            f"a file {case.id}.json beside {path.name} with its voxel size",
+            f"the size {in_words(spacing)} in its header alone, which nnU-Net does not read: it takes 1 × 1 × 1",
+            f'write {case.id}.json with {{"spacing": {list(spacing)}}} into imagesTr and labelsTr',
+        )
 
 
 def _value_findings(case: Case, image: _ImageFacts) -> Iterator[Finding]:
@@ -153,9 +169,18 @@ def _value_findings(case: Case, image: _ImageFacts) -> Iterator[Finding]:
             case.id,
             "constant image",
             f"varying values in {name}",
-            f"only {image.lows[0]:g}",
+            _constants(image),
             "look at the image; an empty channel teaches nothing",
         )
+
+
+def _constants(image: _ImageFacts) -> str:
+    """The value of each channel that has only one, with its number where there are several."""
+    pairs = enumerate(zip(image.lows, image.highs, strict=True))
+    single = [(n, low) for n, (low, high) in pairs if low == high]
+    if len(image.lows) == 1:
+        return f"only {single[0][1]:g}"
+    return ", ".join(f"only {value:g} in channel {n}" for n, value in single)
 
 
 def _grid_finding(case: Case, first: _ImageFacts, image: _ImageFacts) -> Iterator[Finding]:
@@ -223,9 +248,10 @@ def _content_findings(task: Task, case: Case, values: frozenset[int]) -> Iterato
 
 def _placement_findings(case: Case, labels: LabelMap, grid: Geometry | None) -> Iterator[Finding]:
     relation = SAME if grid is None else compare_grids(grid, labels.geometry)
-    if relation == SAME:
-        return
-    by_position = file_ending(case.labels) not in FLAT_ENDINGS
+    is_flat = [file_ending(path) in FLAT_ENDINGS for path in (case.images[0], case.labels)]
+    if relation == SAME or (any(is_flat) and not all(is_flat) and grid.shape == labels.geometry.shape):
+        return  # only one of the two says where it lies
+    by_position = not any(is_flat)
     fixable = by_position and (relation == NOISE or foreground_inside(labels, grid))
     apart = f", corners {grid.corner_distance_mm(labels.geometry):.3g} mm apart" * (grid.shape == labels.geometry.shape)
     yield Finding(
@@ -234,7 +260,7 @@ def _placement_findings(case: Case, labels: LabelMap, grid: Geometry | None) -> 
         LABEL_DIRECTION if relation == NOISE else LABEL_GRID,
         f"the image's grid, {described(grid)}",
         f"{described(labels.geometry)}{apart}",
-        _placement_advice(relation, fixable),
+        _placement_advice(relation, fixable) if by_position else _size_advice(grid.shape == labels.geometry.shape),
         fixable,
     )
 
@@ -245,3 +271,10 @@ def _placement_advice(relation: str, fixable: bool) -> str:
     if fixable:
         return "look at both; 'nnsegment check --fix' resamples the labels onto the image"
     return "the labels lie outside the image: look at both and correct the label file's position or size"
+
+
+def _size_advice(same_shape: bool) -> str:
+    """For files that do not say where they lie; only their sizes can differ."""
+    if same_shape:
+        return "give both the same voxel size in the .json files beside them"
+    return "their sizes differ: look at both and replace the one that belongs to another image"

@@ -55,10 +55,15 @@ def foreground_ml(labels: LabelMap) -> float:
 
 def described(geometry: Geometry) -> str:
     """The grid in words for a finding."""
-    spacing = " × ".join(f"{s:.4g}" for s in geometry.spacing_mm)
+    spacing = in_words(geometry.spacing_mm)
     origin = ", ".join(f"{o:.4g}" for o in geometry.origin_mm)
     shape = " × ".join(str(n) for n in geometry.shape)
     return f"{shape} voxels (z, y, x) of {spacing} mm at ({origin})"
+
+
+def in_words(spacing: tuple[float, ...]) -> str:
+    """A voxel size (z, y, x) for people."""
+    return " × ".join(f"{s:.4g}" for s in spacing)
 
 
 def _sitk_image(array: np.ndarray, geometry: Geometry):

@@ -9,13 +9,15 @@ import unicodedata
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from task_on_disk import PLAIN, blocks, decathlon, edit_json, nnunet_v2, noise, tree, write_plane
 
 from NNSegmentLib.cases import load_origin
 from NNSegmentLib.conversion import describe_conversion
-from NNSegmentLib.errors import InputError, StorageError, TaskError
+from NNSegmentLib.errors import ImageError, InputError, StorageError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
+from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_geometry, read_image, read_labels, write_image, write_labels
 from NNSegmentLib.integrity import check_task
 
@@ -310,6 +312,89 @@ def test_tif_volumes_keep_their_spacing_in_the_file_beside_them(tmp_path, worksp
     assert json.loads((task.folder / "imagesTr" / "a.json").read_text()) == {"spacing": [2.0, 1.0, 1.0]}
     assert read_geometry(task.cases[0].images[0]).spacing_mm == (2.0, 1.0, 1.0)
     assert read_geometry(task.cases[0].labels).spacing_mm == (2.0, 1.0, 1.0)
+
+
+MICROSCOPE = {"imagej": True, "resolution": (4, 4), "metadata": {"axes": "ZYX", "spacing": 2.0, "unit": "um"}}
+
+
+def stacks(folder, **label_options):
+    for kind, array, options in (
+        ("images", noise(1).astype(np.uint16), MICROSCOPE),
+        ("labels", blocks(), label_options),
+    ):
+        (folder / kind).mkdir(parents=True)
+        tifffile.imwrite(folder / kind / "a.tif", array.astype(np.uint16), **options)
+    return folder
+
+
+@pytest.mark.parametrize("label_options", [MICROSCOPE, {}], ids=["told by both", "told by the image"])
+def test_the_voxel_size_in_the_header_of_stacks_goes_where_nnunet_reads_it(tmp_path, workspace, label_options):
+    task = convert(stacks(tmp_path / "cells", **label_options), workspace)
+
+    for folder in ("imagesTr", "labelsTr"):
+        assert json.loads((task.folder / folder / "a.json").read_text()) == {"spacing": [2.0, 0.25, 0.25]}
+    assert read_geometry(task.cases[0].images[0]).spacing_mm == (2.0, 0.25, 0.25)
+    assert [finding for finding in check_task(task) if "grid" in finding.check or finding.check == "voxel size"] == []
+
+
+def test_a_data_set_in_nnunets_form_is_copied_as_it_is_and_checked(tmp_path, workspace):
+    source = nnunet_v2(tmp_path / "Dataset007_Cells", ending=".tif", geometry=Geometry(PLAIN.shape))
+    for path in [*source.glob("*/*.json")]:
+        path.unlink()
+    tifffile.imwrite(source / "imagesTr" / "case1_0000.tif", noise(1).astype(np.uint16), **MICROSCOPE)
+
+    task = convert(source, workspace)
+
+    assert not [*task.folder.glob("*/case*.json")]
+    found = [finding for finding in check_task(task) if finding.check == "voxel size"]
+    assert [(f.case, f.severity) for f in found] == [("case1", "warning")]
+    assert "2 × 0.25 × 0.25 in its header" in found[0].found and '{"spacing": [2.0, 0.25, 0.25]}' in found[0].advice
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 0.25, 0.25), (1.0, 1.0, 1.0)])
+def test_masks_that_say_where_they_lie_fit_stacks_that_do_not(tmp_path, workspace, spacing):
+    source = stacks(tmp_path / "cells")
+    (source / "labels" / "a.tif").unlink()
+    write_labels(source / "labels" / "a.nii.gz", blocks(), Geometry(PLAIN.shape, spacing, (5.0, 6.0, 7.0)))
+
+    task = convert(source, workspace)
+
+    assert task.file_ending == ".nii.gz"
+    image, labels = read_geometry(task.cases[0].images[0]), read_geometry(task.cases[0].labels)
+    assert image.same_grid(labels) and image.spacing_mm == pytest.approx((2.0, 0.25, 0.25))
+    assert np.array_equal(read_labels(task.cases[0].labels).array, blocks())
+    assert [finding for finding in check_task(task) if "grid" in finding.check] == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "sentence"), [("TYX", (4, 20, 30), "4 times"), ("ZCYX", (4, 2, 20, 30), "2 channels")]
+)
+def test_stacks_that_nothing_could_read_are_refused_at_once(tmp_path, workspace, axes, shape, sentence):
+    source = pictures(tmp_path / "cells")
+    for name in "ab":
+        (source / "images" / f"{name}.png").unlink()
+        array = noise(1, shape).astype(np.uint8)
+        tifffile.imwrite(source / "images" / f"{name}.tif", array, imagej=True, metadata={"axes": axes})
+
+    with pytest.raises(ImageError, match=sentence):
+        convert(source, workspace)
+
+
+@pytest.mark.parametrize("options", [{"imagej": True, "metadata": {"axes": "CYX"}}, {"planarconfig": "separate"}])
+def test_channels_that_lead_in_a_tiff_become_files_of_their_own(tmp_path, workspace, options):
+    source, planes = pictures(tmp_path / "cells"), noise(1, (3, 20, 30)).astype(np.uint8)
+    for name in "ab":
+        (source / "images" / f"{name}.png").unlink()
+        photometric = "minisblack" if "imagej" in options else "rgb"
+        tifffile.imwrite(source / "images" / f"{name}.tif", planes, photometric=photometric, **options)
+        (source / "labels" / f"{name}.png").unlink()
+        tifffile.imwrite(source / "labels" / f"{name}.tif", blocks((1, 20, 30), (1, 1))[0].astype(np.uint8))
+
+    task = convert(source, workspace)
+
+    assert [path.name for path in task.cases[0].images] == [f"a_000{n}.tif" for n in range(3)]
+    assert np.array_equal(read_image(task.cases[0].images).array[:, 0], planes)
+    assert [finding for finding in check_task(task) if finding.severity == "error"] == []
 
 
 def test_images_and_labels_may_lie_in_one_folder_or_be_named_separately(tmp_path, workspace):

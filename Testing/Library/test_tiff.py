@@ -13,7 +13,9 @@ import tifffile
 from task_on_disk import noise
 
 from NNSegmentLib.errors import ImageError
+from NNSegmentLib.formats.source import stored_layout, stored_voxels
 from NNSegmentLib.image import read_array, read_geometry, read_image
+from NNSegmentLib.tiff import header_spacing, unused_spacing
 
 KINDS = [np.uint8, np.uint16, np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64, bool]
 
@@ -72,11 +74,90 @@ def test_what_is_compressed_beyond_tifffile_is_read_by_simpleitk(tmp_path):
     assert np.array_equal(read_array(tmp_path / "case.tif")[0][0], stack(np.uint16))
 
 
-def test_several_times_or_channels_in_a_stack_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint8, (2, 5, 20, 30)), imagej=True)
+@pytest.mark.parametrize(
+    ("axes", "shape", "sentence"),
+    [
+        ("TYX", (5, 20, 30), r"one volume of one time, found 5 times \(axes TYX\); save each time"),
+        ("TZYX", (2, 5, 20, 30), "found 2 times"),
+        ("ZCYX", (5, 2, 20, 30), r"found 2 channels \(axes ZCYX\); split them .* save them as CASE_0000.tif"),
+    ],
+)
+def test_several_times_or_channels_in_a_stack_are_refused_by_name(tmp_path, axes, shape, sentence):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint8, shape), imagej=True, metadata={"axes": axes})
 
-    with pytest.raises(ImageError, match="one volume of one time"):
-        read_image(tmp_path / "case.tif")
+    for read in (read_image, read_geometry, stored_layout):
+        with pytest.raises(ImageError, match=sentence):
+            read(tmp_path / "case.tif")
+
+
+IMAGEJ = {"imagej": True, "resolution": (4, 5), "metadata": {"axes": "ZYX", "spacing": 2.0, "unit": "um"}}
+OME = {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 2.0}}
+
+
+@pytest.mark.parametrize("options", [IMAGEJ, OME], ids=["ImageJ", "OME"])
+def test_the_voxel_size_in_a_header_is_told_and_not_read(tmp_path, options):
+    path = tmp_path / "case_0000.tif"
+    tifffile.imwrite(path, stack(np.uint16), **options)
+
+    assert unused_spacing(path) == pytest.approx((2.0, 0.2, 0.25))
+    assert read_geometry(path).spacing_mm == (1.0, 1.0, 1.0)
+    (tmp_path / "case.json").write_text(json.dumps({"spacing": [2.5, 0.9, 0.8]}))
+    assert unused_spacing(path) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"imagej": True, "resolution": (4, 4)},
+        {"imagej": True, "metadata": {"spacing": 1.0, "unit": "um"}},
+        {"ome": True},
+        {"ome": True, "metadata": OME["metadata"] | {"PhysicalSizeZUnit": "mm"}},
+    ],
+)
+def test_a_header_that_tells_no_other_voxel_size_is_nothing_to_speak_of(tmp_path, options):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint16), **options)
+
+    assert unused_spacing(tmp_path / "case.tif") is None
+
+
+def test_the_header_of_a_plane_or_of_a_damaged_stack_tells_no_voxel_size(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "plane.tif", stack(np.uint16)[0], imagej=True, resolution=(4, 4), metadata={"unit": "um"}
+    )
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+
+    assert unused_spacing(tmp_path / "plane.tif") is None
+    assert header_spacing(tmp_path / "broken.tif") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "colours"),
+    [({"tile": (16, 16)}, 1), ({"tile": (16, 16), "photometric": "rgb"}, 3), ({"photometric": "rgb"}, 3)],
+)
+def test_the_layout_of_tiled_files_is_that_of_their_voxels(tmp_path, options, colours):
+    plane = stack(np.uint8, (20, 30, colours) if colours > 1 else (20, 30))
+    tifffile.imwrite(tmp_path / "cell.tif", plane, **options)
+
+    found = stored_layout(tmp_path / "cell.tif")
+
+    assert (found.axes, found.channels, found.fits_png) == (2, colours, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"photometric": "rgb", "planarconfig": "separate"}, {"imagej": True, "metadata": {"axes": "CYX"}}],
+    ids=["colours one after the other", "channels of ImageJ"],
+)
+def test_leading_channels_count_where_the_labels_are_planes(tmp_path, options):
+    planes = stack(np.uint8, (3, 20, 30))
+    tifffile.imwrite(tmp_path / "cell.tif", planes, **options)
+
+    array, geometry = stored_voxels(tmp_path / "cell.tif", planes=True)
+
+    assert np.array_equal(array[:, 0], planes) and (geometry.dimension, geometry.shape) == (2, (1, 20, 30))
+    assert stored_layout(tmp_path / "cell.tif", planes=True).channels == 3
+    assert stored_voxels(tmp_path / "cell.tif")[0].shape == (1, 3, 20, 30)  # nnU-Net's stack of three slices
 
 
 def by_tifffile(path, **options):
