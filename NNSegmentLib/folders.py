@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StorageError, TaskError
+from .given import path_of
 from .records import cannot_write
 
 DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
@@ -40,8 +41,8 @@ class Workspace:
 
     @classmethod
     def at(cls, root: Path | str) -> Workspace:
-        """A workspace below one folder."""
-        root = Path(root).expanduser().absolute()
+        """A workspace below one folder; raises SettingsError for something that names none."""
+        root = path_of(root).absolute()
         return cls(root / RAW, root / "nnUNet_preprocessed", root / "nnUNet_results", root / "jobs")
 
     @classmethod

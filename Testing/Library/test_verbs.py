@@ -127,6 +127,7 @@ WRONG = {
     "a number for a path": (lambda w: nns.read_labels(5), "path of a file or folder, found 5"),
     "fold": (lambda w: nns.best(501, w, folds="first"), "A fold is a number from 0, or 'all', found 'first'"),
     "fold in part": (lambda w: nns.train(501, "2d", 1.5, w), "A fold is a number from 0, or 'all', found 1.5"),
+    "workspace that is none": (lambda w: nns.convert(w, 7), "Expected the path of a file or folder, found 7"),
     "number of a task": (lambda w: nns.convert(w, w, id="seven"), "id should be a whole number from 0, found 'seven'"),
     "format": (lambda w: nns.export_model(501, format="keras", workspace=w), "format should be one of zip, onnx, torch"),
 }  # fmt: skip
