@@ -20,6 +20,7 @@ from .geometry import Geometry
 from .given import path_of, paths_of
 from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
+from .palettes import is_grey_with_alpha, palette_numbers
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
@@ -106,10 +107,20 @@ def read_image(paths: Sequence[Path | str] | Path | str, reader: str = "") -> Im
 def read_labels(path: Path | str, reader: str = "") -> LabelMap:
     """Read a label map (Z, Y, X); raises ImageError when values are not whole numbers or there are several channels."""
     path = path_of(path)
-    array, geometry = read_array(path, reader)
+    array, geometry = read_label_array(path, reader)
     if len(array) != 1:
         raise ImageError(f"{path} should hold one label map, found {len(array)} channels; save it as a single one.")
     return LabelMap(whole_numbers(array[0], path), geometry)
+
+
+def read_label_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
+    """What `read_array` gives, but of a picture with coloured palette the numbers of the colours, which are the labels."""
+    array, geometry = read_array(path, reader)
+    if len(array) > 1 and file_ending(path) in PLANE_ENDINGS:
+        numbers = palette_numbers(path)
+        if numbers is not None and numbers.shape == array.shape[2:]:
+            return numbers[None, None], geometry
+    return array, geometry
 
 
 def whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:
@@ -134,7 +145,7 @@ def read_geometry(path: Path | str) -> Geometry:
     except RuntimeError as error:
         if file_ending(path) in NIFTI_ENDINGS:
             return _read_with_nibabel(path, "")[1]
-        raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
+        raise _unreadable(path) from error
     return _geometry(header.GetSize(), header.GetSpacing(), header.GetOrigin(), header.GetDirection(), path)
 
 
@@ -225,7 +236,7 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
             volume = sitk.ReadImage(plain)
     except RuntimeError as error:
         if file_ending(path) not in NIFTI_ENDINGS:
-            raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
+            raise _unreadable(path) from error
         return _read_with_nibabel(path, reader)
     if reader in REORIENTING_READERS and volume.GetDimension() == 3:
         volume = sitk.DICOMOrient(volume, "RAS")
@@ -311,6 +322,12 @@ def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     zyx = channels.transpose(0, 3, 2, 1)
     return zyx, Geometry.from_ijk_to_ras(zyx.shape[1:], volume.affine)
+
+
+def _unreadable(path: Path) -> ImageError:
+    if is_grey_with_alpha(path):
+        return ImageError(f"{path} has an alpha channel (opacity) beside its grey values; save it without alpha.")
+    return ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.")
 
 
 def _require_on_grid(path: Path, array: np.ndarray, geometry: Geometry) -> None:

@@ -17,8 +17,10 @@ from ..folders import LABELS_CSV
 from ..geometry import Geometry
 from ..image import (
     FLAT_ENDINGS,
+    PLANE_ENDINGS,
     TIFF_ENDINGS,
     file_ending,
+    read_array,
     read_geometry,
     read_labels,
     write_image,
@@ -147,7 +149,7 @@ def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: S
 
 
 def _place_labels(path: Path, target: Path, source: Source, grid: Geometry | None) -> None:
-    as_it_is = not source.values_changed and same_type(path, target)
+    as_it_is = not source.values_changed and same_type(path, target) and not _has_palette(path)
     if as_it_is and not _needs_another_grid(path, source, grid):
         copy_file(path, target)
         _copy_spacing(path, target.with_name(target.name[: -len(source.file_ending)] + ".json"))
@@ -156,6 +158,11 @@ def _place_labels(path: Path, target: Path, source: Source, grid: Geometry | Non
     geometry = _on(grid, found.geometry)
     geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     write_labels(target, renumbered(found.array, source.values_changed), geometry)
+
+
+def _has_palette(path: Path) -> bool:
+    """Whether a picture's labels are numbers of colours, where other programs see the colours."""
+    return file_ending(path) in PLANE_ENDINGS and len(read_array(path)[0]) > 1
 
 
 def _needs_another_grid(path: Path, source: Source, grid: Geometry | None) -> bool:

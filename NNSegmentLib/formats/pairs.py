@@ -17,14 +17,15 @@ import numpy as np
 
 from ..cases import ValueChange, composed
 from ..colors import load_label_colors
-from ..errors import TaskError, some
+from ..errors import TaskError, counted, some
 from ..folders import LABELS_CSV, visible
-from ..image import FLAT_ENDINGS, file_ending, read_array, whole_numbers
+from ..image import FLAT_ENDINGS, file_ending, read_label_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
 from . import seg_nrrd
+from .label_values import is_one_class, remarks
 from .segments import common_labels
-from .source import Source, SourceCase, image_files, label_stem, stem, stored_layout
+from .source import Source, SourceCase, image_files, label_stem, require_opaque, stem, stored_layout, unread_pictures
 
 _IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img", "volumes", "scans")
 _LABEL_FOLDERS = (
@@ -35,6 +36,9 @@ _LABEL_WORD = r"(?:segmentation|seg|labelmap|labels|label|masks|mask|annotation|
 _IMAGE_WORD = r"(?:image|img|volume|vol|scan)"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _COLOR_NAMES = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+_OPACITY = (
+    "Pictures have an alpha channel (opacity) that is full everywhere; it is left out, and R, G, B are the channels."
+)
 _MOST_VALUES_IN_A_PICTURE = 64
 """More grey values than this in a PNG mask mean smoothed borders or an image, not labels."""
 
@@ -49,6 +53,8 @@ class _Facts:
     fits_png: bool
     channels_first: bool = False
     """Whether an image is a TIFF whose channels have to be taken apart."""
+    has_alpha: bool = False
+    """Whether an image has an opacity besides its `channels`, full everywhere."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         cases = [replace(case, labels=None, segments=seg_nrrd.read(case.labels)) for case in cases]
         return describe_segmented(folder, "images and Slicer segmentations", cases, _test_cases(folder, cases))
     facts = in_parallel(_facts, cases, workers, progress, "Reading labels")
-    label_set, changes = _label_set(folder, frozenset().union(*(f.values for f in facts)))
+    values = [f.values for f in facts]
+    label_set, changes = _label_set(folder, values)
+    has_alpha = any(f.has_alpha for f in facts)
     mixed = len({file_ending(path) for path in (*image_paths, *label_paths)}) > 1
     return Source(
         folder=folder,
@@ -90,9 +98,11 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         file_ending=_common_ending([*image_paths, *label_paths], facts),
         cases=(*cases, *_test_cases(folder, cases)),
         values_changed=changes,
-        split_colors=mixed or any(f.channels_first for f in facts),
+        split_colors=mixed or has_alpha or any(f.channels_first for f in facts),
         tiff_headers=True,
         planes=all(f.is_plane for f in facts),
+        drop_alpha=has_alpha,
+        remarks=(*remarks(values, bool(_known_labels(folder))), *(_OPACITY,) * has_alpha),
     )
 
 
@@ -138,9 +148,13 @@ def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Pat
         if path is None or not image_files(path):
             raise TaskError(
                 f"{path or folder} should hold {what} ({', '.join(FLAT_ENDINGS[:3])}, .nii.gz, .nrrd, .mha, …), found "
-                "none; expected the two folders images and labels, or name the label folder."
+                f"none{_unread_in(path)}; expected the two folders images and labels, or name the label folder."
             )
     return image_files(images), image_files(masks)
+
+
+def _unread_in(*folders: Path | None) -> str:
+    return unread_pictures(path.name for folder in folders if folder for path in visible(folder))
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
@@ -156,7 +170,8 @@ def _split_by_name(folder: Path) -> tuple[list[Path], list[Path]]:
     if not images or not labels:
         raise TaskError(
             f"{folder} should hold dataset.json, or two folders images and labels, or pairs like case.nii.gz and "
-            f"case_seg.nii.gz; found {len(images)} images and {len(labels)} labels."
+            f"case_seg.nii.gz; found {len(images)} images and {len(labels)} labels"
+            f"{_unread_in(folder)}."
         )
     return images, labels
 
@@ -171,6 +186,7 @@ def _paired(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> lis
     matches = [_match(path, exact, tolerant) for path in images]
     used = {match.labels for match in matches if match}
     _require_partners(
+        folder,
         [path.name for path, match in zip(images, matches, strict=True) if match is None],
         [path.name for path in labels if path not in used],
     )
@@ -196,13 +212,13 @@ def _key(name: str, word: str) -> str:
     return shorter or name
 
 
-def _require_partners(images: list[str], labels: list[str]) -> None:
+def _require_partners(folder: Path, images: list[str], labels: list[str]) -> None:
     if images or labels:
         parts = [f"{len(images)} images without labels ({some(images)})"] if images else []
         parts += [f"{len(labels)} labels without image ({some(labels)})"] if labels else []
         raise TaskError(
-            f"Every image needs a label file of the same name, found {' and '.join(parts)}; "
-            "rename them, or move them to another folder."
+            f"Every image needs a label file of the same name, found {' and '.join(parts)}"
+            f"{_unread_in(folder, *[_subfolder(folder, _IMAGE_FOLDERS)])}; rename them, or move them to another folder."
         )
 
 
@@ -212,6 +228,7 @@ def _grouped(folder: Path, matches: Sequence[_Match]) -> list[SourceCase]:
         by_case.setdefault(match.case_id, []).append(match)
     expected = sorted({match.channel for match in matches})
     for case_id, files in by_case.items():
+        _require_once(folder, files)
         if sorted(match.channel for match in files) != expected:
             raise TaskError(
                 f"Case {case_id} in {folder} should have the channels {_numbers(expected)} like the others, found "
@@ -223,6 +240,13 @@ def _grouped(folder: Path, matches: Sequence[_Match]) -> list[SourceCase]:
         )
         for case_id in sorted(by_case)
     ]
+
+
+def _require_once(folder: Path, files: Sequence[_Match]) -> None:
+    channels = [match.channel for match in files]
+    twice = [match.image.name for match in files if channels.count(match.channel) > 1]
+    if twice:
+        raise TaskError(f"The same image is there twice in {folder}: {some(twice)}; keep one of them.")
 
 
 def _by_channel(match: _Match) -> int:
@@ -239,17 +263,23 @@ def _image_facts(case: SourceCase) -> _Facts:
 
 
 def _facts(case: SourceCase) -> _Facts:
-    labels, geometry = read_array(case.labels)
+    labels, geometry = read_label_array(case.labels)
     if len(labels) != 1:
-        raise TaskError(f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey.")
+        raise TaskError(
+            f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey values, 0 for the background and 1, 2, … for the labels."
+        )
     labels = whole_numbers(labels[0], case.labels)
     headers = [stored_layout(path, geometry.dimension == 2) for path in case.images]
+    with_alpha = [path for path, header in zip(case.images, headers, strict=True) if header.has_alpha]
+    for path in with_alpha:
+        require_opaque(path)
     return _Facts(
         values=frozenset(_values(labels, case.labels)),
-        channels=sum(header.channels for header in headers),
+        channels=sum(header.channels for header in headers) - len(with_alpha),
         is_plane=geometry.dimension == 2,
         fits_png=all(header.fits_png for header in headers),
         channels_first=any(header.channels_first for header in headers),
+        has_alpha=bool(with_alpha),
     )
 
 
@@ -259,15 +289,16 @@ def _values(labels: np.ndarray, path: Path) -> list[int]:
         raise TaskError(f"{path} should hold labels from 0 on, found {values[0]}; renumber its labels.")
     if file_ending(path) in FLAT_ENDINGS and len(values) > _MOST_VALUES_IN_A_PICTURE:
         raise TaskError(
-            f"{path} should hold a few label values, found {len(values)}; is it an image, or a mask with smoothed borders?"
+            f"{path} should hold a few label values, found {len(values)}; is it an image, a mask "
+            "with smoothed borders, or one that numbers objects? Make the values of one class 1."
         )
     return values
 
 
-def _label_set(folder: Path, values: frozenset[int]) -> tuple[LabelSet, tuple[ValueChange, ...]]:
+def _label_set(folder: Path, per_mask: Sequence[frozenset[int]]) -> tuple[LabelSet, tuple[ValueChange, ...]]:
     """Labels numbered 0, 1, 2, …, and the values that change by it."""
     known = {label.values[0]: label for label in _known_labels(folder)}
-    found = sorted(values - {0})
+    found = [1] if is_one_class(per_mask) else sorted(frozenset().union(*per_mask) - {0})
     if not found:
         raise TaskError(
             f"The labels in {folder} should mark something, found only the value 0; choose the folder of the segmentations."
@@ -277,7 +308,7 @@ def _label_set(folder: Path, values: frozenset[int]) -> tuple[LabelSet, tuple[Va
         label = known.get(old, Label("foreground" if len(found) == 1 else f"label {old}", (old,)))
         labels.append(Label(label.name, (new,), label.color, label.terminology))
     changes = tuple(ValueChange(old, new) for new, old in enumerate(found, start=1) if old != new)
-    return LabelSet(tuple(labels)), changes
+    return LabelSet(tuple(labels)), (ValueChange(255, 1),) if is_one_class(per_mask) else changes
 
 
 def _known_labels(folder: Path) -> tuple[Label, ...]:
@@ -288,12 +319,12 @@ def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tupl
     counts = {f.channels for f in facts}
     if len(counts) > 1:
         most = max(counts, key=[f.channels for f in facts].count)
-        odd = [case.id for case, f in zip(cases, facts, strict=True) if f.channels != most]
+        odd = [f"{case.id} has {f.channels}" for case, f in zip(cases, facts, strict=True) if f.channels != most]
         raise TaskError(
-            f"All cases should have {most} channels like most, but {some(odd)} have another number; complete or remove them."
+            f"All cases should have {counted(most, 'channel')} like most, but {some(odd)}; complete or remove them."
         )
     n_channels = counts.pop()
-    is_color = len(cases[0].images) == 1 and facts[0].is_plane
+    is_color = len(cases[0].images) == 1 and facts[0].is_plane and (n_channels == 3 or not facts[0].channels_first)
     if n_channels in _COLOR_NAMES and (is_color or n_channels == 1):
         return _COLOR_NAMES[n_channels]
     return tuple(f"channel {n}" for n in range(n_channels))

@@ -144,6 +144,8 @@ def image_files(folder: Path) -> list[Path]:
     ]
 
 
+_FULL = (1.0, 255.0, 65535.0)
+"""Opacity as fractions, in 8 and in 16 bits."""
 _UNREAD_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".jp2")
 
 
@@ -209,6 +211,20 @@ def stored_voxels(path: Path, planes: bool = False) -> tuple[np.ndarray, Geometr
         return array, geometry
     shape = (1, *array.shape[2:])
     return np.moveaxis(array, 1, 0), replace(geometry, shape=shape, spacing_mm=(PLANE_SPACING, 1.0, 1.0), dimension=2)
+
+
+def is_opaque(alpha: np.ndarray) -> bool:
+    """Whether an opacity is full everywhere."""
+    return bool(alpha.min() == alpha.max()) and float(alpha.flat[0]) in _FULL
+
+
+def require_opaque(path: Path) -> None:
+    """Raise ImageError for a picture whose last channel is an opacity that is not full everywhere."""
+    if not is_opaque(read_array(path)[0][-1]):
+        raise ImageError(
+            f"{path} has an alpha channel (opacity) that is not full everywhere, and what shines through is not known; "
+            "save the picture without alpha."
+        )
 
 
 def _tiff_layout(path: Path, planes: bool) -> Layout:

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from NNSegmentLib.geometry import Geometry
-from NNSegmentLib.image import write_image, write_labels
+from NNSegmentLib.image import PLANE_ENDINGS, write_image, write_labels
 
 PLAIN = Geometry((8, 10, 12), (2.0, 1.0, 1.0), (5.0, -3.0, 10.0))
 
@@ -46,7 +46,8 @@ def nnunet_v2(
     for n in range(n_cases):
         for channel in range(n_channels):
             path = folder / "imagesTr" / f"case{n}_{channel:04d}{ending}"
-            write_image(path, noise(10 * n + channel, geometry.shape), geometry)
+            voxels = noise(10 * n + channel, geometry.shape)
+            write_image(path, voxels.astype(np.uint8) if ending in PLANE_ENDINGS else voxels, geometry)
         write_labels(folder / "labelsTr" / f"case{n}{ending}", blocks(geometry.shape, values[:2]), geometry)
     description = {
         "channel_names": {str(c): f"MR{c}" for c in range(n_channels)},

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from task_on_disk import PLAIN, blocks, decathlon, edit_json, nnunet_v2, noise, tree, write_plane
+from test_palettes import png
 
 from NNSegmentLib.cases import load_origin
 from NNSegmentLib.conversion import describe_conversion
@@ -18,7 +19,7 @@ from NNSegmentLib.errors import ImageError, InputError, StorageError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
 from NNSegmentLib.geometry import Geometry
-from NNSegmentLib.image import read_geometry, read_image, read_labels, write_image, write_labels
+from NNSegmentLib.image import read_array, read_geometry, read_image, read_labels, write_image, write_labels
 from NNSegmentLib.integrity import check_task
 
 
@@ -397,6 +398,16 @@ def test_channels_that_lead_in_a_tiff_become_files_of_their_own(tmp_path, worksp
     assert [finding for finding in check_task(task) if finding.severity == "error"] == []
 
 
+def test_two_channels_of_a_microscope_are_not_called_grey_and_alpha(tmp_path, workspace):
+    source = pictures(tmp_path / "cells")
+    for name in "ab":
+        (source / "images" / f"{name}.png").unlink()
+        planes = noise(1, (2, 20, 30)).astype(np.uint8)
+        tifffile.imwrite(source / "images" / f"{name}.tif", planes, imagej=True, metadata={"axes": "CYX"})
+
+    assert [c.name for c in convert(source, workspace).channels] == ["channel 0", "channel 1"]
+
+
 def test_images_and_labels_may_lie_in_one_folder_or_be_named_separately(tmp_path, workspace):
     for name in ("a", "b"):
         write_image(tmp_path / "flat" / f"{name}.nrrd", noise(1), PLAIN)
@@ -480,6 +491,122 @@ def test_a_case_listed_twice_is_refused(tmp_path, workspace):
     edit_json(source / "dataset.json", training=[*listed, listed[0]])
 
     with pytest.raises(TaskError, match="names ball_Tr0 more than once"):
+        convert(source, workspace)
+
+
+def with_masks(folder, *masks):
+    """Pictures with these masks, named a, b, …"""
+    pictures(folder, "abcdef"[: len(masks)])
+    for name, mask in zip("abcdef", masks, strict=False):
+        write_plane(folder / "labels" / f"{name}.png", mask.astype(np.uint8))
+    return folder
+
+
+def remarks_about(task):
+    return load_origin(task.folder).remarks
+
+
+def test_masks_that_mark_the_same_with_1_and_with_255_are_one_class(tmp_path, workspace):
+    mask = blocks((1, 20, 30), (1, 1))[0]
+
+    task = convert(with_masks(tmp_path / "cells", mask, mask * 255, mask * 0), workspace)
+
+    assert task.labels.to_dataset_json() == {"labels": {"background": 0, "foreground": 1}}
+    for case in task.cases[:2]:
+        assert np.array_equal(read_labels(case.labels).array[0], mask)
+    assert "both are taken for one class" in remarks_about(task)[0]
+
+
+def test_1_and_255_in_one_mask_are_two_classes(tmp_path, workspace):
+    task = convert(with_masks(tmp_path / "cells", blocks((1, 20, 30), (1, 255))[0]), workspace)
+
+    assert task.labels.values == (0, 1, 2) and remarks_about(task) == ()
+
+
+def rows_of(n, step=1):
+    return np.repeat(np.arange(n)[:, None] * step, 20, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        ((rows_of(5), rows_of(12)), True),
+        ((rows_of(12, 20), rows_of(12, 20)), True),
+        ((rows_of(12), rows_of(12)), False),
+        ((rows_of(5), rows_of(8)), False),
+    ],
+    ids=["numbered objects", "soft borders", "twelve classes", "few values"],
+)
+def test_masks_that_look_like_no_classes_are_told(tmp_path, workspace, masks, told):
+    source = with_masks(tmp_path / "cells", *masks)
+    for name, mask in zip("ab", masks, strict=True):
+        write_plane(source / "images" / f"{name}.png", mask.astype(np.uint8))
+
+    task = convert(source, workspace)
+
+    assert [("class of its own" in text) for text in remarks_about(task)] == [True] * told
+    assert all(text in describe_conversion(task)[1] for text in remarks_about(task))
+
+
+def test_masks_with_a_palette_become_masks_that_everybody_reads(tmp_path, workspace):
+    source, numbers = pictures(tmp_path / "cells"), blocks((1, 20, 30))[0].astype(np.uint8)
+    for name in "ab":
+        png(source / "labels" / f"{name}.png", numbers)
+
+    task = convert(source, workspace)
+
+    assert task.labels.values == (0, 1, 2)
+    assert np.array_equal(read_array(task.cases[0].labels)[0][0, 0], numbers)
+    assert check_task(task) == []
+
+
+@pytest.mark.parametrize("all_have_it", [True, False])
+def test_opacity_that_is_full_everywhere_is_no_channel(tmp_path, workspace, all_have_it):
+    source = pictures(tmp_path / "cells")
+    for n, name in enumerate("ab"):
+        colours = noise(n, (20, 30, 3)).astype(np.uint8)
+        full = np.dstack([colours, np.full((20, 30), 255, np.uint8)])
+        write_plane(source / "images" / f"{name}.png", full if all_have_it or name == "a" else colours)
+
+    task = convert(source, workspace)
+
+    assert [channel.name for channel in task.channels] == ["R", "G", "B"]
+    assert np.array_equal(read_image(task.cases[0].images).array[:, 0], np.moveaxis(noise(0, (20, 30, 3)), -1, 0))
+    assert "alpha channel" in remarks_about(task)[0]
+    assert [finding for finding in check_task(task) if finding.severity == "error"] == []
+
+
+def test_opacity_that_varies_is_refused(tmp_path, workspace):
+    source = pictures(tmp_path / "cells")
+    write_plane(source / "images" / "b.png", noise(1, (20, 30, 4)).astype(np.uint8))
+
+    with pytest.raises(ImageError, match="b.png has an alpha channel .* save the picture without alpha"):
+        convert(source, workspace)
+
+
+def test_cases_with_another_number_of_channels_are_named_with_it(tmp_path, workspace):
+    source = pictures(tmp_path / "cells", "abc")
+    write_plane(source / "images" / "b.png", noise(1, (20, 30, 3)).astype(np.uint8))
+
+    with pytest.raises(TaskError, match="should have 1 channel like most, but b has 3"):
+        convert(source, workspace)
+
+
+def test_an_image_that_is_there_in_two_types_is_told_so(tmp_path, workspace):
+    source = pictures(tmp_path / "cells")
+    write_plane(source / "images" / "a.bmp", noise(0, (20, 30)).astype(np.uint8))
+
+    with pytest.raises(TaskError, match="there twice in .*: a.bmp, a.png; keep one"):
+        convert(source, workspace)
+
+
+@pytest.mark.parametrize("how_many", ["all", "one"])
+def test_photographs_are_told_apart_from_missing_images(tmp_path, workspace, how_many):
+    source = pictures(tmp_path / "cells")
+    for path in sorted((source / "images").iterdir())[: None if how_many == "all" else 1]:
+        path.rename(path.with_suffix(".jpg"))
+
+    with pytest.raises(TaskError, match=r"\.jpg files are not read: save them as \.png"):
         convert(source, workspace)
 
 

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from task_on_disk import PLAIN, blocks, edit_json, four_d, nnunet_v2, noise, write_volume
+from task_on_disk import PLAIN, blocks, edit_json, four_d, nnunet_v2, noise, write_plane, write_volume
 
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.geometry import Geometry
@@ -17,6 +17,8 @@ from NNSegmentLib.integrity import Finding, check_task, load_findings, save_find
 from NNSegmentLib.integrity.examine import present_values
 from NNSegmentLib.integrity.table import findings_table
 from NNSegmentLib.task import load_task
+
+PLANE = Geometry((1, 10, 12), (999.0, 1.0, 1.0), dimension=2)
 
 
 @pytest.fixture
@@ -104,6 +106,38 @@ def test_nan_and_infinity_in_an_image_are_errors(tmp_path, value, ending):
     finding = only_finding(folder)
 
     assert (finding.severity, finding.case, finding.check) == ("error", "case1", "finite values")
+
+
+def test_the_channel_that_is_constant_is_named_with_its_value(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset004_Colours", ending=".png", geometry=PLANE)
+    edit_json(folder / "dataset.json", channel_names={"0": "R", "1": "G", "2": "B"})
+    for n in range(3):
+        colours = noise(n, (10, 12, 3)).astype(np.uint8)
+        colours[..., 2] = 255 if n == 1 else colours[..., 2]
+        write_plane(folder / "imagesTr" / f"case{n}_0000.png", colours)
+
+    assert only_finding(folder).found == "only 255 in channel 2"
+
+
+def test_a_mask_of_another_size_is_not_said_to_lie_elsewhere(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset004_Cells", ending=".png", geometry=PLANE)
+    write_labels(folder / "labelsTr" / "case1.png", blocks((1, 9, 12)), Geometry((1, 9, 12), dimension=2))
+
+    finding = only_finding(folder)
+
+    assert finding.check == "label grid" and "their sizes differ" in finding.advice and "outside" not in finding.advice
+
+
+def test_stacks_that_do_not_say_where_they_lie_blame_no_mask_that_does(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset004_Mixed", ending=".nrrd")
+    listed = {
+        f"case{n}": {"images": [f"imagesTr/case{n}_0000.nrrd"], "label": f"labelsTr/case{n}.nrrd"} for n in range(3)
+    }
+    write_image(folder / "imagesTr" / "case1_0000.tif", noise(1), Geometry(PLAIN.shape))
+    listed["case1"]["images"] = ["imagesTr/case1_0000.tif"]
+    edit_json(folder / "dataset.json", dataset=listed)
+
+    assert check_task(load_task(folder)) == []
 
 
 def test_a_constant_image_is_a_warning(folder):

@@ -1,0 +1,123 @@
+"""Masks whose pixels are numbers of colours: the numbers come out, whatever way they are packed."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from task_on_disk import write_plane
+
+from NNSegmentLib.errors import ImageError
+from NNSegmentLib.image import read_array, read_labels
+from NNSegmentLib.palettes import palette_numbers
+
+COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+NUMBERS = np.random.default_rng(3).integers(0, 2, (9, 13)).astype(np.uint8)
+
+
+def packed(row: np.ndarray, bits: int) -> bytes:
+    text = "".join(f"{number:0{bits}b}" for number in row)
+    text += "0" * (-len(text) % 8)
+    return bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
+
+
+def paeth(a: int, b: int, c: int) -> int:
+    p = a + b - c
+    pa, pb, pc = abs(p - a), abs(p - b), abs(p - c)
+    if pa <= pb and pa <= pc:
+        return a
+    return b if pb <= pc else c
+
+
+def filtered(rows: list[bytes], how: int) -> bytes:
+    """Rows as PNG stores them, written down from its specification."""
+    out, above = b"", bytes(len(rows[0]))
+    for row in rows:
+        left, corner = b"\0" + row[:-1], b"\0" + above[:-1]
+        guesses = {
+            0: bytes(len(row)),
+            1: left,
+            2: above,
+            3: bytes((a + b) // 2 for a, b in zip(left, above, strict=True)),
+            4: bytes(paeth(*three) for three in zip(left, above, corner, strict=True)),
+        }
+        out += bytes([how]) + bytes((x - g) % 256 for x, g in zip(row, guesses[how], strict=True))
+        above = row
+    return out
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(path, numbers: np.ndarray, bits: int = 8, how: int = 0, kind: int = 3, interlaced: int = 0):
+    height, width = numbers.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, interlaced)
+    colours = COLOURS[: 2**bits]
+    pixels = zlib.compress(filtered([packed(row, bits) for row in numbers], how))
+    chunks = (
+        [chunk(b"IHDR", header), chunk(b"PLTE", bytes(sum(colours, ())))] if kind == 3 else [chunk(b"IHDR", header)]
+    )
+    chunks += [chunk(b"IDAT", pixels[:20]), chunk(b"IDAT", pixels[20:]), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
+
+
+def bmp(path, numbers: np.ndarray, upside_down: bool = True):
+    height, width = numbers.shape
+    colours = b"".join(bytes([b, g, r, 0]) for r, g, b in COLOURS)
+    rows = [row + b"\0" * (-len(row) % 4) for row in (row.tobytes() for row in numbers)]
+    pixels, start = b"".join(rows[::-1] if upside_down else rows), 54 + len(colours)
+    sign = 1 if upside_down else -1
+    header = struct.pack("<IiiHHIIiiII", 40, width, sign * height, 1, 8, 0, len(pixels), 0, 0, len(COLOURS), 0)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + colours + pixels)
+    return path
+
+
+@pytest.mark.parametrize("how", range(5))
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_numbers_of_a_png_are_its_labels(tmp_path, bits, how):
+    numbers = np.random.default_rng(bits).integers(0, min(2**bits, 4), (9, 13)).astype(np.uint8)
+    path = png(tmp_path / "mask.png", numbers, bits, how)
+
+    assert len(read_array(path)[0]) == 3  # what other programs see
+    assert np.array_equal(read_labels(path).array[0], numbers)
+
+
+@pytest.mark.parametrize("upside_down", [True, False])
+def test_the_numbers_of_a_bmp_are_its_labels(tmp_path, upside_down):
+    path = bmp(tmp_path / "mask.bmp", NUMBERS, upside_down)
+
+    assert np.array_equal(palette_numbers(path), NUMBERS)
+    assert np.array_equal(read_labels(path).array[0], NUMBERS)
+
+
+def test_an_interlaced_mask_is_refused_as_colours(tmp_path):
+    assert palette_numbers(png(tmp_path / "mask.png", NUMBERS, interlaced=1)) is None
+
+
+def test_colours_without_a_palette_are_no_labels(tmp_path):
+    write_plane(tmp_path / "mask.png", np.zeros((5, 6, 3), np.uint8))
+
+    assert palette_numbers(tmp_path / "mask.png") is None
+    with pytest.raises(ImageError, match="3 channels"):
+        read_labels(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("write", [png, bmp])
+def test_damaged_pictures_give_no_numbers_that_are_not_there(tmp_path, write):
+    whole = write(tmp_path / "mask", NUMBERS).read_bytes()
+
+    for length in range(0, len(whole) - 40, 7):
+        (tmp_path / "mask").write_bytes(whole[:length])
+        found = palette_numbers(tmp_path / "mask")
+        assert found is None or np.array_equal(found, NUMBERS)
+
+
+def test_grey_pictures_with_opacity_are_refused_with_what_to_do(tmp_path):
+    path = png(tmp_path / "cell.png", np.zeros((4, 8), np.uint8), kind=4)
+
+    with pytest.raises(ImageError, match="alpha channel .* save it without alpha"):
+        read_array(path)
