@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .errors import ImageError, counted, some
-from .formats.source import stem, stored_layout, unread_pictures
-from .image import FILE_ENDINGS, FLAT_ENDINGS, file_ending
+from .formats.source import is_opaque, stem, stored_layout, stored_voxels, unread_pictures
+from .image import FILE_ENDINGS, FLAT_ENDINGS, TIFF_ENDINGS, Image, file_ending, read_image
 from .machine.memory import Say, unsaid
 from .model import Model
 from .task import Case
+from .tiff import unused_spacing
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _BESIDE_IMAGES = (".json", ".raw", ".zraw", ".csv", ".npz", ".pkl")
@@ -39,6 +42,13 @@ def find_cases(inputs: Sequence[Path], model: Model, say: Say = unsaid) -> list[
     for path in inputs:
         if not path.exists():
             raise ImageError(f"Expected an image or a folder of images at {path}, found nothing there.")
+    cases = _found_in(inputs, model, say)
+    _tell_unused_sizes(cases, say)
+    _tell_opacity(cases, model, say)
+    return cases
+
+
+def _found_in(inputs: Sequence[Path], model: Model, say: Say) -> list[Case]:
     if any(path.is_dir() for path in inputs):
         return [case for path in inputs for case in (_cases_in(path, model, say) if path.is_dir() else _single([path]))]
     if len(inputs) == 1 or len(model.channels) == 1:
@@ -143,6 +153,62 @@ def _is_whole_case(path: Path, model: Model) -> bool:
     if len(model.channels) == 1:
         return True
     try:
-        return stored_layout(path).channels == len(model.channels)
+        layout = stored_layout(path, planes=True)
     except ImageError:
         return True
+    return len(model.channels) in (layout.channels, layout.channels - layout.has_alpha)
+
+
+def read_case(case: Case, model: Model) -> Image:
+    """The channels that the model wants, also from pictures that hold them in another way; raises ImageError.
+
+    Opacity that is full everywhere is left out. What nnU-Net takes for slices are channels where the header of a TIFF
+    calls them so and the model has as many.
+    """
+    image, path, wanted = read_image(case.images, model.plan.reader), case.images[0], len(model.channels)
+    if len(image.array) == wanted or len(case.images) > 1 or file_ending(path) not in FLAT_ENDINGS:
+        return image
+    layout = stored_layout(path, planes=True)
+    if layout.channels_first and layout.channels == wanted:
+        array, geometry = stored_voxels(path, planes=True)
+        return Image(np.ascontiguousarray(array, np.float32), geometry)
+    if layout.has_alpha and layout.channels == wanted + 1 and is_opaque(image.array[-1]):
+        return Image(image.array[:-1], image.geometry)
+    return image
+
+
+def _tell_unused_sizes(cases: Sequence[Case], say: Say) -> None:
+    """TIFF volumes are read with the voxel size beside them, as nnU-Net does; one in the header is easily overlooked."""
+    sizes = {case.id: size for case in cases if (size := _unused_size(case.images[0]))}
+    if sizes:
+        case_id, size = next(iter(sizes.items()))
+        say(
+            f"The voxel size that the header of {some(list(sizes))} tells is not read (1 × 1 × 1 is taken, as nnU-Net "
+            f'does): if the model was trained with voxel sizes, write {case_id}.json with {{"spacing": {list(size)}}} '
+            "beside the image."
+        )
+
+
+def _tell_opacity(cases: Sequence[Case], model: Model, say: Say) -> None:
+    """Colours are predicted without the opacity that pictures may have, as long as it is full everywhere."""
+    single = [case.images[0] for case in cases if len(case.images) == 1 and file_ending(case.images[0]) in FLAT_ENDINGS]
+    names = [path.name for path in single if len(model.channels) > 1 and _has_opacity_more(path, model)]
+    if names:
+        say(f"The alpha channel (opacity) of {some(names)} is left out where it is full everywhere.")
+
+
+def _has_opacity_more(path: Path, model: Model) -> bool:
+    try:
+        layout = stored_layout(path)
+    except ImageError:
+        return False  # what is wrong with it is said when it is predicted
+    return layout.has_alpha and layout.channels == len(model.channels) + 1
+
+
+def _unused_size(path: Path) -> tuple[float, float, float] | None:
+    if file_ending(path) not in TIFF_ENDINGS:
+        return None
+    try:
+        return unused_spacing(path)
+    except ImageError:
+        return None  # what is wrong with it is said when it is predicted

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
-from ..image import FILE_ENDINGS, file_ending, read_geometry, read_labels
+from ..image import FILE_ENDINGS, FLAT_ENDINGS, file_ending, read_geometry, read_labels
+from ..input_cases import read_case
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent, within
@@ -135,7 +136,7 @@ def _read(predictor: Predictor, case: Case, request: FileRequest) -> Ready:
     path = _previous_file(case, request.previous, predictor.model) if request.previous else None
     previous = read_labels(path, predictor.model.plan.reader) if path else None
     with memory_errors(_ADVICE):
-        return predictor.prepare(predictor.read(case), previous, case.id)
+        return predictor.prepare(read_case(case, predictor.model), previous, case.id)
 
 
 def _require_previous(cases: Sequence[Case], folder: Path, model: Model) -> None:
@@ -173,7 +174,10 @@ def _tiles_of(case: Case, n: int, total: int, rounds: int, progress: Progress) -
 def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
     with memory_errors(_ADVICE):
         prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
-    save_prediction(prediction, request.target(case), read_geometry(case.images[0]))
+    is_flat = file_ending(case.images[0]) in FLAT_ENDINGS  # no reader turns pictures
+    save_prediction(
+        prediction, request.target(case), ready.image.geometry if is_flat else read_geometry(case.images[0])
+    )
 
 
 def _require_channel_files(case: Case, model: Model) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, ModelError, SettingsError, counted
-from ..image import Image, LabelMap, read_image
+from ..image import PLANE_SPACING, Image, LabelMap, read_image
 from ..labels import LabelSet
 from ..machine.memory import affordable_workers, available_gb
 from ..model import Model, TrainedConfiguration, require_supported_trainer
@@ -128,6 +128,7 @@ class Predictor:
         if previous is not None:
             require_same_shape(image, previous)
         for part in self._parts:
+            require_volume(image, part.configuration)
             require_memory(image, part.configuration, self.model)
             if part.configuration.previous_stage and previous is None:
                 require_previous(part.source)
@@ -224,6 +225,16 @@ def require_channels(image: Image, channels: Sequence[str]) -> None:
         raise ImageError(
             f"The model expects {counted(len(channels), 'channel')} ({', '.join(channels)}, "
             f"in this order), found {len(image.array)}; give one file per channel."
+        )
+
+
+def require_volume(image: Image, configuration: Configuration) -> None:
+    """Raises ImageError for a picture that a 3-D network should see, whose made-up thickness would become 999 slices."""
+    grid = image.geometry
+    if not configuration.is_2d and grid.dimension == 2 and grid.spacing_mm[0] >= PLANE_SPACING:
+        raise ImageError(
+            f"The configuration {configuration.name} expects volumes, found a single plane of {grid.shape[1]} × "
+            f"{grid.shape[2]} pixels; predict it with a model of the configuration 2d, or give the whole stack."
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 import torch
 
 from NNSegmentLib import pipeline
@@ -485,12 +486,65 @@ def test_files_that_are_left_out_are_named_with_the_reason(tmp_path):
     assert not any(name in said[0] for name in ("Thumbs", "._", ".json"))
 
 
+def test_opacity_and_channels_that_lead_are_taken_as_conversion_takes_them(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    colours = np.random.default_rng(0).integers(0, 255, (20, 24, 3), np.uint8)
+    source = tmp_path / "in"
+    source.mkdir()
+    full = np.dstack([colours, np.full((20, 24), 255, np.uint8)])
+    for name, pixels in (("rgb.png", colours), ("full.png", full)):
+        sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(source / name))
+    tifffile.imwrite(source / "led.tif", np.moveaxis(colours, -1, 0).copy(), imagej=True, metadata={"axes": "CYX"})
+
+    predict_files(Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
+
+    expected = read_labels(tmp_path / "out" / "rgb.png").array
+    for name in ("full.png", "led.tif"):
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / name).array, expected)
+
+
+def test_opacity_that_is_left_out_is_told(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    said = []
+
+    find_cases([pictures(tmp_path / "in", "a.png", colours=4)], model, said.append)
+
+    assert len(said) == 1 and "alpha channel" in said[0] and "a.png" in said[0]
+
+
+def test_a_picture_is_not_made_a_volume_for_a_volume_model(tmp_path, one_channel):
+    model = load_model(write_model(tmp_path / "volumes"))
+    source = pictures(tmp_path / "in", "a.png")
+
+    with pytest.raises(ImageError, match="3d_fullres expects volumes, found a single plane of 20 × 24 pixels"):
+        predict_files(Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
+    flat = image(grid=Geometry((1, 20, 14), (3.0, 1.0, 1.0)))
+    assert Predictor(model).predict(flat).labels.shape == (1, 20, 14)  # a volume of one slice is none the less a volume
+    assert Predictor(one_channel).predict(image()).labels.shape == GRID.shape
+
+
 def test_a_folder_of_photographs_alone_is_refused_with_what_to_do(tmp_path, one_channel):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"x")
 
     with pytest.raises(ImageError, match=r"found only a\.jpg .*\.jpg files are not read: save them as \.png"):
         find_cases([tmp_path / "in"], one_channel)
+
+
+def test_a_voxel_size_in_the_header_alone_is_told(tmp_path):
+    model, said = load_model(write_model(tmp_path / "model")), []
+    (tmp_path / "in").mkdir()
+    described = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
+    for name in ("a_0000.tif", "b_0000.tif"):
+        stack = image().array[0].astype(np.uint8)
+        tifffile.imwrite(tmp_path / "in" / name, stack, imagej=True, resolution=(4, 4), metadata=described)
+    (tmp_path / "in" / "b.json").write_text('{"spacing": [2, 0.25, 0.25]}')
+
+    find_cases([tmp_path / "in"], model, said.append)
+
+    assert len(said) == 1 and "header of a tells" in said[0] and '{"spacing": [2.0, 0.25, 0.25]}' in said[0]
 
 
 def test_answers_beside_their_images_are_not_predicted(tmp_path):
