@@ -107,8 +107,8 @@ def _sorted_out(images: Sequence[Path], model: Model, say: Say) -> _Found:
     frames = _frames(images, model)
     if frames:
         say(
-            f"{some(sorted(path.name for path in frames))} are taken as images of their own, since their numbers cannot be "
-            f"those of the model's {counted(len(model.channels), 'channel')}."
+            "Taken as images of their own, since their numbers are not those of the model's "
+            f"{counted(len(model.channels), 'channel')}: {some(sorted(path.name for path in frames))}."
         )
     groups = _by_channel(path for path in images if path not in frames)
     single = [path for path in images if path in frames or not _CHANNEL.match(stem(path))]
