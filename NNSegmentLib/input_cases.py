@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError, counted, some
+from .folders import visible
 from .formats.source import is_opaque, stem, stored_layout, stored_voxels, unread_pictures
 from .image import FILE_ENDINGS, FLAT_ENDINGS, TIFF_ENDINGS, Image, file_ending, read_image
 from .machine.memory import Say, unsaid
@@ -79,7 +80,7 @@ def _count_frames(paths: Iterable[Path]) -> bool:
 
 
 def _cases_in(folder: Path, model: Model, say: Say) -> list[Case]:
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in visible(folder) if path.is_file()]
     files = [path for path in files if path.name.lower() not in _OF_SYSTEMS]
     images = [path for path in files if path.name.lower().endswith(FILE_ENDINGS)]
     others = [p.name for p in files if p not in images and p.suffix.lower() not in _BESIDE_IMAGES]
