@@ -73,8 +73,9 @@ def evaluate_folder(
 ) -> Scores:
     """Score every prediction of a folder and write summary.json (`output`, by default into the folder).
 
-    References without a prediction are left out, which `say` hears, as it does of values that are no label. Surface metrics are HD95 in mm and the surface
-    Dice at `tolerance_mm`. Raises ImageError for missing references and for predictions on another grid.
+    References without a prediction are left out, which `say` hears, as it does of values that are no label. Surface
+    metrics are HD95 in mm and the surface Dice at `tolerance_mm`. Raises ImageError for missing references and for
+    predictions on another grid.
     """
     measure = Measure.of(label_set, surface, tolerance_mm)
     return _evaluate_folder(predictions, references, measure, file_ending, reader, say, output, workers, progress)

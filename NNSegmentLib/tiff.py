@@ -26,7 +26,7 @@ class TiffLayout:
 
     shape: tuple[int, ...]
     axes: str
-    """A letter for each axis: X, Y, Z, samples (S), channels (C), or of unknown meaning (Q, I)."""
+    """A letter for each axis: X, Y, Z, samples (S), channels (C), times (T), or of unknown meaning (Q, I)."""
     kind: np.dtype
     has_alpha: bool
     """Whether the last colour is declared to be opacity."""
@@ -142,11 +142,8 @@ def tiff_layout(path: Path) -> TiffLayout:
 
 def _require_plane_or_volume(path: Path, layout: TiffLayout) -> None:
     lengths = dict(zip(layout.axes, layout.shape, strict=True))
-    if "T" in lengths:
-        raise ImageError(
-            f"{path} should hold one volume of one time, found {lengths['T']} times (axes {layout.axes}); save each time "
-            "as a file of its own, or, if they are slices, correct slices and frames with Image > Properties in ImageJ."
-        )
+    if "T" in lengths and len(layout.spatial) > 3:
+        raise _several_times(path, layout)
     if "C" in lengths and len(layout.spatial) > 3:
         raise ImageError(
             f"{path} should hold one volume of one time and channel, found {lengths['C']} channels (axes {layout.axes}); "
@@ -158,6 +155,21 @@ def _require_plane_or_volume(path: Path, layout: TiffLayout) -> None:
             f"{path} should hold a plane (y, x) or a volume (z, y, x) of real numbers, found the axes {layout.axes} with "
             f"{layout.shape} entries; save one volume of one time and channel per file."
         )
+
+
+def require_one_time(path: Path) -> None:
+    """Raises ImageError for a stack whose header calls its planes times; nnU-Net takes them for slices."""
+    layout = tiff_layout(path)
+    if "T" in layout.axes:
+        raise _several_times(path, layout)
+
+
+def _several_times(path: Path, layout: TiffLayout) -> ImageError:
+    times = layout.shape[layout.axes.index("T")]
+    return ImageError(
+        f"{path} should hold one volume of one time, found {times} times (axes {layout.axes}); save each time as a file "
+        "of its own, or, if they are slices, correct slices and frames with Image > Properties in ImageJ."
+    )
 
 
 def _voxels(path: Path, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:

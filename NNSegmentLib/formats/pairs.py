@@ -19,13 +19,24 @@ from ..cases import ValueChange, composed
 from ..colors import load_label_colors
 from ..errors import TaskError, counted, some
 from ..folders import LABELS_CSV, visible
-from ..image import FLAT_ENDINGS, file_ending, read_label_array, whole_numbers
+from ..image import FLAT_ENDINGS, TIFF_ENDINGS, file_ending, read_label_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
+from ..tiff import require_one_time
 from . import seg_nrrd
 from .label_values import is_one_class, remarks
 from .segments import common_labels
-from .source import Source, SourceCase, image_files, label_stem, require_opaque, stem, stored_layout, unread_pictures
+from .source import (
+    Layout,
+    Source,
+    SourceCase,
+    image_files,
+    label_stem,
+    require_opaque,
+    stem,
+    stored_layout,
+    unread_pictures,
+)
 
 _IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img", "volumes", "scans")
 _LABEL_FOLDERS = (
@@ -258,18 +269,27 @@ def _numbers(channels: Sequence[int]) -> str:
 
 
 def _image_facts(case: SourceCase) -> _Facts:
-    headers = [stored_layout(path) for path in case.images]
+    headers = _headers(case)
     return _Facts(frozenset(), sum(header.channels for header in headers), False, False)
+
+
+def _headers(case: SourceCase, planes: bool = False) -> list[Layout]:
+    """The layouts of a case's images; raises ImageError, also for films."""
+    for path in filter(None, (*case.images, case.labels)):
+        if file_ending(path) in TIFF_ENDINGS:
+            require_one_time(path)
+    return [stored_layout(path, planes) for path in case.images]
 
 
 def _facts(case: SourceCase) -> _Facts:
     labels, geometry = read_label_array(case.labels)
     if len(labels) != 1:
         raise TaskError(
-            f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey values, 0 for the background and 1, 2, … for the labels."
+            f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey values, 0 for the "
+            "background and 1, 2, … for the labels."
         )
     labels = whole_numbers(labels[0], case.labels)
-    headers = [stored_layout(path, geometry.dimension == 2) for path in case.images]
+    headers = _headers(case, geometry.dimension == 2)
     with_alpha = [path for path, header in zip(case.images, headers, strict=True) if header.has_alpha]
     for path in with_alpha:
         require_opaque(path)

@@ -15,7 +15,7 @@ from task_on_disk import noise
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.formats.source import stored_layout, stored_voxels
 from NNSegmentLib.image import read_array, read_geometry, read_image
-from NNSegmentLib.tiff import header_spacing, unused_spacing
+from NNSegmentLib.tiff import header_spacing, require_one_time, unused_spacing
 
 KINDS = [np.uint8, np.uint16, np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64, bool]
 
@@ -74,11 +74,18 @@ def test_what_is_compressed_beyond_tifffile_is_read_by_simpleitk(tmp_path):
     assert np.array_equal(read_array(tmp_path / "case.tif")[0][0], stack(np.uint16))
 
 
+def test_planes_that_are_called_times_are_slices_in_tasks_and_refused_in_plain_folders(tmp_path):
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint8, (5, 20, 30)), imagej=True, metadata={"axes": "TYX"})
+
+    assert read_image(tmp_path / "case.tif").geometry.shape == (5, 20, 30)
+    with pytest.raises(ImageError, match=r"one volume of one time, found 5 times \(axes TYX\); save each time"):
+        require_one_time(tmp_path / "case.tif")
+
+
 @pytest.mark.parametrize(
     ("axes", "shape", "sentence"),
     [
-        ("TYX", (5, 20, 30), r"one volume of one time, found 5 times \(axes TYX\); save each time"),
-        ("TZYX", (2, 5, 20, 30), "found 2 times"),
+        ("TZYX", (2, 5, 20, 30), r"one volume of one time, found 2 times \(axes TZYX\); save each time"),
         ("ZCYX", (5, 2, 20, 30), r"found 2 channels \(axes ZCYX\); split them .* save them as CASE_0000.tif"),
     ],
 )
