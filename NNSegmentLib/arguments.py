@@ -185,7 +185,9 @@ def _prediction(commands) -> None:
     predict.add_argument("--no-mirroring", action="store_true", help="faster: no test-time mirroring")
     predict.add_argument("--step", type=float, default=0.5, help="step of the sliding window, as a part of the patch")
     predict.add_argument(
-        "--half", action="store_true", help="numbers of 16 bits: faster on processors with AMX (GPUs always do so)"
+        "--half",
+        action="store_true",
+        help="numbers of 16 bits: faster on processors with AMX (NVIDIA cards always do so)",
     )
     predict.add_argument("--save-probabilities", action="store_true", help="write CASE.npz beside each label map")
     predict.add_argument("--keep-existing", action="store_true", help="skip cases whose output exists")

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
 from .machine.launch import JOB_VARIABLE
-from .machine.stopping import TERMINATIONS, handling
+from .machine.stopping import interrupted_by_terminations
 from .terminal import (
     STOPPED,
     Outcome,
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .jobs.reporting import run_as_job
 
         return run_as_job(Path(job), lambda reporter: _run(args, reporter))
-    with handling(signal.default_int_handler, *TERMINATIONS):  # Ctrl-C is the shell's to give or to keep away
+    with interrupted_by_terminations():
         code = _run(args, Terminal()).code
     forget_unread_output()
     return code

@@ -93,7 +93,7 @@ def _plain_folder(wanted_for: Path) -> Iterator[Path]:
     if made is None:
         raise StorageError(
             f"The image {wanted_for} cannot be opened by that name, and no folder with a name of English letters was found "
-            "to work in; choose a workspace such as C:\\NNSegment."
+            "to work in; use a folder such as C:\\NNSegment for images and workspace."
         )
     with made as folder:
         yield Path(folder)

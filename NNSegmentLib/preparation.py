@@ -25,6 +25,7 @@ from .task import Case, Task
 _SIGNATURE = "prepared_for.json"
 _FILE_CLOCK_S = 2.0
 """Precision with which some file systems note times."""
+_SECOND_NS = 10**9
 _CLOCK_STEPS_NS = (100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 """Steps in which NTFS, network drives, exFAT, HFS+ and FAT note times."""
 Stamps = list[list[int]]
@@ -165,7 +166,9 @@ def _only_rounded(was: object, now: list[int]) -> bool:
     """A file of the same size whose time lost digits; one that was written again within seconds has all of them."""
     if not isinstance(was, list) or [len(was), *was[1:]] != [len(now), *now[1:]] or not isinstance(was[0], int):
         return False
-    return any(now[0] % step == 0 and abs(now[0] - was[0]) < step for step in _CLOCK_STEPS_NS)
+    fine = was[0] % _SECOND_NS  # times out of an archive have whole seconds on every disk, and tell nothing by it
+    steps = [step for step in _CLOCK_STEPS_NS if step < _SECOND_NS or fine]
+    return any(now[0] % step == 0 and abs(now[0] - was[0]) < step for step in steps)
 
 
 def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Plan, workers: int, say: Say) -> int:

@@ -32,7 +32,7 @@ _LOOK_S = 0.05
 _LONGEST_PATH = 247
 """Letters in the path of a folder on Windows; files have twelve more, which the temporary names use up."""
 _FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
-TOO_LONG = "its path is too long for Windows; choose a workspace nearer to the drive's root, such as C:\\NNSegment"
+TOO_LONG = "its path is too long for Windows; choose a folder nearer to the drive's root, such as C:\\NNSegment"
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -75,12 +77,21 @@ class LoaderProcesses:
 def _why_ended(at_the_start: bool) -> str:
     """Where processes are not forked, each runs the user's script again, and ends when that trains again."""
     ended = "A process that prepares batches has ended unexpectedly, perhaps for lack of memory"
-    if at_the_start and multiprocessing.get_start_method() != "fork":
+    if at_the_start and multiprocessing.get_start_method() != "fork" and _is_a_script():
         return (
             f'{ended}, or because the script that trains has no line `if __name__ == "__main__":`; '
             "put what the script does below such a line, or continue the training with fewer loader_workers."
         )
     return f"{ended}; continue the training with fewer loader_workers."
+
+
+def _is_a_script() -> bool:
+    """Whether somebody's own file was started, and not a program of ours: `-m NNSegmentLib` or `nnsegment`."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or main.__spec__ is not None:
+        return False
+    return Path(file).name != "nnsegment" and Path(file).parent.name != "nnsegment.exe"  # as Windows packs it
 
 
 def _answer(connection: Connection, others: Sequence[Connection], recipe: BatchRecipe, seed: int) -> None:

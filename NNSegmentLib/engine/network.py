@@ -52,8 +52,6 @@ class UNet(nn.Module):
         self.deep_supervision = deep_supervision
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """The image may come in any precision; without autocast the network computes in that of its weights."""
-        image = image.to(next(self.parameters()).dtype)
         outputs = self.decoder(self.encoder(image), every_stage=self.deep_supervision)
         return outputs if self.deep_supervision else outputs[0]
 

@@ -97,6 +97,8 @@ class Predictor:
         torch.backends.cudnn.benchmark = True  # all tiles have one shape
         self.settings = PredictionSettings(device, mirroring, step, half)
         precision = self._precision()
+        if precision == torch.float32 and half and device == "cpu":
+            self.settings = PredictionSettings(device, mirroring, step)  # said once, not for an earlier stage again
         self._parts = tuple(LoadedPart.load(part, model, device, precision) for part in model.parts)
         self._previous: dict[str, Predictor] = {}
 
@@ -198,13 +200,13 @@ class Predictor:
             return torch.float32
         if device.type == "cpu" and has_amx():
             return torch.bfloat16
-        self.message(f"Half precision would not be faster on {in_words(device)}; predicting in full precision.")
+        self.message(f"Half precision needs a processor with AMX; predicting in full precision on {in_words(device)}.")
         return torch.float32
 
     def _logits(self, part: LoadedPart, image: torch.Tensor, progress: Progress) -> np.ndarray:
         return predict_logits(
             part.networks,
-            image,
+            image.to(part.networks.precision),
             part.configuration.patch_size,
             mirror_axes=part.mirror_axes if self.settings.mirroring else (),
             step=self.settings.step,
@@ -253,6 +255,7 @@ class FoldNetworks(Sequence):
     def __init__(
         self, network: UNet, weights: Sequence[Weights], device: str, precision: torch.dtype = torch.float32
     ) -> None:
+        self.precision = precision
         self._network = _with_memory(network).eval().requires_grad_(False)
         self._weights = weights
         self._loaded = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import secrets
 import shutil
@@ -383,7 +384,7 @@ def _new_in_place_of(folder: Path) -> Path:
     if folder.is_dir():
         with contextlib.suppress(OSError):
             patiently(partial(shutil.rmtree, folder))
-    names = (f"{folder.name}{number}" for number in ("", *(f"_{n}" for n in range(2, 10**6))))
+    names = itertools.chain([folder.name], (f"{folder.name}_{n}" for n in itertools.count(2)))
     free = next(path for name in names if not (path := folder.with_name(name)).exists())
     free.mkdir()
     return free

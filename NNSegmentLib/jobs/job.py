@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
 from ..folders import FoldFolder, JobFolder, new_dated_folder
+from ..machine.identity import host_name
 from ..machine.launch import JOB_VARIABLE, command, default_python, environment_for
 from ..machine.locks import require_free
 from ..machine.processes import ProcessIdentity, end_tree, start_detached
@@ -59,7 +59,7 @@ class JobRequest:
     @property
     def is_here(self) -> bool:
         """Whether it was started on this machine, so that we can look."""
-        return self.launcher.is_here if self.launcher else self.host == platform.node()
+        return self.launcher.is_here if self.launcher else self.host == host_name()
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def start(
     _require_free(run_folders, jobs_folder)
     title = title or " ".join(arguments[: next((n for n, word in enumerate(arguments) if word[:1] == "-"), None)])
     python, cwd = Path(python or default_python()), Path(cwd or Path.cwd())
-    request = JobRequest(arguments, title, time.time(), python, cwd, platform.node(), run_folders)
+    request = JobRequest(arguments, title, time.time(), python, cwd, host_name(), run_folders)
     return _launch(Job(JobFolder(new_dated_folder(jobs_folder, f"-{arguments[0]}")), request), environment)
 
 

@@ -18,7 +18,7 @@ WINDOWS = sys.platform == "win32"
 JOB_VARIABLE = "NNSEGMENT_JOB"
 """Names the job's folder to the child process."""
 LIBRARY_PARENT = Path(__file__).resolve().parents[2]
-_SIGNS_OF_THE_PROMPT = set("&|<>^()%")
+_SIGNS_OF_THE_PROMPT = set("&|<>^()")
 _LAUNCHER = "APPLAUNCHER_"
 _SAVED = "APPLAUNCHER_0_"
 _OF_SLICERS_PYTHON = (

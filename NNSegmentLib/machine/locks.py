@@ -131,6 +131,8 @@ def _read(lock: Path, patience_s: float) -> ProcessIdentity | None:
         except (ValueError, StorageError):
             if passed > _WRITING_S or _age_s(lock) > _WRITING_S:
                 return None
+            if patience_s == 0:
+                return UNKNOWN
         time.sleep(0.05)
 
 

@@ -38,6 +38,24 @@ def stopping_cleanly(stop_file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interrupted_by_terminations() -> Iterator[None]:
+    """Inside, requests to end interrupt as Ctrl-C does, which is the shell's to give or to keep away.
+
+    Only the first hang-up does: what is tidied up after it is not interrupted by the shell's.
+    """
+    heard = []
+
+    def interrupt(number: int, frame: object) -> None:
+        if number == _HANGUP and heard:
+            return
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    with handling(interrupt, *TERMINATIONS):
+        yield
+
+
+@contextlib.contextmanager
 def handling(handler, *numbers: int) -> Iterator[None]:
     """Let `handler` answer these signals, or Ctrl-C and termination requests; the main thread only.
 

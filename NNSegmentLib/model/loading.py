@@ -278,5 +278,5 @@ def _remove_leftovers() -> None:
     """Delete what other processes unpacked and left, gigabytes: some were killed, some Windows did not let delete it."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
         with contextlib.suppress(OSError):  # another user's
-            if (folder / LOCK).is_file() and holder(folder) is None:
+            if not folder.is_symlink() and (folder / LOCK).is_file() and holder(folder) is None:
                 _forget(folder, windows=False)

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,11 +308,24 @@ class Deadly:
         os._exit(1)
 
 
-@pytest.mark.parametrize(("way", "hint"), [("spawn", True), ("fork", False)])
-def test_a_script_without_a_main_guard_is_told_what_it_lacks(monkeypatch, way, hint):
+SCRIPT = SimpleNamespace(__file__="C:/Users/me/train.py", __spec__=None)
+OUR_PROGRAM = SimpleNamespace(__file__="C:/Python/Scripts/nnsegment.exe/__main__.py", __spec__=None)
+OUR_MODULE = SimpleNamespace(__file__="NNSegmentLib/__main__.py", __spec__="NNSegmentLib.__main__")
+CONSOLE = SimpleNamespace(__spec__=None)
+
+
+@pytest.mark.parametrize(
+    ("way", "main", "hint"),
+    [
+        ("spawn", SCRIPT, True), ("fork", SCRIPT, False), ("spawn", OUR_PROGRAM, False), ("spawn", OUR_MODULE, False),
+        ("spawn", CONSOLE, False),
+    ],
+)  # fmt: skip
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(monkeypatch, way, main, hint):
     """Spawned processes run the script again; what they die of is not known here, so it is one of two guesses."""
     loader = LoaderProcesses(Deadly(), 1, seed=1)
     monkeypatch.setattr(loader_processes.multiprocessing, "get_start_method", lambda: way)
+    monkeypatch.setitem(sys.modules, "__main__", main)
     with pytest.raises(RunError, match="for lack of memory.*fewer loader_workers") as told:
         loader(0)
     loader.close()

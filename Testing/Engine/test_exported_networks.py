@@ -86,6 +86,14 @@ def test_an_exported_network_gives_our_networks_logits(tmp_path, kind, format):
             np.testing.assert_allclose(RUN[format](path, batch), expected, atol=1e-4)
 
 
+def test_an_exported_network_computes_in_the_precision_that_its_user_gives_it(tmp_path):
+    folder = write_model(tmp_path / "model")
+    network = torch.jit.load(nns.export_model(folder, tmp_path / "one.pt", "torchscript"))
+    batch = torch.zeros((1, *json.loads((tmp_path / "one.json").read_text())["input"]["shape"][1:]))
+
+    assert network.to(torch.float64)(batch.double()).dtype == torch.float64
+
+
 def test_every_fold_is_a_file_with_its_card_inside_and_beside(tmp_path):
     folder = write_model(tmp_path, folds=(0, 1))
 

@@ -184,7 +184,9 @@ def test_half_precision_is_left_where_it_would_be_slower(tmp_path, monkeypatch):
     expected = Predictor(model, device="cpu").predict(image(), want_probabilities=True)
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert len(said) == 1
-    assert said[0].startswith("Half precision would not be faster on the processor (")
+    assert said[0].startswith(
+        "Half precision needs a processor with AMX; predicting in full precision on the processor ("
+    )
 
 
 def test_planes_are_predicted_with_two_dimensional_models(tmp_path):

@@ -262,6 +262,14 @@ def test_a_lock_that_stays_unreadable_is_held_by_nobody_knows_whom(tmp_path, sca
     assert clock[0] == pytest.approx(5.0, abs=0.1)
 
 
+def test_those_who_only_look_do_not_wait_for_a_lock_that_is_being_written(tmp_path, scanned):
+    (tmp_path / LOCK).touch()
+    clock = scanned(0.0)
+
+    assert holder(tmp_path) is locks.UNKNOWN
+    assert clock[0] == 0.0
+
+
 def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
     (tmp_path / LOCK).touch()
     os.utime(tmp_path / LOCK, (0, 0))
@@ -367,7 +375,6 @@ def test_a_command_becomes_a_line_that_the_systems_terminal_takes():
         ("D:\\R&D\\", '"D:\\R&D\\\\"'),  # else the last quotation mark would be a part of the word
         (r"C:\Program Files (x86)\python.exe", r'"C:\Program Files (x86)\python.exe"'),
         ("a(1)", '"a(1)"'),
-        ("50%", '"50%"'),
         ("a^b", '"a^b"'),
         ("a<b>|c", '"a<b>|c"'),
         (r"C:\plain\\", r"C:\plain\\"),
@@ -459,6 +466,23 @@ def test_a_command_whose_terminal_is_closed_ends_as_on_request():
     )
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is of POSIX")
+def test_the_shells_second_word_does_not_interrupt_what_the_first_one_began(capfd):
+    code = (
+        "import os, signal; from NNSegmentLib.machine.stopping import interrupted_by_terminations\n"
+        "with interrupted_by_terminations():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    except KeyboardInterrupt:\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "        print('tidied up')"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+    assert capfd.readouterr().out == "tidied up\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nohup is of POSIX")

@@ -200,9 +200,7 @@ def test_a_path_that_is_too_long_for_windows_is_told_instead_of_lack_of_space(tm
         raise missing
 
     monkeypatch.setattr(records.tempfile, "mkstemp", refused)
-    with pytest.raises(
-        StorageError, match=r"case\.json: its path is too long for Windows; choose a workspace nearer to"
-    ):
+    with pytest.raises(StorageError, match=r"case\.json: its path is too long for Windows; choose a folder nearer to"):
         write_json(tmp_path / LONG / "case.json", {})
 
     assert "too long" in cannot_write(Path("short"), FileNotFoundError(2, "No such file", f"/{LONG}/.writing-1"))

@@ -119,6 +119,15 @@ def test_a_file_of_the_same_size_that_is_written_within_the_same_second_counts(w
     assert prepare(workspace).computed == 1
 
 
+def test_files_out_of_an_archive_whose_times_are_whole_seconds_are_told_apart(workspace):
+    path = raw(workspace) / "labelsTr" / "case0.nii.gz"
+    os.utime(path, ns=(0, 1_700_000_001_000_000_000))
+    prepare(workspace)
+    os.utime(path, ns=(0, 1_700_000_000_000_000_000))
+
+    assert prepare(workspace).computed == 1
+
+
 @pytest.mark.parametrize("note", ["null", "[]", "[[], []]", "[[1], [2]]", '[["a", 2], 3]'])
 def test_a_damaged_note_of_a_cases_files_is_written_again(workspace, note):
     (prepare(workspace).folder / "case0.made_of").write_text(note)

@@ -54,10 +54,14 @@ def test_what_ended_processes_left_is_deleted_before_the_next_zip_is_unpacked(te
         unpacked_by(replace(own, started="long ago"), temporary / "not-ours"),
     ]
 
+    elsewhere = unpacked_by(replace(own, started="long ago"), temporary.parent / "of somebody")
+    (temporary / "nnsegment-model-link").symlink_to(elsewhere)
+
     with pytest.raises(ModelError, match="holds no model"):
         load_model(archive)
 
     assert not left.exists()
+    assert (elsewhere / "model").is_dir()
     assert all((folder / "model").is_dir() for folder in others)
 
 
