@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, ModelError, SettingsError, counted
-from ..image import PLANE_SPACING, Image, LabelMap, read_image
+from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
 from ..machine.memory import affordable_workers, available_gb
 from ..model import Model, TrainedConfiguration, require_supported_trainer
@@ -231,9 +231,9 @@ def require_channels(image: Image, channels: Sequence[str]) -> None:
 
 
 def require_volume(image: Image, configuration: Configuration) -> None:
-    """Raises ImageError for a picture that a 3-D network should see, whose made-up thickness would become 999 slices."""
+    """Raises ImageError for a picture that a 3-D network should see, whose made-up thickness would become many slices."""
     grid = image.geometry
-    if not configuration.is_2d and grid.dimension == 2 and grid.spacing_mm[0] >= PLANE_SPACING:
+    if not configuration.is_2d and grid.dimension == 2:
         raise ImageError(
             f"The configuration {configuration.name} expects volumes, found a single plane of {grid.shape[1]} × "
             f"{grid.shape[2]} pixels; predict it with a model of the configuration 2d, or give the whole stack."

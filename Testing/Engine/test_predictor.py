@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import tifffile
 import torch
 
-from NNSegmentLib import pipeline
+from NNSegmentLib import input_cases, pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.engine import predictor as predictor_module
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
@@ -426,8 +426,8 @@ def test_all_images_of_a_folder_are_predicted_whatever_they_are_called(tmp_path,
     predict_files(Predictor(one_channel), cases, FileRequest(tmp_path / "out"))
 
     written = {path.name for path in (tmp_path / "out").glob("*.*") if path.suffix != ".json"}
-    assert written == {"a.png", "b.tif", "c.png", "plate_0001.png"}
-    assert len(said) == 1 and said[0].endswith("the model's 1 channel: plate_0001.png.")
+    assert written == {"a.png", "b.tif", "c.png", "plate.png"}
+    assert said == []
 
 
 def test_numbers_of_pictures_are_channels_only_where_all_are_the_first(tmp_path, one_channel):
@@ -444,6 +444,59 @@ def test_numbers_of_pictures_are_channels_only_where_all_are_the_first(tmp_path,
         "img_0002",
     ]
     assert [case.id for case in find_cases([first / "a_0000.png"], one_channel)] == ["a"]
+
+
+def test_one_number_among_many_pictures_renames_no_other(tmp_path, one_channel):
+    source, said = pictures(tmp_path / "in", "a_0000.png", "b_0000.png", "c_0001.png"), []
+
+    assert [case.id for case in find_cases([source], one_channel, said.append)] == ["a", "b", "c"]
+    assert said == []
+
+
+def test_stacks_are_no_frames_even_where_their_headers_call_slices_colours(tmp_path):
+    one = load_model(write_model(tmp_path / "one"))
+    three = configuration("2d", channels=3)
+    several = load_model(write_model(tmp_path / "three", "2d", configurations=(three,), channels=3))
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        tifffile.imwrite(tmp_path / "in" / f"patient_000{n}.tif", np.full((3, 20, 24), n, np.uint8))
+
+    for model in (one, several):
+        assert [(case.id, len(case.images)) for case in find_cases([tmp_path / "in"], model)] == [("patient", 3)]
+
+
+@pytest.mark.parametrize("stray", ["screenshot.png", "A_seg.nrrd", "B.nii.gz"])
+def test_beside_cases_in_nnunets_form_nothing_else_is_a_patient(tmp_path, stray):
+    model, said = load_model(write_model(tmp_path / "model")), []
+    write_case(tmp_path / "in", "A_0000.nii.gz")
+    if stray.endswith("png"):
+        pictures(tmp_path / "elsewhere", stray)
+        shutil.move(tmp_path / "elsewhere" / stray, tmp_path / "in")
+    else:
+        write_case(tmp_path / "in", stray)
+
+    assert [case.id for case in find_cases([tmp_path / "in"], model, said.append)] == ["A"]
+    assert len(said) == 1 and f"{stray} (not named like CASE_0000.nii.gz, as others are)" in said[0]
+
+
+def test_a_colour_picture_named_as_nnunet_does_is_a_case_without_its_number(tmp_path):
+    three = configuration("2d", channels=3)
+    model = load_model(write_model(tmp_path / "model", "2d", configurations=(three,), channels=3))
+    source = pictures(tmp_path / "in", "a_0000.png", "b_0000.png", colours=3)
+
+    assert [case.id for case in find_cases([source], model)] == ["a", "b"]
+
+
+def test_no_image_is_opened_to_sort_what_a_model_of_one_channel_takes(tmp_path, one_channel, monkeypatch):
+    names = [f"case{n}_0000.nii.gz" for n in range(30)] + [f"note{n}.txt" for n in range(30)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).touch()
+    asked = []
+    monkeypatch.setattr(input_cases, "stored_layout", lambda *given, **named: asked.append(given))
+
+    assert len(find_cases([tmp_path / "in"], one_channel)) == 30
+    assert asked == []
 
 
 def test_numbers_of_colour_pictures_are_channels_where_each_file_holds_one(tmp_path):
@@ -522,6 +575,9 @@ def test_a_picture_is_not_made_a_volume_for_a_volume_model(tmp_path, one_channel
 
     with pytest.raises(ImageError, match="3d_fullres expects volumes, found a single plane of 20 × 24 pixels"):
         predict_files(Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
+    fine = Geometry((1, 20, 14), (499.5, 0.5, 0.5), dimension=2)
+    with pytest.raises(ImageError, match="3d_fullres expects volumes"):
+        Predictor(model).predict(image(grid=fine))
     flat = image(grid=Geometry((1, 20, 14), (3.0, 1.0, 1.0)))
     assert Predictor(model).predict(flat).labels.shape == (1, 20, 14)  # a volume of one slice is none the less a volume
     assert Predictor(one_channel).predict(image()).labels.shape == GRID.shape
