@@ -20,7 +20,7 @@ from .geometry import Geometry
 from .given import path_of, paths_of
 from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
-from .palettes import is_grey_with_alpha, palette_numbers
+from .palettes import holds_colours, is_grey_with_alpha, palette_labels
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
@@ -114,13 +114,18 @@ def read_labels(path: Path | str, reader: str = "") -> LabelMap:
 
 
 def read_label_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
-    """What `read_array` gives, but of a picture with coloured palette the numbers of the colours, which are the labels."""
+    """What `read_array` gives, but one channel of a picture with a palette: the numbers of its colours, or its greys."""
     array, geometry = read_array(path, reader)
-    if len(array) > 1 and file_ending(path) in PLANE_ENDINGS:
-        numbers = palette_numbers(path)
-        if numbers is not None and numbers.shape == array.shape[2:]:
-            return numbers[None, None], geometry
+    if is_coloured(path):
+        labels = palette_labels(path)
+        if labels is not None and labels.shape == array.shape[2:]:
+            return labels[None, None], geometry
     return array, geometry
+
+
+def is_coloured(path: Path) -> bool:
+    """Whether a label file is a picture of colours or with a palette, by its header; other programs see colours there."""
+    return file_ending(path) in PLANE_ENDINGS and holds_colours(path)
 
 
 def whole_numbers(array: np.ndarray, path: Path | str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,15 +133,16 @@ def write_dataset_json(
 def find_images(folder: Path, file_ending: str) -> dict[str, tuple[Path, ...]]:
     """Case id → channel files of a folder of `ID_0000.ending` files, ids sorted; dot files are ignored.
 
-    Endings in capitals count as well, which Windows and microscopes write.
+    Endings in capitals count as well, which Windows and microscopes write; of two files that differ by that alone, the
+    one with the exact ending counts.
     """
     pattern = re.compile(rf"^(?P<id>.+)_(?P<channel>\d{{4}})(?i:{re.escape(file_ending)})$")
-    found: dict[str, list[Path]] = {}
-    for path in visible(folder):
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(visible(folder), key=lambda path: not path.name.endswith(file_ending)):
         match = pattern.match(path.name)
         if match:
-            found.setdefault(match["id"], []).append(path)
-    return {case_id: tuple(found[case_id]) for case_id in sorted(found)}
+            found.setdefault(match["id"], {}).setdefault(match["channel"], path)
+    return {case_id: tuple(path for _, path in sorted(found[case_id].items())) for case_id in sorted(found)}
 
 
 def _found_cases(folder: Path, file_ending: str) -> list[Case]:
@@ -151,14 +152,16 @@ def _found_cases(folder: Path, file_ending: str) -> list[Case]:
             f"{folder / 'imagesTr'} should hold files like CASE_0000{file_ending}, found none; "
             "check file_ending in dataset.json or run 'nnsegment convert'."
         )
-    labels = folder / "labelsTr"
-    return [Case(case_id, files, _label_file(labels, case_id, file_ending)) for case_id, files in images.items()]
+    labels = find_labels(folder / "labelsTr", images, file_ending)
+    return [Case(case_id, files, labels[case_id]) for case_id, files in images.items()]
 
 
-def _label_file(folder: Path, case_id: str, file_ending: str) -> Path:
-    """The label file of a case, whose ending may be in capitals."""
-    names = (case_id + file_ending, case_id + file_ending.upper())
-    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+def find_labels(folder: Path, case_ids: Iterable[str], file_ending: str) -> dict[str, Path]:
+    """Case id → the label file of each case, whose ending may be in capitals; the exact name where there is none."""
+    same_ending = [path for path in visible(folder) if path.name.lower().endswith(file_ending.lower())]
+    by_id = {path.name[: -len(file_ending)]: path for path in same_ending}
+    exact = {case_id: folder / (case_id + file_ending) for case_id in case_ids}
+    return {case_id: path if path.is_file() else by_id.get(case_id, path) for case_id, path in exact.items()}
 
 
 def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:

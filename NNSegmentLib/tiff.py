@@ -88,7 +88,7 @@ def _spacing_in(sidecar: Path) -> tuple[float, float, float]:
 
 
 def header_spacing(path: Path) -> tuple[float, float, float] | None:
-    """(z, y, x) that the header of an ImageJ or OME stack tells, in the file's own unit; None where it tells none.
+    """(z, y, x) that the header of an ImageJ or OME stack tells, in µm where its unit is known; None where it tells none.
 
     Reading goes by nnU-Net's sidecar alone. A header that cannot be understood tells nothing.
     """
@@ -114,17 +114,22 @@ def unused_spacing(path: Path) -> tuple[float, float, float] | None:
 def _ome_spacing(text: str) -> tuple[float, ...] | None:
     pixels = next((e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("Pixels")), None)
     values = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"] if pixels is not None else [None]
-    if None in values or len({pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"}) > 1:
+    if None in values:
         return None
-    return tuple(float(value) for value in values)
+    units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
+    if len(set(units)) > 1 and not all(unit in _MICROMETRES for unit in units):
+        return None
+    return tuple(float(value) * _MICROMETRES.get(unit, 1.0) for value, unit in zip(values, units, strict=True))
 
 
 def _imagej_spacing(described: dict, tags) -> tuple[float, ...] | None:
     """ImageJ notes voxels per unit in the plane, and leaves out a distance of slices that is 1."""
-    if "spacing" not in described and described.get("unit", "pixel") in ("", "pixel", "pixels"):
+    unit = str(described.get("unit", "pixel"))
+    if "spacing" not in described and unit in _UNITS_OF_NOTHING:
         return None
     across, pixels = zip(*[tags[name].value[::-1] for name in ("YResolution", "XResolution")], strict=True)
-    return (abs(float(described.get("spacing", 1.0))), across[0] / pixels[0], across[1] / pixels[1])
+    spacing = (abs(float(described.get("spacing", 1.0))), across[0] / pixels[0], across[1] / pixels[1])
+    return tuple(size * _MICROMETRES.get(unit, 1.0) for size in spacing)
 
 
 def tiff_layout(path: Path) -> TiffLayout:
@@ -132,7 +137,8 @@ def tiff_layout(path: Path) -> TiffLayout:
     try:
         with _tifffile().TiffFile(path) as file:
             series = file.series[0]
-            has_alpha = any(int(sample) in _ALPHA for sample in series.keyframe.extrasamples)
+            extra = series.keyframe.extrasamples
+            has_alpha = bool(extra) and int(extra[-1]) in _ALPHA
             layout = TiffLayout(tuple(series.shape), series.axes, series.dtype, has_alpha)
     except _DAMAGE as error:
         raise _damaged(path) from error
@@ -213,5 +219,11 @@ def _damaged(path: Path) -> ImageError:
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
            AssertionError, struct.error, zlib.error, ElementTree.ParseError)  # fmt: skip
 """What a damaged TIFF makes tifffile raise."""
+_UNITS_OF_NOTHING = ("", "pixel", "pixels", "inch", "inches")
+"""What ImageJ notes for pictures that nobody has measured; inches are the dots per inch of a screen."""
+_MICROMETRES = {
+    "nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00B5m": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6
+}  # fmt: skip
+"""Units of headers in µm; the letter of µm has two codes, and ImageJ also writes the code itself."""
 _ALPHA = (1, 2)
 """TIFF's numbers for a colour that is opacity."""

@@ -17,10 +17,9 @@ from ..folders import LABELS_CSV
 from ..geometry import Geometry
 from ..image import (
     FLAT_ENDINGS,
-    PLANE_ENDINGS,
     TIFF_ENDINGS,
     file_ending,
-    read_array,
+    is_coloured,
     read_geometry,
     read_labels,
     write_image,
@@ -140,7 +139,7 @@ def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: S
         _copy_spacing(path, folder / f"{case_id}.json")
         return 1
     array, geometry = stored_voxels(path, source.planes)
-    array = array[:3] if source.drop_alpha and stored_layout(path).has_alpha else array
+    array = array[:-1] if source.drop_alpha and stored_layout(path).has_alpha else array
     geometry = _on(grid, geometry)
     geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     for offset, voxels in enumerate(array):
@@ -149,7 +148,7 @@ def _place_image(path: Path, folder: Path, case_id: str, channel: int, source: S
 
 
 def _place_labels(path: Path, target: Path, source: Source, grid: Geometry | None) -> None:
-    as_it_is = not source.values_changed and same_type(path, target) and not _has_palette(path)
+    as_it_is = not source.values_changed and same_type(path, target) and not is_coloured(path)
     if as_it_is and not _needs_another_grid(path, source, grid):
         copy_file(path, target)
         _copy_spacing(path, target.with_name(target.name[: -len(source.file_ending)] + ".json"))
@@ -158,11 +157,6 @@ def _place_labels(path: Path, target: Path, source: Source, grid: Geometry | Non
     geometry = _on(grid, found.geometry)
     geometry = replace(geometry, dimension=3) if source.only_volumes else geometry
     write_labels(target, renumbered(found.array, source.values_changed), geometry)
-
-
-def _has_palette(path: Path) -> bool:
-    """Whether a picture's labels are numbers of colours, where other programs see the colours."""
-    return file_ending(path) in PLANE_ENDINGS and len(read_array(path)[0]) > 1
 
 
 def _needs_another_grid(path: Path, source: Source, grid: Geometry | None) -> bool:
@@ -281,7 +275,9 @@ def _require_usable_in_place(source: Source, workers: int, progress: Progress) -
 def _unfit_in_place(source: Source, case: SourceCase) -> bool:
     if case.segments or case.volume:
         return True
-    return not same_type(case.labels, source.file_ending) or any(needs_rewriting(path, source) for path in case.images)
+    if not same_type(case.labels, source.file_ending) or is_coloured(case.labels):
+        return True
+    return any(needs_rewriting(path, source) for path in case.images)
 
 
 def _require_space(source: Source, building: Path) -> None:

@@ -11,7 +11,7 @@ from ..errors import TaskError
 from ..folders import LABELS_CSV
 from ..image import file_ending
 from ..labels import LabelSet
-from ..task import find_images
+from ..task import find_images, find_labels
 from .decathlon import training_cases
 from .source import Source, SourceCase, channel_names, value_to_name
 
@@ -51,10 +51,11 @@ def read(folder: Path, values: Mapping) -> Source:
 def other_cases(folder: Path, ending: str) -> list[SourceCase]:
     """Test and validation cases (imagesTs, imagesVal), with labels where labelsTs or labelsVal has them."""
     return [
-        SourceCase(case_id, files, labels if labels.is_file() else None, group)
+        SourceCase(case_id, files, labels[case_id] if labels[case_id].is_file() else None, group)
         for group in _OTHER_GROUPS
-        for case_id, files in find_images(folder / f"images{group}", ending).items()
-        for labels in [folder / f"labels{group}" / (case_id + ending)]
+        for images in [find_images(folder / f"images{group}", ending)]
+        for labels in [find_labels(folder / f"labels{group}", images, ending)]
+        for case_id, files in images.items()
     ]
 
 

@@ -9,8 +9,9 @@ TIF volumes stay TIF with their spacing in nnU-Net's JSON file.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,19 @@ from ..cases import ValueChange, composed
 from ..colors import load_label_colors
 from ..errors import TaskError, counted, some
 from ..folders import LABELS_CSV, visible
-from ..image import FLAT_ENDINGS, TIFF_ENDINGS, file_ending, read_label_array, whole_numbers
+from ..image import FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, file_ending, read_label_array, whole_numbers
 from ..labels import BACKGROUND, Label, LabelSet
+from ..palettes import coloured_palette
 from ..progress import Progress, in_parallel
-from ..tiff import require_one_time
+from ..tiff import require_one_time, unused_spacing
 from . import seg_nrrd
-from .label_values import is_one_class, remarks
+from .label_values import is_one_class, remarks, require_same_colours
 from .segments import common_labels
 from .source import (
     Layout,
     Source,
     SourceCase,
+    has_opaque_alpha,
     image_files,
     label_stem,
     require_opaque,
@@ -47,9 +50,7 @@ _LABEL_WORD = r"(?:segmentation|seg|labelmap|labels|label|masks|mask|annotation|
 _IMAGE_WORD = r"(?:image|img|volume|vol|scan)"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _COLOR_NAMES = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
-_OPACITY = (
-    "Pictures have an alpha channel (opacity) that is full everywhere; it is left out, and R, G, B are the channels."
-)
+_OPACITY = "Pictures have an alpha channel (opacity) that is full everywhere; it is left out."
 _MOST_VALUES_IN_A_PICTURE = 64
 """More grey values than this in a PNG mask mean smoothed borders or an image, not labels."""
 
@@ -58,14 +59,21 @@ _MOST_VALUES_IN_A_PICTURE = 64
 class _Facts:
     """What one pass over a case's files shows."""
 
-    values: frozenset[int]
     channels: int
     is_plane: bool
     fits_png: bool
     channels_first: bool = False
     """Whether an image is a TIFF whose channels have to be taken apart."""
-    has_alpha: bool = False
-    """Whether an image has an opacity besides its `channels`, full everywhere."""
+    alphas: tuple[Path, ...] = ()
+    """The images whose last channel is an opacity."""
+    alpha_varies: bool = False
+    """Whether such a channel is not full everywhere, and so may be any other channel."""
+    has_header_spacing: bool = False
+    """Whether the voxel size comes from the header of a TIFF stack."""
+    values: frozenset[int] = frozenset()
+    """Of the labels."""
+    colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """The colour of each value in a mask with a coloured palette."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,12 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         cases = [replace(case, labels=None, segments=seg_nrrd.read(case.labels)) for case in cases]
         return describe_segmented(folder, "images and Slicer segmentations", cases, _test_cases(folder, cases))
     facts = in_parallel(_facts, cases, workers, progress, "Reading labels")
-    values = [f.values for f in facts]
-    label_set, changes = _label_set(folder, values)
-    has_alpha = any(f.has_alpha for f in facts)
+    require_same_colours([(case.labels, f.colours) for case, f in zip(cases, facts, strict=True)])
+    planes, tests = all(f.is_plane for f in facts), _test_cases(folder, cases)
+    test_facts = in_parallel(partial(_picture_facts, planes=planes), tests, workers, progress, "Reading test images")
+    drop_alpha = _drops_alpha(facts, test_facts)
+    facts = [replace(f, channels=f.channels - len(f.alphas)) for f in facts] if drop_alpha else facts
+    label_set, changes, said = _labels(folder, label_paths, [f.values for f in facts])
     mixed = len({file_ending(path) for path in (*image_paths, *label_paths)}) > 1
     return Source(
         folder=folder,
@@ -107,13 +118,33 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         channel_names=_channel_names(cases, facts),
         labels=label_set,
         file_ending=_common_ending([*image_paths, *label_paths], facts),
-        cases=(*cases, *_test_cases(folder, cases)),
+        cases=(*cases, *tests),
         values_changed=changes,
-        split_colors=mixed or has_alpha or any(f.channels_first for f in facts),
+        split_colors=mixed or drop_alpha or any(f.channels_first for f in facts),
         tiff_headers=True,
-        planes=all(f.is_plane for f in facts),
-        drop_alpha=has_alpha,
-        remarks=(*remarks(values, bool(_known_labels(folder))), *(_OPACITY,) * has_alpha),
+        planes=planes,
+        drop_alpha=drop_alpha,
+        remarks=(*said, *(_OPACITY,) * drop_alpha, *_remark_on_spacing([*facts, *test_facts])),
+    )
+
+
+def _drops_alpha(training: Sequence[_Facts], tests: Sequence[_Facts]) -> bool:
+    """Whether an opacity is left out, as it is full in all training cases; raises ImageError where it varies in a test."""
+    if any(f.alpha_varies for f in training):
+        return False
+    wanted = {f.channels - len(f.alphas) for f in training}
+    surplus = [f for f in tests if f.alphas and f.channels - len(f.alphas) in wanted]
+    for path in (path for f in surplus if f.alpha_varies for path in f.alphas):
+        require_opaque(path)
+    return bool(surplus) or any(f.alphas for f in training)
+
+
+def _remark_on_spacing(facts: Sequence[_Facts]) -> tuple[str, ...]:
+    n_told = sum(f.has_header_spacing for f in facts)
+    if not n_told:
+        return ()
+    return (
+        f"The voxel sizes of {counted(n_told, 'stack')} were taken from their headers, in µm where these name a unit.",
     )
 
 
@@ -127,6 +158,7 @@ def describe_segmented(
     """A source whose training cases have segments, named as they first appear or in `order`; raises TaskError."""
     images = [path for case in (*cases, *tests) for path in case.images]
     facts = [_image_facts(case) for case in cases]
+    test_facts = [_image_facts(case) for case in tests]
     return Source(
         folder=folder,
         format=format_,
@@ -135,6 +167,7 @@ def describe_segmented(
         file_ending=_common_ending(images, facts),
         cases=(*cases, *tests),
         tiff_headers=True,
+        remarks=_remark_on_spacing([*facts, *test_facts]),
     )
 
 
@@ -268,17 +301,42 @@ def _numbers(channels: Sequence[int]) -> str:
     return ", ".join(f"{channel:04d}" for channel in channels)
 
 
-def _image_facts(case: SourceCase) -> _Facts:
-    headers = _headers(case)
-    return _Facts(frozenset(), sum(header.channels for header in headers), False, False)
+def _image_facts(case: SourceCase, planes: bool = False) -> _Facts:
+    """What the images of a case show; `planes` tells that they are no volumes. Raises ImageError, also for films."""
+    headers = [_header(path, planes) for path in case.images]
+    return _Facts(
+        channels=sum(header.channels for header in headers),
+        is_plane=planes,
+        fits_png=all(header.fits_png for header in headers),
+        channels_first=any(header.channels_first for header in headers),
+        alphas=tuple(path for path, header in zip(case.images, headers, strict=True) if header.has_alpha),
+        has_header_spacing=not planes and _has_header_spacing(case.images),
+    )
 
 
-def _headers(case: SourceCase, planes: bool = False) -> list[Layout]:
-    """The layouts of a case's images; raises ImageError, also for films."""
-    for path in filter(None, (*case.images, case.labels)):
-        if file_ending(path) in TIFF_ENDINGS:
-            require_one_time(path)
-    return [stored_layout(path, planes) for path in case.images]
+def _picture_facts(case: SourceCase, planes: bool) -> _Facts:
+    """The same with a look at opacities; raises ImageError where that of a PNG or BMP is not full everywhere.
+
+    In a TIFF that varies, the last channel may be called an opacity wrongly.
+    """
+    facts = _image_facts(case, planes)
+    for path in facts.alphas:
+        if file_ending(path) in PLANE_ENDINGS:
+            require_opaque(path)
+    in_tiffs = [path for path in facts.alphas if file_ending(path) in TIFF_ENDINGS]
+    return replace(facts, alpha_varies=not all(has_opaque_alpha(path) for path in in_tiffs))
+
+
+def _header(path: Path, planes: bool) -> Layout:
+    """The layout of an image; raises ImageError, also for films."""
+    layout = stored_layout(path, planes)
+    if layout.is_film:
+        require_one_time(path)
+    return layout
+
+
+def _has_header_spacing(images: Sequence[Path]) -> bool:
+    return bool(images) and file_ending(images[0]) in TIFF_ENDINGS and unused_spacing(images[0]) is not None
 
 
 def _facts(case: SourceCase) -> _Facts:
@@ -288,19 +346,18 @@ def _facts(case: SourceCase) -> _Facts:
             f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey values, 0 for the "
             "background and 1, 2, … for the labels."
         )
-    labels = whole_numbers(labels[0], case.labels)
-    headers = _headers(case, geometry.dimension == 2)
-    with_alpha = [path for path, header in zip(case.images, headers, strict=True) if header.has_alpha]
-    for path in with_alpha:
-        require_opaque(path)
-    return _Facts(
-        values=frozenset(_values(labels, case.labels)),
-        channels=sum(header.channels for header in headers) - len(with_alpha),
-        is_plane=geometry.dimension == 2,
-        fits_png=all(header.fits_png for header in headers),
-        channels_first=any(header.channels_first for header in headers),
-        has_alpha=bool(with_alpha),
-    )
+    if file_ending(case.labels) in TIFF_ENDINGS:
+        require_one_time(case.labels)
+    values = frozenset(_values(whole_numbers(labels[0], case.labels), case.labels))
+    colours = _colours(case.labels, values)
+    return replace(_picture_facts(case, planes=geometry.dimension == 2), values=values, colours=colours)
+
+
+def _colours(path: Path, values: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """The colour of each of these values in a mask with a coloured palette; empty for other masks."""
+    if file_ending(path) not in PLANE_ENDINGS:
+        return {}
+    return {number: colour for number, colour in enumerate(coloured_palette(path)) if number in values}
 
 
 def _values(labels: np.ndarray, path: Path) -> list[int]:
@@ -315,10 +372,21 @@ def _values(labels: np.ndarray, path: Path) -> list[int]:
     return values
 
 
-def _label_set(folder: Path, per_mask: Sequence[frozenset[int]]) -> tuple[LabelSet, tuple[ValueChange, ...]]:
-    """Labels numbered 0, 1, 2, …, and the values that change by it."""
+def _labels(
+    folder: Path, paths: Sequence[Path], per_mask: Sequence[frozenset[int]]
+) -> tuple[LabelSet, tuple[ValueChange, ...], tuple[str, ...]]:
+    """Labels numbered 0, 1, 2, …, the values that change by it, and what is to be said about them."""
     known = {label.values[0]: label for label in _known_labels(folder)}
-    found = [1] if is_one_class(per_mask) else sorted(frozenset().union(*per_mask) - {0})
+    are_flat = all(file_ending(path) in FLAT_ENDINGS for path in paths)
+    one_class = are_flat and is_one_class(per_mask) and not {1, 255} <= set(known)
+    return *_label_set(folder, per_mask, known, one_class), remarks(per_mask, one_class, bool(known))
+
+
+def _label_set(
+    folder: Path, per_mask: Sequence[frozenset[int]], known: Mapping[int, Label], one_class: bool
+) -> tuple[LabelSet, tuple[ValueChange, ...]]:
+    """Labels numbered 0, 1, 2, …, and the values that change by it; `one_class` tells that 255 means the same as 1."""
+    found = [1] if one_class else sorted(frozenset().union(*per_mask) - {0})
     if not found:
         raise TaskError(
             f"The labels in {folder} should mark something, found only the value 0; choose the folder of the segmentations."
@@ -328,7 +396,7 @@ def _label_set(folder: Path, per_mask: Sequence[frozenset[int]]) -> tuple[LabelS
         label = known.get(old, Label("foreground" if len(found) == 1 else f"label {old}", (old,)))
         labels.append(Label(label.name, (new,), label.color, label.terminology))
     changes = tuple(ValueChange(old, new) for new, old in enumerate(found, start=1) if old != new)
-    return LabelSet(tuple(labels)), (ValueChange(255, 1),) if is_one_class(per_mask) else changes
+    return LabelSet(tuple(labels)), (ValueChange(255, 1),) if one_class else changes
 
 
 def _known_labels(folder: Path) -> tuple[Label, ...]:

@@ -178,6 +178,8 @@ class Layout:
     """Whether the last channel is the opacity of a colour picture."""
     channels_first: bool = False
     """A TIFF whose colours or channels lie one after the other, where nnU-Net sees slices."""
+    is_film: bool = False
+    """A TIFF whose header calls its planes times."""
 
 
 def stored_layout(path: Path, planes: bool = False) -> Layout:
@@ -218,9 +220,14 @@ def is_opaque(alpha: np.ndarray) -> bool:
     return bool(alpha.min() == alpha.max()) and float(alpha.flat[0]) in _FULL
 
 
+def has_opaque_alpha(path: Path) -> bool:
+    """Whether the last channel of a picture is an opacity that is full everywhere; raises ImageError."""
+    return is_opaque(read_array(path)[0][-1])
+
+
 def require_opaque(path: Path) -> None:
     """Raise ImageError for a picture whose last channel is an opacity that is not full everywhere."""
-    if not is_opaque(read_array(path)[0][-1]):
+    if not has_opaque_alpha(path):
         raise ImageError(
             f"{path} has an alpha channel (opacity) that is not full everywhere, and what shines through is not known; "
             "save the picture without alpha."
@@ -234,7 +241,7 @@ def _tiff_layout(path: Path, planes: bool) -> Layout:
         return Layout(2, found.leading_channels, fits_png, channels_first=True)
     is_volume = len(found.spatial) == 3
     axes = 4 if is_volume and found.samples > 1 else 2 + is_volume
-    return Layout(axes, found.samples, fits_png, found.has_alpha and not is_volume)
+    return Layout(axes, found.samples, fits_png, found.has_alpha and not is_volume, is_film="T" in found.axes)
 
 
 def _layout_of_voxels(path: Path) -> Layout:

@@ -15,6 +15,7 @@ from .source import SourceCase
 
 _SAME_SIZE = 0.01
 """Of voxels; headers round."""
+_MICROMETRES_IN_MM = 1000.0
 
 
 def case_grid(case: SourceCase) -> Geometry | None:
@@ -31,10 +32,16 @@ def case_grid(case: SourceCase) -> Geometry | None:
         image = replace(image, spacing_mm=header) if header else image
         placed = labels is not None and file_ending(case.labels) not in TIFF_ENDINGS and labels.shape == image.shape
         is_told = image.spacing_mm != (1.0, 1.0, 1.0)
-        same_size = placed and np.allclose(labels.spacing_mm, image.spacing_mm, rtol=_SAME_SIZE)
+        same_size = placed and _have_same_size(labels, image)
         return labels if placed and (same_size or not is_told) else image
     is_beside = labels is not None and _is_tiff_volume(case.labels, labels) and labels.shape == image.shape
     return image if is_beside else None
+
+
+def _have_same_size(placed: Geometry, told: Geometry) -> bool:
+    """Whether a file in mm has the voxels of a TIFF's header in µm; microscopes' files often hold µm for mm."""
+    sizes = np.multiply.outer((1.0, _MICROMETRES_IN_MM), placed.spacing_mm)
+    return any(np.allclose(size, told.spacing_mm, rtol=_SAME_SIZE) for size in sizes)
 
 
 def note_spacing(path: Path, grid: Geometry | None) -> None:

@@ -11,7 +11,16 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
-from ..image import FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, LabelMap, file_ending, read_array, whole_numbers
+from ..image import (
+    FLAT_ENDINGS,
+    PLANE_ENDINGS,
+    TIFF_ENDINGS,
+    LabelMap,
+    file_ending,
+    read_array,
+    read_label_array,
+    whole_numbers,
+)
 from ..labels import LARGEST_VALUE
 from ..task import Case, Task
 from ..tiff import unused_spacing
@@ -212,7 +221,7 @@ def _examine_labels(task: Task, case: Case, grid: Geometry | None) -> tuple[froz
             Finding(ERROR, case.id, "label file", f"the file {name}", "none", "add it or remove the case's images")
         ]
     try:
-        array, geometry = read_array(case.labels)
+        array, geometry = read_label_array(case.labels)
     except ImageError as error:
         return None, [_unreadable(case, case.labels, error)]
     if len(array) != 1:

@@ -14,6 +14,7 @@ from task_on_disk import PLAIN, blocks, decathlon, edit_json, nnunet_v2, noise, 
 from test_palettes import png
 
 from NNSegmentLib.cases import load_origin
+from NNSegmentLib.colors import save_label_colors
 from NNSegmentLib.conversion import describe_conversion
 from NNSegmentLib.errors import ImageError, InputError, StorageError, TaskError
 from NNSegmentLib.folders import Workspace
@@ -21,6 +22,7 @@ from NNSegmentLib.formats import convert
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_array, read_geometry, read_image, read_labels, write_image, write_labels
 from NNSegmentLib.integrity import check_task
+from NNSegmentLib.labels import Label, LabelSet
 
 
 @pytest.fixture
@@ -129,6 +131,15 @@ def test_in_place_use_is_refused_where_files_must_be_rewritten(tmp_path, workspa
     with pytest.raises(TaskError, match="in place because .*ball_Tr0"):
         convert(decathlon(tmp_path / "Task01_Brain", n_channels=2), workspace, in_place=True)
     assert not any(workspace.raw.iterdir())
+
+
+def test_labels_of_test_cases_may_end_in_capitals(tmp_path, workspace):
+    source = nnunet_v2(tmp_path / "Dataset006_Loud", ending=".nrrd")
+    for folder, name in (("imagesTs", "new_0000"), ("labelsTs", "new")):
+        write_image(source / folder / f"{name}.nrrd", blocks(), PLAIN)
+        (source / folder / f"{name}.nrrd").rename(source / folder / f"{name}.NRRD")
+
+    assert (convert(source, workspace).folder / "labelsTs" / "new.nrrd").is_file()
 
 
 def test_a_task_with_listed_files_is_copied_into_the_plain_layout(tmp_path, workspace):
@@ -335,6 +346,7 @@ def test_the_voxel_size_in_the_header_of_stacks_goes_where_nnunet_reads_it(tmp_p
     for folder in ("imagesTr", "labelsTr"):
         assert json.loads((task.folder / folder / "a.json").read_text()) == {"spacing": [2.0, 0.25, 0.25]}
     assert read_geometry(task.cases[0].images[0]).spacing_mm == (2.0, 0.25, 0.25)
+    assert "voxel sizes of 1 stack were taken from their headers, in µm" in remarks_about(task)[0]
     assert [finding for finding in check_task(task) if "grid" in finding.check or finding.check == "voxel size"] == []
 
 
@@ -365,6 +377,18 @@ def test_masks_that_say_where_they_lie_fit_stacks_that_do_not(tmp_path, workspac
     assert image.same_grid(labels) and image.spacing_mm == pytest.approx((2.0, 0.25, 0.25))
     assert np.array_equal(read_labels(task.cases[0].labels).array, blocks())
     assert [finding for finding in check_task(task) if "grid" in finding.check] == []
+
+
+def test_masks_in_millimetres_fit_stacks_that_tell_the_same_in_millimetres(tmp_path, workspace):
+    source, metadata = stacks(tmp_path / "cells"), MICROSCOPE["metadata"] | {"unit": "mm"}
+    tifffile.imwrite(source / "images" / "a.tif", noise(1).astype(np.uint16), **(MICROSCOPE | {"metadata": metadata}))
+    (source / "labels" / "a.tif").unlink()
+    placed = Geometry(PLAIN.shape, (2.0, 0.25, 0.25), (5.0, 6.0, 7.0))
+    write_labels(source / "labels" / "a.nii.gz", blocks(), placed)
+
+    task = convert(source, workspace)
+
+    assert read_geometry(task.cases[0].images[0]).same_grid(placed)
 
 
 @pytest.mark.parametrize(
@@ -548,6 +572,61 @@ def test_masks_that_look_like_no_classes_are_told(tmp_path, workspace, masks, to
     assert all(text in describe_conversion(task)[1] for text in remarks_about(task))
 
 
+def test_1_and_255_are_two_classes_where_labels_csv_names_both(tmp_path, workspace):
+    mask = blocks((1, 20, 30), (1, 1))[0]
+    source = with_masks(tmp_path / "cells", mask, mask * 255)
+    names = LabelSet((Label("background", (0,)), Label("nucleus", (1,)), Label("membrane", (255,))))
+    save_label_colors(source / "labels.csv", names)
+
+    task = convert(source, workspace)
+
+    assert task.labels.to_dataset_json() == {"labels": {"background": 0, "nucleus": 1, "membrane": 2}}
+    assert [read_labels(case.labels).array.max() for case in task.cases] == [1, 2]
+    assert [(c.before, c.after) for c in load_origin(task.folder).values_changed] == [(255, 2)]
+    assert remarks_about(task) == ()
+
+
+def test_1_and_255_in_volumes_are_two_classes(tmp_path, workspace):
+    for name, value in (("a", 1), ("b", 255)):
+        write_image(tmp_path / "scans" / "images" / f"{name}.nii.gz", noise(1), PLAIN)
+        write_labels(tmp_path / "scans" / "labels" / f"{name}.nii.gz", blocks(values=(value, value)), PLAIN)
+
+    assert convert(tmp_path / "scans", workspace).labels.values == (0, 1, 2)
+
+
+def test_masks_whose_palettes_differ_are_refused(tmp_path, workspace):
+    source, numbers = pictures(tmp_path / "cells"), blocks((1, 20, 30), (1, 1))[0].astype(np.uint8)
+    png(source / "labels" / "a.png", numbers, colours=[(0, 0, 0), (255, 0, 0)])
+    png(source / "labels" / "b.png", numbers, colours=[(0, 0, 0), (0, 255, 0)])
+
+    with pytest.raises(TaskError, match="number 1 .* #ff0000 in a.png and #00ff00 in b.png.* as grey values"):
+        convert(source, workspace)
+
+
+def test_colours_that_no_mask_uses_may_differ(tmp_path, workspace):
+    source, numbers = pictures(tmp_path / "cells"), blocks((1, 20, 30), (1, 1))[0].astype(np.uint8)
+    png(source / "labels" / "a.png", numbers, colours=[(0, 0, 0), (255, 0, 0), (9, 8, 7)])
+    png(source / "labels" / "b.png", numbers, colours=[(0, 0, 0), (255, 0, 0)])
+
+    assert convert(source, workspace).labels.values == (0, 1)
+
+
+def test_masks_with_a_palette_are_not_used_in_place(tmp_path, workspace):
+    source, numbers = pictures(tmp_path / "cells", high=1), blocks((1, 20, 30), (1, 1))[0].astype(np.uint8)
+    for name in "ab":
+        png(source / "labels" / f"{name}.png", numbers)
+
+    with pytest.raises(TaskError, match="in place because a, b must be rewritten"):
+        convert(source, workspace, in_place=True)
+
+
+def test_pictures_that_are_only_copied_are_not_decoded(tmp_path, workspace, monkeypatch):
+    source = convert(pictures(tmp_path / "cells", high=1), workspace).folder
+    monkeypatch.setattr(sitk, "ReadImage", None)
+
+    assert len(convert(source, Workspace.at(tmp_path / "second"), workers=1).cases) == 2
+
+
 def test_masks_with_a_palette_become_masks_that_everybody_reads(tmp_path, workspace):
     source, numbers = pictures(tmp_path / "cells"), blocks((1, 20, 30))[0].astype(np.uint8)
     for name in "ab":
@@ -574,6 +653,77 @@ def test_opacity_that_is_full_everywhere_is_no_channel(tmp_path, workspace, all_
     assert np.array_equal(read_image(task.cases[0].images).array[:, 0], np.moveaxis(noise(0, (20, 30, 3)), -1, 0))
     assert "alpha channel" in remarks_about(task)[0]
     assert [finding for finding in check_task(task) if finding.severity == "error"] == []
+
+
+def write_tiffs(source, image, **options):
+    """TIFFs in place of the pictures a and b, with masks that mark the same."""
+    mask = blocks((1, 20, 30), (1, 1))[0].astype(np.uint8)
+    for name in "ab":
+        for kind in ("images", "labels"):
+            (source / kind / f"{name}.png").unlink()
+        tifffile.imwrite(source / "images" / f"{name}.tif", image, **options)
+        tifffile.imwrite(source / "labels" / f"{name}.tif", mask)
+    return source
+
+
+def test_full_opacity_beside_grey_values_is_no_channel(tmp_path, workspace):
+    grey = noise(1, (20, 30)).astype(np.uint8)
+    image = np.dstack([grey, np.full_like(grey, 255)])
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+
+    task = convert(write_tiffs(pictures(tmp_path / "cells"), image, **options), workspace)
+
+    assert [channel.name for channel in task.channels] == ["image"]
+    assert np.array_equal(read_image(task.cases[0].images).array[:, 0], grey[None])
+    assert "R, G, B" not in remarks_about(task)[0]
+    assert [finding for finding in check_task(task) if finding.severity == "error"] == []
+
+
+def test_a_fourth_channel_that_tifffile_calls_opacity_stays_where_it_varies(tmp_path, workspace):
+    image = noise(1, (20, 30, 4)).astype(np.uint8)
+
+    task = convert(write_tiffs(pictures(tmp_path / "cells"), image), workspace)
+
+    assert len(task.channels) == 4 and remarks_about(task) == ()
+    assert np.array_equal(read_image(task.cases[0].images).array[:, 0], np.moveaxis(image, -1, 0))
+
+
+def test_opacity_of_test_images_is_left_out_as_well(tmp_path, workspace):
+    source, colours = pictures(tmp_path / "cells"), noise(1, (20, 30, 3)).astype(np.uint8)
+    for name in "ab":
+        write_plane(source / "images" / f"{name}.png", colours)
+    write_plane(source / "imagesTs" / "new.png", np.dstack([colours, np.full((20, 30), 255, np.uint8)]))
+
+    task = convert(source, workspace)
+
+    tests = sorted((task.folder / "imagesTs").iterdir())
+    assert np.array_equal(read_image(tests).array[:, 0], np.moveaxis(colours, -1, 0))
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_opacity_that_varies_in_a_test_image_is_refused(tmp_path, workspace, ending):
+    source, colours = pictures(tmp_path / "cells"), noise(1, (20, 30, 3)).astype(np.uint8)
+    for name in "ab":
+        write_plane(source / "images" / f"{name}.png", np.dstack([colours, np.full((20, 30), 255, np.uint8)]))
+    (source / "imagesTs").mkdir()
+    test = np.dstack([colours, noise(2, (20, 30)).astype(np.uint8)])
+    if ending == ".png":
+        write_plane(source / "imagesTs" / "new.png", test)
+    else:
+        tifffile.imwrite(source / "imagesTs" / "new.tif", test)
+
+    with pytest.raises(ImageError, match=f"new{ending} has an alpha channel"):
+        convert(source, workspace)
+
+
+def test_films_among_the_test_images_are_refused(tmp_path, workspace):
+    source = stacks(tmp_path / "cells")
+    (source / "imagesTs").mkdir()
+    film = noise(1).astype(np.uint16)
+    tifffile.imwrite(source / "imagesTs" / "new.tif", film, imagej=True, metadata={"axes": "TYX"})
+
+    with pytest.raises(ImageError, match="new.tif should hold one volume of one time"):
+        convert(source, workspace)
 
 
 def test_opacity_that_varies_is_refused(tmp_path, workspace):

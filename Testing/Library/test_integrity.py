@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, edit_json, four_d, nnunet_v2, noise, write_plane, write_volume
+from test_palettes import png
 
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.geometry import Geometry
@@ -44,6 +45,14 @@ def test_regions_and_ignore_are_no_fault(tmp_path):
     names = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     edit_json(folder / "dataset.json", labels=names, regions_class_order=[1, 2])
     write_labels(folder / "labelsTr" / "case1.nii.gz", blocks(values=(1, 3)), PLAIN)
+
+    assert check_task(load_task(folder)) == []
+
+
+def test_masks_with_a_palette_are_checked_by_their_numbers(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset001_Cells", ending=".png", geometry=PLANE)
+    for path in (folder / "labelsTr").iterdir():
+        png(path, blocks(PLANE.shape)[0].astype(np.uint8))
 
     assert check_task(load_task(folder)) == []
 

@@ -11,7 +11,7 @@ from task_on_disk import write_plane
 
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.image import read_array, read_labels
-from NNSegmentLib.palettes import palette_numbers
+from NNSegmentLib.palettes import coloured_palette, holds_colours, palette_labels
 
 COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 NUMBERS = np.random.default_rng(3).integers(0, 2, (9, 13)).astype(np.uint8)
@@ -52,10 +52,10 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(path, numbers: np.ndarray, bits: int = 8, how: int = 0, kind: int = 3, interlaced: int = 0):
+def png(path, numbers: np.ndarray, bits: int = 8, how: int = 0, kind: int = 3, interlaced: int = 0, colours=COLOURS):
     height, width = numbers.shape
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, interlaced)
-    colours = COLOURS[: 2**bits]
+    colours = colours[: 2**bits]
     pixels = zlib.compress(filtered([packed(row, bits) for row in numbers], how))
     chunks = (
         [chunk(b"IHDR", header), chunk(b"PLTE", bytes(sum(colours, ())))] if kind == 3 else [chunk(b"IHDR", header)]
@@ -65,13 +65,13 @@ def png(path, numbers: np.ndarray, bits: int = 8, how: int = 0, kind: int = 3, i
     return path
 
 
-def bmp(path, numbers: np.ndarray, upside_down: bool = True):
+def bmp(path, numbers: np.ndarray, upside_down: bool = True, colours=COLOURS):
     height, width = numbers.shape
-    colours = b"".join(bytes([b, g, r, 0]) for r, g, b in COLOURS)
+    n_colours, colours = len(colours), b"".join(bytes([b, g, r, 0]) for r, g, b in colours)
     rows = [row + b"\0" * (-len(row) % 4) for row in (row.tobytes() for row in numbers)]
     pixels, start = b"".join(rows[::-1] if upside_down else rows), 54 + len(colours)
     sign = 1 if upside_down else -1
-    header = struct.pack("<IiiHHIIiiII", 40, width, sign * height, 1, 8, 0, len(pixels), 0, 0, len(COLOURS), 0)
+    header = struct.pack("<IiiHHIIiiII", 40, width, sign * height, 1, 8, 0, len(pixels), 0, 0, n_colours, 0)
     path.write_bytes(b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + colours + pixels)
     return path
 
@@ -90,18 +90,46 @@ def test_the_numbers_of_a_png_are_its_labels(tmp_path, bits, how):
 def test_the_numbers_of_a_bmp_are_its_labels(tmp_path, upside_down):
     path = bmp(tmp_path / "mask.bmp", NUMBERS, upside_down)
 
-    assert np.array_equal(palette_numbers(path), NUMBERS)
+    assert np.array_equal(palette_labels(path), NUMBERS)
     assert np.array_equal(read_labels(path).array[0], NUMBERS)
 
 
+@pytest.mark.parametrize("write", [png, bmp])
+def test_the_greys_of_a_grey_palette_are_the_labels(tmp_path, write):
+    path = write(tmp_path / f"mask.{write.__name__}", NUMBERS, colours=[(255, 255, 255), (0, 0, 0)])
+
+    assert np.array_equal(read_labels(path).array[0], 255 * (1 - NUMBERS))
+    assert coloured_palette(path) == ()
+
+
+@pytest.mark.parametrize("write", [png, bmp])
+def test_a_coloured_palette_counts_where_a_mask_uses_only_its_greys(tmp_path, write):
+    path = write(tmp_path / f"mask.{write.__name__}", NUMBERS * 0, colours=[(255, 255, 255), (255, 0, 0)])
+
+    assert not read_labels(path).array.any()
+    assert coloured_palette(path) == ((255, 255, 255), (255, 0, 0))
+
+
+def test_numbers_without_a_grey_are_no_labels(tmp_path):
+    assert palette_labels(png(tmp_path / "mask.png", NUMBERS, colours=[(9, 9, 9)])) is None
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 3), (5, 6, 4)])
+@pytest.mark.parametrize("ending", [".png", ".bmp"])
+def test_the_header_tells_colours_from_greys(tmp_path, shape, ending):
+    write_plane(tmp_path / f"mask{ending}", np.zeros(shape, np.uint8))
+
+    assert holds_colours(tmp_path / f"mask{ending}") == (len(shape) == 3)
+
+
 def test_an_interlaced_mask_is_refused_as_colours(tmp_path):
-    assert palette_numbers(png(tmp_path / "mask.png", NUMBERS, interlaced=1)) is None
+    assert palette_labels(png(tmp_path / "mask.png", NUMBERS, interlaced=1)) is None
 
 
 def test_colours_without_a_palette_are_no_labels(tmp_path):
     write_plane(tmp_path / "mask.png", np.zeros((5, 6, 3), np.uint8))
 
-    assert palette_numbers(tmp_path / "mask.png") is None
+    assert palette_labels(tmp_path / "mask.png") is None
     with pytest.raises(ImageError, match="3 channels"):
         read_labels(tmp_path / "mask.png")
 
@@ -112,7 +140,7 @@ def test_damaged_pictures_give_no_numbers_that_are_not_there(tmp_path, write):
 
     for length in range(0, len(whole) - 40, 7):
         (tmp_path / "mask").write_bytes(whole[:length])
-        found = palette_numbers(tmp_path / "mask")
+        found = palette_labels(tmp_path / "mask")
         assert found is None or np.array_equal(found, NUMBERS)
 
 

@@ -16,7 +16,7 @@ from NNSegmentLib.colors import COLUMNS, colored, distinct_color, load_label_col
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.integrity import check_task
 from NNSegmentLib.labels import Label, LabelSet, parse_region_key, region_key
-from NNSegmentLib.task import find_images, load_task
+from NNSegmentLib.task import find_images, find_labels, load_task
 
 REGIONS = {
     "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4},
@@ -101,10 +101,23 @@ def test_files_group_into_cases_only_with_four_digits(tmp_path):
     }
 
 
-def test_a_task_with_endings_in_capitals_has_its_labels(tmp_path):
+def test_of_files_that_differ_by_capitals_alone_the_exact_one_counts(tmp_path):
+    for name in ("a_0000.PNG", "a_0000.png", "a_0001.Png"):
+        (tmp_path / name).write_bytes(b"")
+
+    assert [path.name for path in find_images(tmp_path, ".png")["a"]] == ["a_0000.png", "a_0001.Png"]
+    assert find_labels(tmp_path, ["a_0000", "a_0001", "b"], ".png") == {
+        "a_0000": tmp_path / "a_0000.png",
+        "a_0001": tmp_path / "a_0001.Png",
+        "b": tmp_path / "b.png",
+    }
+
+
+@pytest.mark.parametrize("ending", [".NRRD", ".Nrrd"])
+def test_a_task_with_endings_in_capitals_has_its_labels(tmp_path, ending):
     folder = nnunet_v2(tmp_path / "Dataset006_Loud", ending=".nrrd")
     for path in [*folder.glob("*/*.nrrd")]:
-        path.rename(path.with_suffix(".NRRD"))
+        path.rename(path.with_suffix(ending))
 
     task = load_task(folder)
 

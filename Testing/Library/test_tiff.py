@@ -119,13 +119,43 @@ def test_the_voxel_size_in_a_header_is_told_and_not_read(tmp_path, options):
         {"imagej": True, "resolution": (4, 4)},
         {"imagej": True, "metadata": {"spacing": 1.0, "unit": "um"}},
         {"ome": True},
-        {"ome": True, "metadata": OME["metadata"] | {"PhysicalSizeZUnit": "mm"}},
+        {"ome": True, "metadata": OME["metadata"] | {"PhysicalSizeZUnit": "reference frame"}},
+        {"imagej": True, "resolution": (72, 72), "metadata": {"unit": "inch"}},
     ],
 )
 def test_a_header_that_tells_no_other_voxel_size_is_nothing_to_speak_of(tmp_path, options):
     tifffile.imwrite(tmp_path / "case.tif", stack(np.uint16), **options)
 
     assert unused_spacing(tmp_path / "case.tif") is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("nm", 0.001), ("micron", 1), ("µm", 1), ("mm", 1000), ("cm", 1e4), ("m", 1e6), ("furlong", 1)],
+)
+def test_voxel_sizes_in_known_units_are_brought_to_micrometres(tmp_path, unit, factor):
+    imagej = IMAGEJ["metadata"] | {"unit": unit.replace("µ", "\\u00B5")}
+    ome = OME["metadata"] | {f"PhysicalSize{axis}Unit": unit for axis in "XYZ"}
+    tifffile.imwrite(tmp_path / "imagej.tif", stack(np.uint16), **(IMAGEJ | {"metadata": imagej}))
+    tifffile.imwrite(tmp_path / "ome.tif", stack(np.uint16), ome=True, metadata=ome)
+
+    for name in ("imagej.tif", "ome.tif"):
+        assert header_spacing(tmp_path / name) == pytest.approx((2.0 * factor, 0.2 * factor, 0.25 * factor))
+
+
+def test_units_of_ome_may_differ_from_axis_to_axis(tmp_path):
+    units = {"PhysicalSizeZ": 0.002, "PhysicalSizeZUnit": "mm"}
+    tifffile.imwrite(tmp_path / "case.tif", stack(np.uint16), ome=True, metadata=OME["metadata"] | units)
+
+    assert header_spacing(tmp_path / "case.tif") == pytest.approx((2.0, 0.2, 0.25))
+
+
+@pytest.mark.parametrize(("extra", "has_alpha"), [(["unassalpha"], True), (["unassalpha", "unspecified"], False)])
+def test_only_the_last_sample_is_taken_for_opacity(tmp_path, extra, has_alpha):
+    plane = stack(np.uint8, (20, 30, 3 + len(extra)))
+    tifffile.imwrite(tmp_path / "cell.tif", plane, photometric="rgb", extrasamples=extra)
+
+    assert stored_layout(tmp_path / "cell.tif").has_alpha == has_alpha
 
 
 def test_the_header_of_a_plane_or_of_a_damaged_stack_tells_no_voxel_size(tmp_path):
