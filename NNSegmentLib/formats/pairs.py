@@ -10,34 +10,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ..cases import ValueChange, composed
 from ..colors import load_label_colors
 from ..errors import TaskError, counted, some
 from ..folders import LABELS_CSV, visible
-from ..image import FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, file_ending, read_label_array, whole_numbers
+from ..image import FLAT_ENDINGS, file_ending
 from ..labels import BACKGROUND, Label, LabelSet
-from ..palettes import coloured_palette
 from ..progress import Progress, in_parallel
-from ..tiff import require_one_time, unused_spacing
 from . import seg_nrrd
+from .facts import Facts, facts_of, image_facts, picture_facts
 from .label_values import is_one_class, remarks, require_same_colours
 from .segments import common_labels
 from .source import (
-    Layout,
     Source,
     SourceCase,
-    has_opaque_alpha,
     image_files,
     label_stem,
     require_opaque,
     stem,
-    stored_layout,
     unread_pictures,
 )
 
@@ -51,29 +45,6 @@ _IMAGE_WORD = r"(?:image|img|volume|vol|scan)"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _COLOR_NAMES = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 _OPACITY = "Pictures have an alpha channel (opacity) that is full everywhere; it is left out."
-_MOST_VALUES_IN_A_PICTURE = 64
-"""More grey values than this in a PNG mask mean smoothed borders or an image, not labels."""
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What one pass over a case's files shows."""
-
-    channels: int
-    is_plane: bool
-    fits_png: bool
-    channels_first: bool = False
-    """Whether an image is a TIFF whose channels have to be taken apart."""
-    alphas: tuple[Path, ...] = ()
-    """The images whose last channel is an opacity."""
-    alpha_varies: bool = False
-    """Whether such a channel is not full everywhere, and so may be any other channel."""
-    has_header_spacing: bool = False
-    """Whether the voxel size comes from the header of a TIFF stack."""
-    values: frozenset[int] = frozenset()
-    """Of the labels."""
-    colours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """The colour of each value in a mask with a coloured palette."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +75,10 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
         _require_all_named(named, label_paths)
         cases = [replace(case, labels=None, segments=seg_nrrd.read(case.labels)) for case in cases]
         return describe_segmented(folder, "images and Slicer segmentations", cases, _test_cases(folder, cases))
-    facts = in_parallel(_facts, cases, workers, progress, "Reading labels")
+    facts = in_parallel(facts_of, cases, workers, progress, "Reading labels")
     require_same_colours([(case.labels, f.colours) for case, f in zip(cases, facts, strict=True)])
     planes, tests = all(f.is_plane for f in facts), _test_cases(folder, cases)
-    test_facts = in_parallel(partial(_picture_facts, planes=planes), tests, workers, progress, "Reading test images")
+    test_facts = in_parallel(partial(picture_facts, planes=planes), tests, workers, progress, "Reading test images")
     drop_alpha = _drops_alpha(facts, test_facts)
     facts = [replace(f, channels=f.channels - len(f.alphas)) for f in facts] if drop_alpha else facts
     label_set, changes, said = _labels(folder, label_paths, [f.values for f in facts])
@@ -128,7 +99,7 @@ def read(folder: Path, labels: Path | None, workers: int, progress: Progress) ->
     )
 
 
-def _drops_alpha(training: Sequence[_Facts], tests: Sequence[_Facts]) -> bool:
+def _drops_alpha(training: Sequence[Facts], tests: Sequence[Facts]) -> bool:
     """Whether an opacity is left out, as it is full in all training cases; raises ImageError where it varies in a test."""
     if any(f.alpha_varies for f in training):
         return False
@@ -139,7 +110,7 @@ def _drops_alpha(training: Sequence[_Facts], tests: Sequence[_Facts]) -> bool:
     return bool(surplus) or any(f.alphas for f in training)
 
 
-def _remark_on_spacing(facts: Sequence[_Facts]) -> tuple[str, ...]:
+def _remark_on_spacing(facts: Sequence[Facts]) -> tuple[str, ...]:
     n_told = sum(f.has_header_spacing for f in facts)
     if not n_told:
         return ()
@@ -157,8 +128,8 @@ def describe_segmented(
 ) -> Source:
     """A source whose training cases have segments, named as they first appear or in `order`; raises TaskError."""
     images = [path for case in (*cases, *tests) for path in case.images]
-    facts = [_image_facts(case) for case in cases]
-    test_facts = [_image_facts(case) for case in tests]
+    facts = [image_facts(case) for case in cases]
+    test_facts = [image_facts(case) for case in tests]
     return Source(
         folder=folder,
         format=format_,
@@ -301,77 +272,6 @@ def _numbers(channels: Sequence[int]) -> str:
     return ", ".join(f"{channel:04d}" for channel in channels)
 
 
-def _image_facts(case: SourceCase, planes: bool = False) -> _Facts:
-    """What the images of a case show; `planes` tells that they are no volumes. Raises ImageError, also for films."""
-    headers = [_header(path, planes) for path in case.images]
-    return _Facts(
-        channels=sum(header.channels for header in headers),
-        is_plane=planes,
-        fits_png=all(header.fits_png for header in headers),
-        channels_first=any(header.channels_first for header in headers),
-        alphas=tuple(path for path, header in zip(case.images, headers, strict=True) if header.has_alpha),
-        has_header_spacing=not planes and _has_header_spacing(case.images),
-    )
-
-
-def _picture_facts(case: SourceCase, planes: bool) -> _Facts:
-    """The same with a look at opacities; raises ImageError where that of a PNG or BMP is not full everywhere.
-
-    In a TIFF that varies, the last channel may be called an opacity wrongly.
-    """
-    facts = _image_facts(case, planes)
-    for path in facts.alphas:
-        if file_ending(path) in PLANE_ENDINGS:
-            require_opaque(path)
-    in_tiffs = [path for path in facts.alphas if file_ending(path) in TIFF_ENDINGS]
-    return replace(facts, alpha_varies=not all(has_opaque_alpha(path) for path in in_tiffs))
-
-
-def _header(path: Path, planes: bool) -> Layout:
-    """The layout of an image; raises ImageError, also for films."""
-    layout = stored_layout(path, planes)
-    if layout.is_film:
-        require_one_time(path)
-    return layout
-
-
-def _has_header_spacing(images: Sequence[Path]) -> bool:
-    return bool(images) and file_ending(images[0]) in TIFF_ENDINGS and unused_spacing(images[0]) is not None
-
-
-def _facts(case: SourceCase) -> _Facts:
-    labels, geometry = read_label_array(case.labels)
-    if len(labels) != 1:
-        raise TaskError(
-            f"{case.labels} should hold one label map, found {len(labels)} channels; save it as grey values, 0 for the "
-            "background and 1, 2, … for the labels."
-        )
-    if file_ending(case.labels) in TIFF_ENDINGS:
-        require_one_time(case.labels)
-    values = frozenset(_values(whole_numbers(labels[0], case.labels), case.labels))
-    colours = _colours(case.labels, values)
-    return replace(_picture_facts(case, planes=geometry.dimension == 2), values=values, colours=colours)
-
-
-def _colours(path: Path, values: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """The colour of each of these values in a mask with a coloured palette; empty for other masks."""
-    if file_ending(path) not in PLANE_ENDINGS:
-        return {}
-    return {number: colour for number, colour in enumerate(coloured_palette(path)) if number in values}
-
-
-def _values(labels: np.ndarray, path: Path) -> list[int]:
-    values = [int(value) for value in np.unique(labels)]
-    if values[0] < 0:
-        raise TaskError(f"{path} should hold labels from 0 on, found {values[0]}; renumber its labels.")
-    if file_ending(path) in FLAT_ENDINGS and len(values) > _MOST_VALUES_IN_A_PICTURE:
-        raise TaskError(
-            f"{path} should hold a few label values, found {len(values)}; is it an image, a mask "
-            "with smoothed borders, or one that numbers objects? Make the values of one class 1."
-        )
-    return values
-
-
 def _labels(
     folder: Path, paths: Sequence[Path], per_mask: Sequence[frozenset[int]]
 ) -> tuple[LabelSet, tuple[ValueChange, ...], tuple[str, ...]]:
@@ -403,7 +303,7 @@ def _known_labels(folder: Path) -> tuple[Label, ...]:
     return load_label_colors(folder / LABELS_CSV) if (folder / LABELS_CSV).is_file() else ()
 
 
-def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tuple[str, ...]:
+def _channel_names(cases: Sequence[SourceCase], facts: Sequence[Facts]) -> tuple[str, ...]:
     counts = {f.channels for f in facts}
     if len(counts) > 1:
         most = max(counts, key=[f.channels for f in facts].count)
@@ -418,7 +318,7 @@ def _channel_names(cases: Sequence[SourceCase], facts: Sequence[_Facts]) -> tupl
     return tuple(f"channel {n}" for n in range(n_channels))
 
 
-def _common_ending(files: Sequence[Path], facts: Sequence[_Facts]) -> str:
+def _common_ending(files: Sequence[Path], facts: Sequence[Facts]) -> str:
     endings = {file_ending(path) for path in files}
     planes = all(f.is_plane for f in facts) and endings <= set(FLAT_ENDINGS)
     if endings == {".mhd"}:
