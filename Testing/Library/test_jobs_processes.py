@@ -445,8 +445,16 @@ def say(number: int) -> None:
     time.sleep(0.01)
 
 
+@pytest.fixture
+def at_a_terminal():
+    """Also where nohup started the tests, whose children ignore a hang-up from the beginning."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals hang up on POSIX")
-def test_a_closed_terminal_is_a_request_to_stop_however_often_it_is_said(tmp_path):
+def test_a_closed_terminal_is_a_request_to_stop_however_often_it_is_said(tmp_path, at_a_terminal):
     stop, before = tmp_path / "fold_0" / "STOP", signal.getsignal(signal.SIGHUP)
 
     with stopping_cleanly(stop):
@@ -458,7 +466,7 @@ def test_a_closed_terminal_is_a_request_to_stop_however_often_it_is_said(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals hang up on POSIX")
-def test_a_command_whose_terminal_is_closed_ends_as_on_request():
+def test_a_command_whose_terminal_is_closed_ends_as_on_request(at_a_terminal):
     code = (
         "import signal, time; from NNSegmentLib import cli\n"
         "cli.COMMANDS['doctor'] = lambda *_: (signal.raise_signal(signal.SIGHUP), time.sleep(20))\n"
@@ -469,7 +477,7 @@ def test_a_command_whose_terminal_is_closed_ends_as_on_request():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is of POSIX")
-def test_the_shells_second_word_does_not_interrupt_what_the_first_one_began(capfd):
+def test_the_shells_second_word_does_not_interrupt_what_the_first_one_began(capfd, at_a_terminal):
     code = (
         "import os, signal; from NNSegmentLib.machine.stopping import interrupted_by_terminations\n"
         "with interrupted_by_terminations():\n"
