@@ -93,11 +93,9 @@ class BatchSource:
         values = label_set.foreground_values if previous_stage else ()
         self._has_own_cases = beside is None
         if beside is None:
-            network_gb = training_gpu_gb(
-                configuration, settings, len(configuration.normalization) + len(values), label_set.n_outputs,
-                len(share.of(batch_size)),
-            )  # fmt: skip
-            network_gb += turning_gb(configuration.patch_size, len(share.of(batch_size)))
+            n_inputs, n_samples = len(configuration.normalization) + len(values), len(share.of(batch_size))
+            network_gb = training_gpu_gb(configuration, settings, n_inputs, label_set.n_outputs, n_samples)
+            network_gb += turning_gb(configuration.patch_size, n_samples)
             case_bytes = _told(lambda: stored_bytes(store, ids))
             self.loading = choose_loading(settings, self.device, case_bytes, network_gb, share.ranks)
             self.cases = Cases(store, previous_stage, self.loading.cases_on)
@@ -113,7 +111,10 @@ class BatchSource:
             self.loading.augment_on,
             share,
         )
-        seed = np.random.SeedSequence(seed).entropy
+        self._start(recipe, np.random.SeedSequence(seed).entropy, first)
+
+    def _start(self, recipe: BatchRecipe, seed: int, first: int) -> None:
+        """Begin to make batches, from number `first` on."""
         workers = self.loading.workers
         self._make = LoaderProcesses(recipe, workers, seed, first) if workers else partial(recipe.make, seed)
         self._cuda = self.device.type == "cuda"
