@@ -95,10 +95,8 @@ class Predictor:
         device = str(choose_device(device))
         keep_freed_memory()
         torch.backends.cudnn.benchmark = True  # all tiles have one shape
-        self.settings = PredictionSettings(device, mirroring, step, half)
-        precision = self._precision()
-        if precision == torch.float32 and half and device == "cpu":
-            self.settings = PredictionSettings(device, mirroring, step)  # said once, not for an earlier stage again
+        self.settings = PredictionSettings(device, mirroring, step, _is_followed(half, torch.device(device), message))
+        precision = torch.bfloat16 if self.settings.half else torch.float32
         self._parts = tuple(LoadedPart.load(part, model, device, precision) for part in model.parts)
         self._previous: dict[str, Predictor] = {}
 
@@ -193,16 +191,6 @@ class Predictor:
             )
         return self._previous[name]
 
-    def _precision(self) -> torch.dtype:
-        """That of the networks' weights; on a CUDA GPU they stay as they are and the work is done in half of it."""
-        device = torch.device(self.settings.device)
-        if not self.settings.half or device.type == "cuda":
-            return torch.float32
-        if device.type == "cpu" and has_amx():
-            return torch.bfloat16
-        self.message(f"Half precision needs a processor with AMX; predicting in full precision on {in_words(device)}.")
-        return torch.float32
-
     def _logits(self, part: LoadedPart, image: torch.Tensor, progress: Progress) -> np.ndarray:
         return predict_logits(
             part.networks,
@@ -219,6 +207,16 @@ class Predictor:
     @property
     def _activation(self) -> Callable[[torch.Tensor], torch.Tensor]:
         return torch.sigmoid if self.model.label_set.has_regions else partial(torch.softmax, dim=1)
+
+
+def _is_followed(half: bool, device: torch.device, message: Message) -> bool:
+    """Whether weights are brought to half precision, as is asked for; on a CUDA GPU the work is done in it anyway."""
+    if not half or device.type == "cuda":
+        return False
+    if device.type == "cpu" and has_amx():
+        return True
+    message(f"Half precision needs a processor with AMX; predicting in full precision on {in_words(device)}.")
+    return False
 
 
 def require_channels(image: Image, channels: Sequence[str]) -> None:
