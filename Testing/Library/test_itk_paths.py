@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,12 +134,27 @@ def test_where_no_folder_serves_it_is_told(windows, monkeypatch, tmp_path):
         write_labels(tmp_path / "Müller" / "case.nrrd", blocks(), PLAIN)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_elsewhere_a_path_is_given_as_it_is(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(itk_paths, "_takes_ascii_only", lambda: False)
-    path = tmp_path / f"Köhler{ending}"
+@pytest.mark.parametrize(("system", "code_page"), [("linux", 0), ("darwin", 0), ("win32", 65001)])
+def test_elsewhere_a_path_is_given_as_it_is(tmp_path, monkeypatch, system, code_page):
+    kernel32 = SimpleNamespace(GetACP=lambda: code_page)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    monkeypatch.setattr(itk_paths.sys, "platform", system)
+    path = tmp_path / "Köhler.nii.gz"
 
     with itk_paths.path_to_read(path) as given:
         assert given == str(path)
     with itk_paths.path_to_write(path) as given:
         assert given == str(path)
+
+
+def test_windows_names_a_short_form_where_its_code_page_is_another(tmp_path, monkeypatch):
+    def short(folder, buffer, length):
+        buffer.value = folder.replace("Müller", "MLLER~1")
+        return len(buffer.value)
+
+    kernel32 = SimpleNamespace(GetACP=lambda: 1252, GetShortPathNameW=short)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    monkeypatch.setattr(itk_paths.sys, "platform", "win32")
+
+    with itk_paths.path_to_read(tmp_path / "Müller" / "case.nii.gz") as given:
+        assert given == str(tmp_path / "MLLER~1" / "case.nii.gz")

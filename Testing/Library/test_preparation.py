@@ -110,20 +110,18 @@ def test_cases_that_moved_to_a_disk_with_a_coarser_clock_are_not_prepared_again(
     assert prepare(workspace).computed == 0
 
 
-def test_a_file_of_the_same_size_that_is_written_within_the_same_second_counts(workspace):
+@pytest.mark.parametrize(
+    ("before_ns", "after_ns"),
+    [
+        pytest.param(1_700_000_000_123_456_700, 1_700_000_000_623_456_700, id="within a second"),
+        pytest.param(1_700_000_001_000_000_000, 1_700_000_000_000_000_000, id="whole seconds out of an archive"),
+    ],
+)
+def test_another_file_of_the_same_size_that_is_hardly_younger_or_older_counts(workspace, before_ns, after_ns):
     path = raw(workspace) / "labelsTr" / "case0.nii.gz"
-    os.utime(path, ns=(0, 1_700_000_000_123_456_700))
+    os.utime(path, ns=(0, before_ns))
     prepare(workspace)
-    os.utime(path, ns=(0, 1_700_000_000_623_456_700))
-
-    assert prepare(workspace).computed == 1
-
-
-def test_files_out_of_an_archive_whose_times_are_whole_seconds_are_told_apart(workspace):
-    path = raw(workspace) / "labelsTr" / "case0.nii.gz"
-    os.utime(path, ns=(0, 1_700_000_001_000_000_000))
-    prepare(workspace)
-    os.utime(path, ns=(0, 1_700_000_000_000_000_000))
+    os.utime(path, ns=(0, after_ns))
 
     assert prepare(workspace).computed == 1
 
