@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StorageError, TaskError
-from .given import path_of
+from .given import expanded, path_of
 from .records import cannot_write
 
 DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
@@ -52,7 +52,7 @@ class Workspace:
             return cls.at(root)
         home = cls.at(DEFAULT_WORKSPACE)
         named = {
-            key: Path(environment[f"nnUNet_{key}"]).expanduser().absolute()
+            key: expanded(environment[f"nnUNet_{key}"]).absolute()
             for key in ("raw", "preprocessed", "results")
             if environment.get(f"nnUNet_{key}")
         }
@@ -86,7 +86,7 @@ class Workspace:
         Raises TaskError when there is none or more than one.
         """
         text = str(reference)
-        as_path = Path(text).expanduser()
+        as_path = expanded(text)
         if (as_path / "dataset.json").is_file() and DATASET_NAME.match(as_path.absolute().name):
             return TaskFolders(self, as_path.absolute().name, as_path.absolute())
         names = self.task_names()

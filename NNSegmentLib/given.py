@@ -21,7 +21,12 @@ def path_of(value: Path | str) -> Path:
     """The path, with `~` as the user's home; raises SettingsError for something that names no file or folder."""
     if not isinstance(value, (str, os.PathLike)) or value == "":
         raise SettingsError(f"Expected the path of a file or folder, found {value!r:.60}; give it as text or Path.")
-    return Path(os.path.expanduser(value))  # that of Path fails for names like '~$scan.nrrd'
+    return expanded(value)
+
+
+def expanded(value: Path | str) -> Path:
+    """The path with `~` as the user's home; Path's own way fails where there is no such user, as for '~$scan.nrrd'."""
+    return Path(os.path.expanduser(value))
 
 
 def several(values: T | Iterable[T], what: str) -> tuple[T, ...]:

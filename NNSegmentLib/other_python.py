@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .doctor import DEVICE, PACKAGES, Check, lacking
 from .errors import InputError, SettingsError, some
+from .given import expanded
 from .machine.launch import command, environment_for
 from .machine.processes import WINDOWS, ProcessIdentity, detached, end_tree
 from .records import from_json
@@ -35,7 +36,7 @@ class Look:
     def __init__(
         self, python: Path | str, environment: Mapping[str, str] | None = None, patience_s: float = PATIENCE_S
     ) -> None:
-        self.python = Path(python).expanduser().absolute()  # not resolved: a virtual environment's python is a link
+        self.python = expanded(python).absolute()  # not resolved: a virtual environment's python is a link
         self._ends = time.monotonic() + patience_s
         self._said: tuple[bytes, bytes] | None = None
         if not self.python.is_file():

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import SettingsError, TaskError
 from .geometry import Geometry
+from .given import expanded
 from .image import write_image, write_labels
 from .labels import BACKGROUND, Label, LabelSet
 from .progress import Progress, silent, stepped
@@ -77,7 +78,7 @@ def make_sample_task(
     The labels of the test cases are kept in `labelsTs` to score predictions with. The same seed gives the same
     files. Raises SettingsError for fewer than two training cases and TaskError when the folder holds a task already.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if n_cases < 2 or n_test < 0:
         raise SettingsError(f"A sample task needs at least 2 training cases, found {n_cases} and {n_test} for testing.")
     if (folder / "dataset.json").exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 from .colors import load_label_colors, with_colors
 from .errors import TaskError
 from .folders import DATASET_NAME, LABELS_CSV, visible
+from .given import expanded
 from .labels import LabelSet
 from .records import read_json, write_json
 
@@ -74,7 +75,7 @@ class Task:
 
 def load_task(folder: Path | str) -> Task:
     """Read a task from its raw folder (with dataset.json); raises TaskError when a part is missing or wrong."""
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if not (folder / "dataset.json").is_file():
         raise TaskError(f"{folder} is no task: expected a file dataset.json in it; make one with 'nnsegment convert'.")
     values = read_json(folder / "dataset.json")
@@ -166,7 +167,7 @@ def find_labels(folder: Path, case_ids: Iterable[str], file_ending: str) -> dict
 
 def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:
     def located(name: str) -> Path:
-        path = Path(os.path.expandvars(name)).expanduser()
+        path = expanded(os.path.expandvars(name))
         return path if path.is_absolute() else folder / path
 
     try:

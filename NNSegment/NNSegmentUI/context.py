@@ -11,7 +11,6 @@ Nothing here knows a widget. One timer of the panel calls `poll()`; sections hea
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -108,8 +107,9 @@ class PanelContext:
         What was open stays so, and False is returned, when the folder cannot be read: the status line says why.
         """
         from NNSegmentLib.folders import Workspace
+        from NNSegmentLib.given import expanded
 
-        place = Path(os.path.expanduser(path)).absolute()  # that of Path fails where there is no such user
+        place = expanded(path).absolute()
         if problem := _unreadable(place):
             self.say(problem, ERROR)
             return False

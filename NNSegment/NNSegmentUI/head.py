@@ -188,6 +188,6 @@ class PanelHead:
 
 def _place(edit) -> Path:
     """The folder that a path line shows."""
-    return Path(
-        os.path.expanduser(edit.currentPath.strip())
-    ).absolute()  # that of Path fails where there is no such user
+    from NNSegmentLib.given import expanded
+
+    return expanded(edit.currentPath.strip()).absolute()

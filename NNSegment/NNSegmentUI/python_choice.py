@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import qt
 import slicer
@@ -104,7 +102,9 @@ class PythonChoice:
 
     def _refuse(self, sentence: str) -> None:
         """What was in use stays so, unless it is the one that works no longer."""
-        refused = Path(os.path.expanduser(self._edit.currentPath.strip())).absolute()
+        from NNSegmentLib.given import expanded
+
+        refused = expanded(self._edit.currentPath.strip()).absolute()
         self._use(None if str(refused) == str(self._context.python) else self._context.python)
         self._context.say(sentence, ERROR)
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..given import expanded
 from ..model import CHECKPOINTS
 from .checkpoints import load_checkpoint
 
@@ -31,7 +32,7 @@ def load_pretrained(network: nn.Module, source: Path) -> None:
 
 def find_checkpoint(source: Path) -> Path:
     """The checkpoint that a file, a fold's folder or a model folder stands for; raises ModelError."""
-    source = Path(source).expanduser()
+    source = expanded(source)
     if source.is_file():
         return source
     for name in CHECKPOINTS:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import TaskError
 from ..folders import Workspace
+from ..given import expanded
 from ..progress import Progress, silent
 from ..records import read_json
 from ..task import Task, load_task
@@ -79,7 +80,7 @@ def read_source(folder: Path, labels: Path | None = None, workers: int = 2, prog
 
 
 def _existing_folder(path: Path) -> Path:
-    path = path.expanduser().absolute()
+    path = expanded(path).absolute()
     if path.name == "dataset.json":
         path = path.parent
     if path.is_file():

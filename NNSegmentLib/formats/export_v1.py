@@ -16,6 +16,7 @@ from ..colors import save_label_colors
 from ..copying import folder_made_whole
 from ..errors import TaskError
 from ..folders import DATASET_NAME, LABELS_CSV, Workspace
+from ..given import expanded
 from ..labels import IGNORE, Label, LabelSet
 from ..progress import Progress, silent
 from ..records import write_json
@@ -126,7 +127,7 @@ def _require_no_ignore(task: Task) -> None:
 
 def _target(task: Task, output: Path | None, workspace: Workspace) -> Path:
     number, name = DATASET_NAME.match(task.name).groups()
-    folder = _default_folder(workspace, os.environ) if output is None else Path(output).expanduser().absolute()
+    folder = _default_folder(workspace, os.environ) if output is None else expanded(output).absolute()
     target = folder if _TASK_NAME.match(folder.name) else folder / f"Task{number}_{name}"
     if target.exists():
         raise TaskError(f"{target} exists already; delete it, or give another folder.")
@@ -135,4 +136,4 @@ def _target(task: Task, output: Path | None, workspace: Workspace) -> Path:
 
 def _default_folder(workspace: Workspace, environment: Mapping[str, str]) -> Path:
     base = environment.get("nnUNet_raw_data_base")
-    return (Path(base).expanduser().absolute() if base else workspace.raw.parent) / "nnUNet_raw_data"
+    return (expanded(base).absolute() if base else workspace.raw.parent) / "nnUNet_raw_data"

@@ -18,6 +18,7 @@ from ..cases import ValueChange, composed
 from ..colors import load_label_colors
 from ..errors import TaskError, counted, some
 from ..folders import LABELS_CSV, visible
+from ..given import expanded
 from ..image import FLAT_ENDINGS, file_ending
 from ..labels import BACKGROUND, Label, LabelSet
 from ..progress import Progress, in_parallel
@@ -153,7 +154,7 @@ def _require_all_named(named: Sequence[Path], labels: Sequence[Path]) -> None:
 
 def _find_files(folder: Path, labels: Path | None) -> tuple[list[Path], list[Path]]:
     if labels is not None:
-        images, masks = folder, labels.expanduser().absolute()
+        images, masks = folder, expanded(labels).absolute()
         images = _subfolder(folder, _IMAGE_FOLDERS) or images if not image_files(folder) else images
     else:
         images, masks = _subfolder(folder, _IMAGE_FOLDERS), _subfolder(folder, _LABEL_FOLDERS)

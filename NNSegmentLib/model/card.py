@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from ..colors import colored, load_label_colors, with_colors
 from ..errors import InputError, ModelError
 from ..folders import LABELS_CSV
+from ..given import expanded
 from ..labels import LabelSet
 from ..task import parse_dataset_json
 from .loading import load_model
@@ -35,7 +36,7 @@ class ModelCard:
 
 def read_card(path: Path | str, configuration: str | None = None) -> ModelCard:
     """The card of the model in a folder or zip; raises ModelError."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     return _card_of_zip(path) if path.is_file() and path.suffix == ".zip" else _card_of_folder(path, configuration)
 
 
