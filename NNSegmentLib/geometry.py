@@ -21,6 +21,8 @@ Vector = tuple[float, float, float]
 Shape = tuple[int, int, int]
 _ROUNDING = 0.05
 """Of a header's unit vectors."""
+_SHEAR = 1e-6
+"""Largest cosine between two axes that comes from rounding: over 1000 voxels it moves a corner by 0.001 of a voxel."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -29,7 +31,8 @@ class Geometry:
     """The grid of a volume: how many voxels, how large, and where.
 
     `direction` is a 3×3 matrix given as three rows; its columns are the RAS unit vectors along which the
-    x, y and z index (in this order) grow. A negative determinant (left-handed grid) is allowed.
+    x, y and z index (in this order) grow. A negative determinant (left-handed grid) is allowed, and so are axes that
+    are not perpendicular (a sheared grid, such as a gantry-tilted CT's).
     """
 
     shape: Shape
@@ -92,20 +95,12 @@ class Geometry:
 
     @classmethod
     def from_ijk_to_ras(cls, shape, matrix) -> Geometry:
-        """From a 4×4 affine (x, y, z index → RAS mm), as NIfTI and Slicer give it.
-
-        Raises ImageError when the axes are not perpendicular (a sheared volume).
-        """
+        """From a 4×4 affine (x, y, z index → RAS mm), as NIfTI and Slicer give it."""
         matrix = np.asarray(matrix, float)
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
         if not np.all(spacing > 0):
             raise ImageError("The image header gives a voxel size of 0 mm; correct the image header.")
         direction = matrix[:3, :3] / spacing
-        if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-3:
-            raise ImageError(
-                "The image axes are not perpendicular (a sheared, gantry-tilted volume); "
-                "resample it onto a regular grid first."
-            )
         return cls(
             shape=tuple(int(n) for n in shape),
             spacing_mm=_vector(spacing[::-1]),
@@ -138,9 +133,15 @@ class Geometry:
         return (offset @ np.linalg.inv(self.ijk_to_ras[:3, :3]).T)[:, ::-1]
 
     @property
+    def is_perpendicular(self) -> bool:
+        """Whether the axes are perpendicular to each other, as far as headers of single precision tell."""
+        axes = np.asarray(self.direction)
+        return bool(np.abs(axes.T @ axes - np.diag(np.diag(axes.T @ axes))).max() < _SHEAR)
+
+    @property
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres."""
-        return float(np.prod(self.spacing_mm)) / 1000.0
+        return abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000.0
 
     def cropped(self, start: Shape, shape: Shape) -> Geometry:
         """The same grid restricted to `shape` voxels from voxel `start`, both (z, y, x)."""

@@ -1,12 +1,11 @@
 """Image files: read as float32 arrays (C, Z, Y, X) or integer label maps (Z, Y, X), written in the input's format.
 
-SimpleITK reads everything but TIFF; nibabel takes over for NIfTI files whose direction SimpleITK refuses.
+SimpleITK reads everything but TIFF; nibabel takes over for NIfTI files whose axes SimpleITK refuses or straightens.
 All imports happen inside the functions, so that asking for help or reading a plan costs nothing.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from .geometry import Geometry
 from .given import path_of, paths_of
 from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
+from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, write_nifti
 from .palettes import holds_colours, is_grey_with_alpha, palette_labels
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 PLANE_ENDINGS = (".png", ".bmp")
 """Natural images: always one plane, spacing (999, 1, 1) as nnU-Net gives them."""
 TIFF_ENDINGS = (".tif", ".tiff")
@@ -149,7 +148,7 @@ def read_geometry(path: Path | str) -> Geometry:
         header = read_header(path)
     except RuntimeError as error:
         if file_ending(path) in NIFTI_ENDINGS:
-            return _read_with_nibabel(path, "")[1]
+            return nifti_geometry(path)
         raise _unreadable(path) from error
     return _geometry(header.GetSize(), header.GetSpacing(), header.GetOrigin(), header.GetDirection(), path)
 
@@ -166,13 +165,13 @@ def read_header(path: Path):
 
 
 def needs_nibabel(path: Path | str) -> bool:
-    """Whether a NIfTI file is one that SimpleITK refuses, for a direction that is hardly askew, and nibabel reads."""
+    """Whether a NIfTI file is one that SimpleITK refuses, for axes that are askew, and nibabel reads."""
     if file_ending(path) not in NIFTI_ENDINGS or not Path(path).is_file():
         return False
     try:
         read_header(Path(path))
     except RuntimeError:
-        return importlib.util.find_spec("nibabel") is not None
+        return has_nibabel()
     return False
 
 
@@ -231,43 +230,25 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
     if file_ending(path) in TIFF_ENDINGS:
         array, plane = read_tiff(path)
         return array, _tiff_geometry(path, array.shape[1:], plane)
-    voxels = _float_nifti(path)
+    is_nifti, to_ras = file_ending(path) in NIFTI_ENDINGS, reader in REORIENTING_READERS
+    voxels = float_voxels(path) if is_nifti else None
     if voxels is not None:
         grid = read_geometry(path)
-        is_turned = reader in REORIENTING_READERS and grid.dimension == 3  # planes of whole numbers are not, either
-        return _read_with_nibabel(path, reader) if is_turned else (voxels, grid)
+        is_turned = to_ras and grid.dimension == 3  # planes of whole numbers are not, either
+        return read_nifti(path, to_ras) if is_turned else (voxels, grid)
     try:
         with path_to_read(path, copy_image) as plain:
             volume = sitk.ReadImage(plain)
     except RuntimeError as error:
-        if file_ending(path) not in NIFTI_ENDINGS:
+        if not is_nifti:
             raise _unreadable(path) from error
-        return _read_with_nibabel(path, reader)
-    if reader in REORIENTING_READERS and volume.GetDimension() == 3:
+        return read_nifti(path, to_ras)
+    if to_ras and volume.GetDimension() == 3:
         volume = sitk.DICOMOrient(volume, "RAS")
     array = _channels_first(sitk.GetArrayFromImage(volume), volume)
     if file_ending(path) == ".bmp":
         array = _without_grey_palette(array, path)
     return array, _geometry(volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path)
-
-
-def _float_nifti(path: Path) -> np.ndarray | None:
-    """The voxels (C, Z, Y, X) of a NIfTI file of floating-point type; None for any other file.
-
-    SimpleITK silently turns NaN and infinity in NIfTI files into 0; nibabel keeps them, so that they can be refused.
-    """
-    if file_ending(path) not in NIFTI_ENDINGS or importlib.util.find_spec("nibabel") is None:
-        return None
-    import nibabel
-
-    try:
-        volume = nibabel.load(path)
-        if volume.get_data_dtype().kind != "f" or not 2 <= volume.ndim <= 4:
-            return None
-        array = np.asanyarray(volume.dataobj).T
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
-        return None  # SimpleITK reads it, or says what is wrong
-    return array[(None,) * max(0, 4 - array.ndim)]
 
 
 def _channels_first(array: np.ndarray, volume) -> np.ndarray:
@@ -305,28 +286,6 @@ def _tiff_geometry(path: Path, shape: tuple[int, int, int], plane: bool) -> Geom
     """A plane has nnU-Net's thickness, a volume the voxel size noted beside it; where it lies nobody knows."""
     spacing = (PLANE_SPACING, 1.0, 1.0) if plane else tiff_spacing(path)
     return Geometry(tuple(shape), spacing, direction=_LPS, dimension=2 if plane else 3)
-
-
-def _read_with_nibabel(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
-    import nibabel
-
-    try:
-        volume = nibabel.load(path)
-        if reader in REORIENTING_READERS:
-            volume = nibabel.as_closest_canonical(volume)
-        array = np.asanyarray(volume.dataobj)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.orientations.OrientationError,
-    ) as error:
-        raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
-    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
-    zyx = channels.transpose(0, 3, 2, 1)
-    return zyx, Geometry.from_ijk_to_ras(zyx.shape[1:], volume.affine)
 
 
 def _unreadable(path: Path) -> ImageError:
@@ -373,6 +332,9 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
     ending = file_ending(path)
     plane = geometry.dimension == 2 or ending in PLANE_ENDINGS
+    if ending in NIFTI_ENDINGS and not plane and not geometry.is_perpendicular and has_nibabel():
+        write_nifti(path, array, geometry)
+        return
     volume = sitk.GetImageFromArray(np.ascontiguousarray(array[0] if plane else array))
     spacing, origin, direction = geometry.to_lps()
     if not plane:

@@ -62,7 +62,7 @@ def save_prediction(prediction: Prediction, path: Path, geometry: Geometry | Non
 
 def _turns(source: Geometry, target: Geometry) -> tuple[list[int], list[int]]:
     """Source axis of each target axis (z, y, x), and the target axes to flip."""
-    alignment = np.asarray(target.direction).T @ np.asarray(source.direction)  # (x, y, z) target against source
+    alignment = np.linalg.solve(target.direction, source.direction)  # (x, y, z) target against source
     turned = np.rint(alignment)[::-1, ::-1]
     axes = [int(np.abs(row).argmax()) for row in turned]
     exact = np.abs(alignment[::-1, ::-1] - turned).max() < 1e-3 and sorted(axes) == [0, 1, 2]

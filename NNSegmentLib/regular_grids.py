@@ -13,7 +13,7 @@ from .integrity.grids import ELSEWHERE, compare_grids
 from .prediction import Prediction
 
 _PERPENDICULAR = 1e-3
-"""Largest cosine between two axes that counts as a right angle; the same as for image files."""
+"""Largest cosine between two axes that counts as a right angle."""
 _SAME_VOXEL = 0.49
 """Voxels: what lies no further apart is nearest to its counterpart."""
 
@@ -40,7 +40,7 @@ class Voxels:
 
     @property
     def geometry(self) -> Geometry:
-        """The grid; raises ImageError when the axes are not perpendicular."""
+        """The grid."""
         return Geometry.from_ijk_to_ras(self.shape, self.ijk_to_ras)
 
 

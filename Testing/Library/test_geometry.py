@@ -114,11 +114,26 @@ def test_impossible_grids_are_refused():
             Geometry((3, 3, 3), spacing)
 
 
-def test_a_sheared_matrix_is_refused():
-    matrix = np.eye(4)
-    matrix[0, 2] = 0.3
-    with pytest.raises(ImageError, match="sheared"):
-        Geometry.from_ijk_to_ras((3, 3, 3), matrix)
+def test_a_sheared_grid_has_the_distances_along_its_axes_and_the_volume_between_them():
+    matrix = np.diag([2.0, 3.0, 4.0, 1.0])
+    matrix[:3, 2] = 0, 3, 4  # the z axis leans to the front
+
+    sheared = Geometry.from_ijk_to_ras((3, 3, 3), matrix)
+
+    assert sheared.spacing_mm == (5.0, 3.0, 2.0)
+    assert sheared.voxel_volume_ml == pytest.approx(0.024)
+    np.testing.assert_allclose(sheared.ijk_to_ras, matrix)
+    np.testing.assert_allclose(sheared.voxel(sheared.world([(1, 2, 0)])), [(1, 2, 0)], atol=1e-12)
+    assert not sheared.is_perpendicular
+
+
+def test_rounding_of_single_precision_is_no_shear(any_geometry):
+    matrix = any_geometry.ijk_to_ras.astype(np.float32)
+
+    assert Geometry.from_ijk_to_ras(any_geometry.shape, matrix).is_perpendicular
+
+
+def test_a_matrix_without_a_voxel_size_is_refused():
     with pytest.raises(ImageError, match="0 mm"):
         Geometry.from_ijk_to_ras((3, 3, 3), np.diag([1.0, 0.0, 1.0, 1.0]))
 

@@ -265,7 +265,7 @@ def test_the_reader_is_the_first_of_nnunets_that_fits(ending, shape, named, expe
     assert make_plan(task, a_fingerprint([shape], [(1, 1, 1)])).reader == expected
 
 
-@pytest.mark.parametrize(("askew", "expected"), [(0.0, "SimpleITKIO"), (5e-4, "NibabelIO")])
+@pytest.mark.parametrize(("askew", "expected"), [(0.0, "SimpleITKIO"), (5e-4, "NibabelIO"), (0.2, "NibabelIO")])
 def test_a_reader_that_refuses_the_first_image_is_not_chosen(tmp_path, askew, expected):
     affine = np.eye(4)
     affine[0, 1] = askew

@@ -1,0 +1,93 @@
+"""NIfTI files by nibabel, where SimpleITK changes values without a word, and refuses or straightens axes that are askew."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ImageError
+from .geometry import Geometry
+from .records import written_whole
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+
+
+def has_nibabel() -> bool:
+    """Whether nibabel is installed; Slicer's own Python may lack it."""
+    return importlib.util.find_spec("nibabel") is not None
+
+
+def float_voxels(path: Path) -> np.ndarray | None:
+    """The voxels (C, Z, Y, X) of a NIfTI file of floating-point type; None for any other file.
+
+    SimpleITK silently turns NaN and infinity in NIfTI files into 0; nibabel keeps them, so that they can be refused.
+    """
+    if not has_nibabel():
+        return None
+    import nibabel
+
+    try:
+        volume = nibabel.load(path)
+        if volume.get_data_dtype().kind != "f" or not 2 <= volume.ndim <= 4:
+            return None
+        array = np.asanyarray(volume.dataobj).T
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
+        return None  # SimpleITK reads it, or says what is wrong
+    return array[(None,) * max(0, 4 - array.ndim)]
+
+
+def read_nifti(path: Path, to_ras: bool = False) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, Z, Y, X) and their grid, which may be sheared; with `to_ras` turned to the nearest RAS axes.
+
+    Raises ImageError.
+    """
+    import nibabel
+
+    volume = _opened(path)
+    try:
+        volume = nibabel.as_closest_canonical(volume) if to_ras else volume
+        array = np.asanyarray(volume.dataobj)
+    except (OSError, EOFError, ValueError, nibabel.orientations.OrientationError) as error:
+        raise _unreadable(path) from error
+    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    return channels.transpose(0, 3, 2, 1), _grid(volume)
+
+
+def nifti_geometry(path: Path) -> Geometry:
+    """The grid, which may be sheared, from the header alone; raises ImageError."""
+    return _grid(_opened(path))
+
+
+def _opened(path: Path):
+    import nibabel
+
+    try:
+        return nibabel.load(path)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise _unreadable(path) from error
+
+
+def _grid(volume) -> Geometry:
+    shape = (*volume.shape, 1, 1)[:3]
+    return Geometry.from_ijk_to_ras(shape[::-1], volume.affine)
+
+
+def _unreadable(path: Path) -> ImageError:
+    return ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.")
+
+
+def write_nifti(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write one channel (Z, Y, X), whole or not at all; raises StorageError.
+
+    The grid becomes the file's sform alone, since a qform holds perpendicular axes only. SimpleITK writes both forms,
+    with axes that it has made perpendicular.
+    """
+    import nibabel
+
+    volume = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.ijk_to_ras)
+    volume.header.set_xyzt_units("mm")
+    with written_whole(path) as temporary:
+        nibabel.save(volume, temporary)
