@@ -344,10 +344,8 @@ def predict(
     Raises SettingsError for arguments that contradict each other, TaskError, ModelError, ImageError, RunError naming the
     cases that failed while the others were finished, OutOfMemoryError, StorageError.
     """
-    from .engine.devices import choose_device, gpu_memory_gb, release_memory
-    from .engine.file_prediction import FileRequest, predict_files, require_output_name
-    from .engine.predictor import Predictor
-    from .input_cases import find_cases
+    from .predicting.cases import find_cases
+    from .predicting.files import FileRequest, predict_files, require_output_name
 
     inputs, output = paths_of(inputs, "an image, one file for each channel, or a folder of images"), path_of(output)
     require_output_name(inputs, output)
@@ -357,12 +355,21 @@ def predict(
         output, save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
         previous=None if previous is None else path_of(previous),
     )  # fmt: skip
-    chosen = choose_device(device or "auto")
-    need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
-    release_memory(chosen)
-    announce(need, say, (gpu_memory_gb(chosen) or [None])[0], refuse=False)  # a case that does not fit says so itself
-    predictor = Predictor(found, device=str(chosen), mirroring=mirroring, step=step, half=half, message=say)
-    return predict_files(predictor, cases, request, progress)
+
+    def load():
+        """Imports torch, so the first images are read meanwhile."""
+        from .engine.devices import choose_device, gpu_memory_gb, release_memory
+        from .engine.predictor import Predictor
+
+        chosen = choose_device(device or "auto")
+        need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
+        release_memory(chosen)
+        announce(
+            need, say, (gpu_memory_gb(chosen) or [None])[0], refuse=False
+        )  # a case that does not fit says so itself
+        return Predictor(found, device=str(chosen), mirroring=mirroring, step=step, half=half, message=say)
+
+    return predict_files(found, load, cases, request, progress)
 
 
 def _finish(model: Model) -> Callable[[Prediction], Prediction]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import OutOfMemoryError, SettingsError, counted
+from ..machine import memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _NEVER = -1
@@ -109,8 +110,7 @@ def gpu_memory_gb(device: torch.device) -> tuple[float, float] | None:
 
 def release_memory(device: torch.device) -> None:
     """Give freed blocks back, which earlier work of this process kept, so that they count as free again."""
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    memory.release_freed()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -156,9 +156,8 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
 def memory_errors(advice: str) -> Iterator[None]:
     """Turn a device's or the system's lack of memory into OutOfMemoryError with `advice`."""
     try:
-        yield
-    except MemoryError as error:
-        raise OutOfMemoryError(f"Main memory does not suffice; {advice}.") from error
+        with memory.memory_errors(advice):
+            yield
     except RuntimeError as error:
         where = _short_of_memory(error)
         if not where:

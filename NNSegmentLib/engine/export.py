@@ -13,9 +13,9 @@ import torch
 from ..errors import SettingsError
 from ..model import Member, Model, TrainedConfiguration
 from ..model.network_card import INPUT, OUTPUT, NetworkCard, SlidingWindow, network_card
+from ..predicting.inputs import require_previous
 from ..progress import Progress, silent
 from ..records import to_json, write_text, written_whole
-from .cascade import require_previous
 from .devices import memory_errors
 from .network import UNet
 from .predictor import LoadedPart, PredictionSettings

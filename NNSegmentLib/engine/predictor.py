@@ -10,24 +10,23 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..errors import ImageError, ModelError, SettingsError, counted
+from ..errors import ModelError, SettingsError
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
-from ..machine.memory import affordable_workers, available_gb
 from ..model import Model, TrainedConfiguration, require_supported_trainer
 from ..planning.plan import Configuration
 from ..planning.topology import output_size
+from ..predicting.inputs import Ready, prepare_input, require_previous
 from ..prediction import Prediction
-from ..preflight import voxels_on_grid
 from ..preprocessing.normalize import require_known_schemes
 from ..preprocessing.prepare import prepare_image, prepare_previous
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..progress import Progress, silent
 from ..task import Case
-from .cascade import require_previous, require_same_shape, with_previous_labels
+from .cascade import with_previous_labels
 from .checkpoints import load_checkpoint, load_weights, require_fitting
-from .devices import choose_device, has_amx, in_words, keep_freed_memory, release_memory
+from .devices import choose_device, has_amx, in_words, keep_freed_memory
 from .network import UNet
 from .normalization import placed
 from .sliding_window import predict_logits
@@ -49,17 +48,6 @@ class PredictionSettings:
     half: bool = False
     """bfloat16 on a processor with AMX, which takes less than half the time; without AMX it would take longer than
     float32. Of the foreground voxels one or two in a thousand get another label. CUDA GPUs always use float16."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """An image on the networks' grids."""
-
-    image: Image
-    prepared: tuple[PreparedCase, ...]
-    """One per part of the model."""
-    previous: LabelMap | None = None
-    """Cascade: the earlier stage's labels on the image's grid; None when they are still to be predicted."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +111,8 @@ class Predictor:
         return read_image(case.images, self.model.plan.reader)
 
     def prepare(self, image: Image, previous: LabelMap | None = None, case_id: str = "") -> Ready:
-        """Check the image and bring it to the networks' grids; raises ImageError or OutOfMemoryError."""
-        require_channels(image, self.model.channels)
-        if previous is not None:
-            require_same_shape(image, previous)
-        for part in self._parts:
-            require_volume(image, part.configuration)
-            require_memory(image, part.configuration, self.model)
-            if part.configuration.previous_stage and previous is None:
-                require_previous(part.source)
-        prepared = [
-            prepare_image(image, None, part.source.plan, part.configuration.name, self.model.label_set, case_id)
-            for part in self._parts
-        ]
-        return Ready(image, tuple(prepared), previous)
+        """Check the image and bring it to the networks' grids; raises as `prepare_input` does."""
+        return prepare_input(self.model, image, previous, case_id)
 
     def run(self, ready: Ready, progress: Progress = silent) -> Outputs:
         """The networks' part, on the chosen device."""
@@ -217,34 +193,6 @@ def _is_followed(half: bool, device: torch.device, message: Message) -> bool:
         return True
     message(f"Half precision needs a processor with AMX; predicting in full precision on {in_words(device)}.")
     return False
-
-
-def require_channels(image: Image, channels: Sequence[str]) -> None:
-    """Raises ImageError when the number of channels differs from the model's."""
-    if len(image.array) != len(channels):
-        raise ImageError(
-            f"The model expects {counted(len(channels), 'channel')} ({', '.join(channels)}, "
-            f"in this order), found {len(image.array)}; give one file per channel."
-        )
-
-
-def require_volume(image: Image, configuration: Configuration) -> None:
-    """Raises ImageError for a picture that a 3-D network should see, whose made-up thickness would become many slices."""
-    grid = image.geometry
-    if not configuration.is_2d and grid.dimension == 2:
-        raise ImageError(
-            f"The configuration {configuration.name} expects volumes, found a single plane of {grid.shape[1]} × "
-            f"{grid.shape[2]} pixels; predict it with a model of the configuration 2d, or give the whole stack."
-        )
-
-
-def require_memory(image: Image, configuration: Configuration, model: Model) -> None:
-    """Raises OutOfMemoryError when the image at the configuration's voxel size would not fit into memory."""
-    arrays = len(model.channels) + model.label_set.n_outputs + 1
-    needed_gb = voxels_on_grid(image.geometry, configuration, model.plan.transpose_forward) * arrays * 4 / 1e9
-    if needed_gb > available_gb():
-        release_memory(torch.device("cpu"))
-    affordable_workers(1, needed_gb, f"Predicting an image of {image.geometry.shape} voxels")
 
 
 class FoldNetworks(Sequence):

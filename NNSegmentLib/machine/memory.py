@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +110,21 @@ def affordable_workers(wanted: int, gb_each: float, what: str, say: Say = unsaid
     return affordable
 
 
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turn a lack of main memory into OutOfMemoryError with `advice`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(f"Main memory does not suffice; {advice}.") from error
+
+
+def release_freed() -> None:
+    """Give blocks back that glibc keeps, which earlier work of this process freed, so that they count as free again."""
+    if SYSTEM == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _gb(value: float) -> str:
     return f"{value:.1f} GB" if value < 10 else f"{value:.0f} GB"
 
@@ -126,8 +144,6 @@ def _container_gb(used: bool = True) -> float:
 def _told_by_the_system() -> tuple[float, float] | None:
     """Free and all memory, in GB, without psutil; None when the system does not tell."""
     if SYSTEM == "win32":
-        import ctypes
-
         return _told_by_windows(ctypes.windll.kernel32)
     if SYSTEM == "darwin":
         return _told_by_macos()
@@ -140,8 +156,6 @@ def _told_by_the_system() -> tuple[float, float] | None:
 
 def _told_by_windows(kernel32) -> tuple[float, float] | None:
     """By GlobalMemoryStatusEx, whose answer is 64 bytes that begin with that number; all bytes are its second value."""
-    import ctypes
-
     answer = (ctypes.c_uint64 * 8)()
     ctypes.cast(answer, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(answer)
     if not kernel32.GlobalMemoryStatusEx(ctypes.byref(answer)):

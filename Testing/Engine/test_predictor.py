@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -16,19 +17,19 @@ import SimpleITK as sitk
 import tifffile
 import torch
 
-from NNSegmentLib import input_cases, pipeline
+from NNSegmentLib import pipeline
 from NNSegmentLib.cli import main
 from NNSegmentLib.engine import predictor as predictor_module
 from NNSegmentLib.engine.checkpoints import Checkpoint, save_checkpoint
-from NNSegmentLib.engine.file_prediction import FileRequest, predict_files, require_output_name
 from NNSegmentLib.engine.network import UNet, build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import ImageError, InputError, ModelError, NNSegmentError, RunError, SettingsError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, LabelMap, read_geometry, read_labels, write_image
-from NNSegmentLib.input_cases import find_cases
 from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
+from NNSegmentLib.predicting.cases import find_cases
+from NNSegmentLib.predicting.files import FileRequest, predict_files, require_output_name
 from NNSegmentLib.prediction import Prediction
 from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.task import Case
@@ -258,10 +259,10 @@ def test_the_stages_of_a_cascade_share_their_cases_progress(cascade, tmp_path, g
     low, full = (load_model(cascade, name) for name in ("3d_lowres", "3d_cascade_fullres"))
     cases, seen = find_cases([tmp_path / "in"], full), []
     if given:
-        predict_files(Predictor(low), cases, FileRequest(tmp_path / "low"))
+        predict_files(low, lambda: Predictor(low), cases, FileRequest(tmp_path / "low"))
     request = FileRequest(tmp_path / "out", previous=tmp_path / "low" if given else None)
 
-    predict_files(Predictor(full), cases, request, lambda *step: seen.append(step))
+    predict_files(full, lambda: Predictor(full), cases, request, lambda *step: seen.append(step))
 
     shares = [done for done, _, _ in seen]
     assert shares == sorted(shares)
@@ -276,9 +277,9 @@ def test_label_maps_of_an_earlier_stage_are_refused_where_they_do_not_fit(cascad
     request = FileRequest(tmp_path / "out", previous=tmp_path / "nowhere")
 
     with pytest.raises(ModelError, match="found the configuration 3d_lowres; leave out --previous"):
-        predict_files(Predictor(low), [Case("case0", (path,))], request)
+        predict_files(low, lambda: Predictor(low), [Case("case0", (path,))], request)
     with pytest.raises(ImageError, match="missing for 1 of 1: case0; give the folder"):
-        predict_files(Predictor(full), [Case("case0", (path,))], request)
+        predict_files(full, lambda: Predictor(full), [Case("case0", (path,))], request)
     assert not (tmp_path / "out").exists()
 
 
@@ -339,7 +340,8 @@ def test_a_folder_of_cases_becomes_a_folder_of_label_maps(tmp_path, any_geometry
     model, steps = load_model(folder), []
 
     done = predict_files(
-        Predictor(model),
+        model,
+        lambda: Predictor(model),
         find_cases([tmp_path / "in"], model),
         FileRequest(tmp_path / "out", save_probabilities=True),
         lambda *step: steps.append(step[:2]),
@@ -360,8 +362,8 @@ def test_a_single_image_becomes_a_single_file_of_its_type(tmp_path):
     source = write_case(tmp_path, "patient.nrrd")
 
     cases = find_cases([source], model)
-    predict_files(Predictor(model), cases, FileRequest(tmp_path / "out.nrrd"))
-    predict_files(Predictor(model), cases, FileRequest(tmp_path / "out"))
+    predict_files(model, lambda: Predictor(model), cases, FileRequest(tmp_path / "out.nrrd"))
+    predict_files(model, lambda: Predictor(model), cases, FileRequest(tmp_path / "out"))
 
     expected = read_labels(tmp_path / "out.nrrd").array
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "patient.nrrd").array, expected)
@@ -395,8 +397,13 @@ def test_a_folder_of_colour_pictures_is_predicted_as_a_single_one_is(tmp_path):
         pixels = np.random.default_rng(len(name)).integers(0, 255, (20, 24, 3), np.uint8)
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "in" / name))
 
-    predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
-    predict_files(Predictor(model), find_cases([tmp_path / "in" / "one.bmp"], model), FileRequest(tmp_path / "1.bmp"))
+    predict_files(model, lambda: Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+    predict_files(
+        model,
+        lambda: Predictor(model),
+        find_cases([tmp_path / "in" / "one.bmp"], model),
+        FileRequest(tmp_path / "1.bmp"),
+    )
 
     assert (tmp_path / "out" / "two.v2.bmp").is_file()
     found, expected = (read_labels(path).array for path in (tmp_path / "out" / "one.bmp", tmp_path / "1.bmp"))
@@ -423,7 +430,7 @@ def test_all_images_of_a_folder_are_predicted_whatever_they_are_called(tmp_path,
     said = []
 
     cases = find_cases([source], one_channel, said.append)
-    predict_files(Predictor(one_channel), cases, FileRequest(tmp_path / "out"))
+    predict_files(one_channel, lambda: Predictor(one_channel), cases, FileRequest(tmp_path / "out"))
 
     written = {path.name for path in (tmp_path / "out").glob("*.*") if path.suffix != ".json"}
     assert written == {"a.png", "b.tif", "c.png", "plate.png"}
@@ -493,7 +500,7 @@ def test_no_image_is_opened_to_sort_what_a_model_of_one_channel_takes(tmp_path, 
     for name in names:
         (tmp_path / "in" / name).touch()
     asked = []
-    monkeypatch.setattr(input_cases, "stored_layout", lambda *given, **named: asked.append(given))
+    monkeypatch.setattr("NNSegmentLib.predicting.cases.stored_layout", lambda *given, **named: asked.append(given))
 
     assert len(find_cases([tmp_path / "in"], one_channel)) == 30
     assert asked == []
@@ -517,7 +524,7 @@ def test_a_second_channel_of_a_patient_is_no_second_patient(tmp_path):
 
     assert [case.id for case in cases] == ["patient"]
     with pytest.raises(ImageError, match="channels 0000, 0001, the model expects 0000"):
-        predict_files(Predictor(model), cases, FileRequest(tmp_path / "out"))
+        predict_files(model, lambda: Predictor(model), cases, FileRequest(tmp_path / "out"))
 
 
 def test_files_that_are_left_out_are_named_with_the_reason(tmp_path):
@@ -552,7 +559,7 @@ def test_opacity_and_channels_that_lead_are_taken_as_conversion_takes_them(tmp_p
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(source / name))
     tifffile.imwrite(source / "led.tif", np.moveaxis(colours, -1, 0).copy(), imagej=True, metadata={"axes": "CYX"})
 
-    predict_files(Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
+    predict_files(model, lambda: Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
 
     expected = read_labels(tmp_path / "out" / "rgb.png").array
     for name in ("full.png", "led.tif"):
@@ -574,7 +581,7 @@ def test_a_picture_is_not_made_a_volume_for_a_volume_model(tmp_path, one_channel
     source = pictures(tmp_path / "in", "a.png")
 
     with pytest.raises(ImageError, match="3d_fullres expects volumes, found a single plane of 20 × 24 pixels"):
-        predict_files(Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
+        predict_files(model, lambda: Predictor(model), find_cases([source], model), FileRequest(tmp_path / "out"))
     fine = Geometry((1, 20, 14), (499.5, 0.5, 0.5), dimension=2)
     with pytest.raises(ImageError, match="3d_fullres expects volumes"):
         Predictor(model).predict(image(grid=fine))
@@ -629,7 +636,11 @@ def test_a_single_image_is_reported_tile_by_tile(tmp_path):
     steps = []
 
     predict_files(
-        predictor, [Case("one", (path,))], FileRequest(tmp_path / "out.nii.gz"), lambda *step: steps.append(step)
+        predictor.model,
+        lambda: predictor,
+        [Case("one", (path,))],
+        FileRequest(tmp_path / "out.nii.gz"),
+        lambda *step: steps.append(step),
     )
 
     tiles = [step for step in steps if step[2].startswith("one: ")]
@@ -644,17 +655,21 @@ def test_a_failing_case_does_not_stop_the_others(tmp_path):
     (tmp_path / "in" / "case2_0000.nii.gz").write_bytes(b"no image")
 
     with pytest.raises(RunError, match="1 of 3 cases could not be predicted.*case2"):
-        predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+        predict_files(
+            model, lambda: Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out")
+        )
 
     assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {"case1.nii.gz", "case3.nii.gz"}
 
 
-@pytest.mark.parametrize("step", ["prepare", "finish"])
-def test_a_case_that_memory_does_not_suffice_for_does_not_stop_the_others(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize(
+    ("where", "step"), [("NNSegmentLib.predicting.files", "prepare_input"), (Predictor.__module__, "Predictor.finish")]
+)
+def test_a_case_that_memory_does_not_suffice_for_does_not_stop_the_others(tmp_path, monkeypatch, where, step):
     for n in (1, 2):
         write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n)
     predictor = Predictor(load_model(write_model(tmp_path / "model")), device="cpu", mirroring=False)
-    real, calls = getattr(predictor, step), []
+    real, calls = pkgutil.resolve_name(f"{where}:{step}"), []
 
     def greedy(*given):
         calls.append(given)
@@ -662,9 +677,14 @@ def test_a_case_that_memory_does_not_suffice_for_does_not_stop_the_others(tmp_pa
             raise MemoryError
         return real(*given)
 
-    monkeypatch.setattr(predictor, step, greedy)
+    monkeypatch.setattr(f"{where}.{step}", greedy)
     with pytest.raises(RunError, match="1 of 2 cases.*case1: Main memory does not suffice; close other programs"):
-        predict_files(predictor, find_cases([tmp_path / "in"], predictor.model), FileRequest(tmp_path / "out"))
+        predict_files(
+            predictor.model,
+            lambda: predictor,
+            find_cases([tmp_path / "in"], predictor.model),
+            FileRequest(tmp_path / "out"),
+        )
 
     assert sorted(path.name for path in (tmp_path / "out").glob("case*")) == ["case2.nii.gz"]
 
@@ -674,11 +694,13 @@ def test_existing_outputs_are_kept_on_request(tmp_path):
     for n in (1, 2):
         write_case(tmp_path / "in", f"case{n}_0000.nii.gz", n)
     predictor, cases = Predictor(model), find_cases([tmp_path / "in"], model)
-    predict_files(predictor, cases[:1], FileRequest(tmp_path / "out"))
+    predict_files(predictor.model, lambda: predictor, cases[:1], FileRequest(tmp_path / "out"))
 
-    assert predict_files(predictor, cases, FileRequest(tmp_path / "out", overwrite=False)) == ("case2",)
+    assert predict_files(predictor.model, lambda: predictor, cases, FileRequest(tmp_path / "out", overwrite=False)) == (
+        "case2",
+    )
     again = FileRequest(tmp_path / "out", overwrite=False, save_probabilities=True)
-    assert predict_files(predictor, cases, again) == ("case1", "case2")
+    assert predict_files(predictor.model, lambda: predictor, cases, again) == ("case1", "case2")
 
 
 @pytest.mark.parametrize("direction", [np.diag([-1.0, -1.0, 1.0]), np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0.0]])])
@@ -690,7 +712,7 @@ def test_models_that_reorient_images_answer_on_the_files_grid(tmp_path, directio
     predictor = Predictor(model)
     case = Case("turned", (source,))
 
-    predict_files(predictor, [case], FileRequest(tmp_path / "out.nii.gz"))
+    predict_files(predictor.model, lambda: predictor, [case], FileRequest(tmp_path / "out.nii.gz"))
 
     written = read_labels(tmp_path / "out.nii.gz")
     assert written.geometry.same_grid(grid)
@@ -721,7 +743,9 @@ def test_missing_channel_files_are_named(tmp_path):
         write_case(tmp_path / "in", f"{name}.nii.gz")
 
     with pytest.raises(RunError) as failed:
-        predict_files(Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out"))
+        predict_files(
+            model, lambda: Predictor(model), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out")
+        )
 
     assert "b: The model expects 2 channels" in str(failed.value)
     assert "c: Case c has files for the channels 0000, 0002" in str(failed.value)
@@ -831,9 +855,11 @@ def test_impossible_settings_and_inputs_are_refused(tmp_path):
     with pytest.raises(ImageError, match="found none"):
         find_cases([tmp_path / "empty"], model)
     with pytest.raises(ImageError, match="both be written"):
-        predict_files(Predictor(model), find_cases([first, second], model), FileRequest(tmp_path / "out"))
+        predict_files(
+            model, lambda: Predictor(model), find_cases([first, second], model), FileRequest(tmp_path / "out")
+        )
     with pytest.raises(ImageError, match="overwrite its image"):
-        predict_files(Predictor(model), find_cases([first], model), FileRequest(tmp_path / "a"))
+        predict_files(model, lambda: Predictor(model), find_cases([first], model), FileRequest(tmp_path / "a"))
 
 
 def test_loading_a_model_loads_no_compiler(tmp_path):

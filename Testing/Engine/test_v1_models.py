@@ -13,15 +13,15 @@ from scipy.ndimage import zoom
 from version_1 import GRID, GenericUNet, image, network, plan, stage_plan, write_model
 
 from NNSegmentLib.cli import main
-from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.network import build_network
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.engine.v1_weights import load_v1_weights
 from NNSegmentLib.errors import ModelError
 from NNSegmentLib.exchange import describe_model
 from NNSegmentLib.image import Image, read_labels, write_image
-from NNSegmentLib.input_cases import find_cases
 from NNSegmentLib.model import load_model
+from NNSegmentLib.predicting.cases import find_cases
+from NNSegmentLib.predicting.files import FileRequest, predict_files
 
 ANISOTROPIC = {"pools": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}
 
@@ -350,7 +350,10 @@ def test_several_cases_of_one_folder_are_predicted(tmp_path):
         write_image(tmp_path / "in" / f"case{n}_0000.nii.gz", image(n).array[0], GRID)
 
     done = predict_files(
-        Predictor(model, device="cpu"), find_cases([tmp_path / "in"], model), FileRequest(tmp_path / "out")
+        model,
+        lambda: Predictor(model, device="cpu"),
+        find_cases([tmp_path / "in"], model),
+        FileRequest(tmp_path / "out"),
     )
 
     assert done == ("case1", "case2")

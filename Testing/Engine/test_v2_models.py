@@ -14,13 +14,13 @@ import torch
 from test_predictor import GRID, configuration, image, write_model
 
 from NNSegmentLib.cli import main
-from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.errors import InputError, ModelError
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import Image, read_labels, write_image
 from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import NetworkSpec, load_plan
+from NNSegmentLib.predicting.files import FileRequest, predict_files
 from NNSegmentLib.task import Case
 
 RESIDUAL = NetworkSpec("ResidualEncoderUNet", (4, 8), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)), (1, 2), (1,))
@@ -266,7 +266,7 @@ def test_models_that_reorient_see_one_picture_however_it_is_stored(tmp_path, rea
         path = tmp_path / name / f"a_0000{ending}"
         write_image(path, np.flip(picture, flips), grid)
         out = tmp_path / name / f"out{ending}"
-        predict_files(predictor, [Case("a", (path,))], FileRequest(out))
+        predict_files(predictor.model, lambda: predictor, [Case("a", (path,))], FileRequest(out))
         written = read_labels(out)
         assert written.geometry.same_grid(grid)
         found[name] = np.flip(written.array, flips)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from NNSegmentLib.engine.devices import has_amx
-from NNSegmentLib.engine.file_prediction import FileRequest, predict_files
 from NNSegmentLib.engine.predictor import Predictor
 from NNSegmentLib.image import read_geometry, read_labels
 from NNSegmentLib.model import load_model
+from NNSegmentLib.predicting.files import FileRequest, predict_files
 from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.task import Case, find_images
 
@@ -80,7 +80,7 @@ def compare(stored: Stored, shared_data: Path, peer: Path, tmp_path: Path) -> No
     case = Case(stored.case, images_of(stored.case, shared_data))
 
     predictor = Predictor(model, mirroring=stored.mirroring)
-    predict_files(predictor, [case], FileRequest(tmp_path, save_probabilities=True))
+    predict_files(predictor.model, lambda: predictor, [case], FileRequest(tmp_path, save_probabilities=True))
 
     require_equal(
         tmp_path / f"{case.id}.nii.gz", model.folder / stored.folder / f"{case.id}.nii.gz", model.label_set.n_outputs
@@ -103,7 +103,7 @@ def test_half_precision_hardly_changes_nnunets_labels(shared_data, peer, tmp_pat
     model = load_model(peer / "models" / "trained")
     case = Case("hippocampus_003", images_of("hippocampus_003", shared_data))
 
-    predict_files(Predictor(model, device="cpu", half=True), [case], FileRequest(tmp_path))
+    predict_files(model, lambda: Predictor(model, device="cpu", half=True), [case], FileRequest(tmp_path))
 
     expected = read_labels(model.folder / "pred" / "hippocampus_003.nii.gz").array
     found = read_labels(tmp_path / "hippocampus_003.nii.gz").array
@@ -117,7 +117,7 @@ def test_a_cascade_continues_from_nnunets_low_resolution_labels(case, shared_dat
     images = images_of(case, shared_data)
 
     request = FileRequest(tmp_path, save_probabilities=True, previous=lowres)
-    predict_files(Predictor(model), [Case(case, images)], request)
+    predict_files(model, lambda: Predictor(model), [Case(case, images)], request)
 
     require_equal(tmp_path / f"{case}.nii.gz", model.folder / "pred" / f"{case}.nii.gz", 3)
 
@@ -126,7 +126,7 @@ def test_a_cascade_runs_its_first_stage_by_itself(shared_data, peer, tmp_path):
     model = load_model(peer / "models" / "cascade")
     case = Case("hippocampus_001", images_of("hippocampus_001", shared_data))
 
-    predict_files(Predictor(model), [case], FileRequest(tmp_path))
+    predict_files(model, lambda: Predictor(model), [case], FileRequest(tmp_path))
 
     expected = read_labels(model.folder / "pred" / "hippocampus_001.nii.gz")
     assert np.mean(read_labels(tmp_path / "hippocampus_001.nii.gz").array == expected.array) >= AGREEING
@@ -136,6 +136,6 @@ def test_the_first_stage_of_a_cascade_predicts_alone(shared_data, peer, tmp_path
     model = load_model(peer / "models" / "cascade", "3d_lowres")
     case = Case("hippocampus_001", images_of("hippocampus_001", shared_data))
 
-    predict_files(Predictor(model), [case], FileRequest(tmp_path))
+    predict_files(model, lambda: Predictor(model), [case], FileRequest(tmp_path))
 
     require_equal(tmp_path / "hippocampus_001.nii.gz", model.folder / "pred" / "hippocampus_001.nii.gz", 3)

@@ -7,25 +7,40 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
 from ..image import FILE_ENDINGS, FLAT_ENDINGS, file_ending, read_geometry, read_labels
-from ..input_cases import read_case
+from ..machine.memory import memory_errors
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent, within
 from ..records import copy_whole, require_writable
 from ..task import Case, write_dataset_json
-from .devices import memory_errors
-from .predictor import Outputs, Predictor, Ready
+from .ahead import InputsAhead
+from .cases import read_case
+from .inputs import Ready, prepare_input
 
 T = TypeVar("T")
+Outputs = TypeVar("Outputs")
 _ADVICE = "close other programs, leave out the probabilities, or predict on a machine with more memory"
 _UNKNOWN_FILE = re.compile(r"\.[a-z]{2,4}$", re.IGNORECASE)
 """The end of a name that looks like a file's: letters only, since folders are called results_v1.2."""
 _CHANNEL = re.compile(r"(?<=.)_(\d{4})$")
 Finish = Callable[[Prediction], Prediction]
+
+
+class Networks(Protocol[Outputs]):
+    """What the engine's Predictor does with an input that is ready."""
+
+    def run(self, ready: Ready, progress: Progress) -> Outputs:
+        """The networks' part."""
+
+    def finish(self, ready: Ready, outputs: Outputs, want_probabilities: bool) -> Prediction:
+        """Labels on the image's grid."""
+
+    def rounds(self, has_previous: bool) -> int:
+        """How often the tiles of an image are gone through."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +69,28 @@ class FileRequest:
 
 
 def predict_files(
-    predictor: Predictor, cases: Sequence[Case], request: FileRequest, progress: Progress = silent
+    model: Model,
+    load: Callable[[], Networks],
+    cases: Sequence[Case],
+    request: FileRequest,
+    progress: Progress = silent,
 ) -> tuple[str, ...]:
     """Predict every case into files; returns the ids that were predicted now.
 
-    Raises ImageError before starting when files would overwrite each other or an earlier stage's label map is missing,
-    ModelError when the model takes none, StorageError when the output cannot be written. A case that fails does not keep
-    the others from being predicted; afterwards RunError names those that failed (a single case raises its own error).
+    `load` gives the model's networks; the first images are read while it is at work. Raises ImageError before starting
+    when files would overwrite each other or an earlier stage's label map is missing, ModelError when the model takes
+    none, StorageError when the output cannot be written. A case that fails does not keep the others from being
+    predicted; afterwards RunError names those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
     wanted = [case for case in cases if request.overwrite or not request.is_done(case)]
     if request.previous:
-        _require_previous(wanted, request.previous, predictor.model)
-    failed: dict[str, NNSegmentError] = {}
-    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
-        try:
-            _predict_all(predictor, wanted, request, progress, reading, writing, failed)
-        except BaseException:
-            reading.shutdown(wait=False, cancel_futures=True)
-            writing.shutdown(wait=False, cancel_futures=True)
-            raise
+        _require_previous(wanted, request.previous, model)
+    with InputsAhead(wanted, lambda case: _read(model, case, request)) as inputs, ThreadPoolExecutor(1) as writing:
+        failed = _predict_all(load(), wanted, inputs, writing, request, progress)
     if not is_image_name(request.output):
-        _copy_card(predictor.model, request.output)
+        _copy_card(model, request.output)
     _report(failed, wanted)
     return tuple(case.id for case in wanted if case.id not in failed)
 
@@ -97,30 +111,28 @@ def require_output_name(inputs: Sequence[Path], output: Path) -> None:
 
 
 def _predict_all(
-    predictor: Predictor,
+    networks: Networks,
     cases: Sequence[Case],
+    inputs: InputsAhead,
+    writing: ThreadPoolExecutor,
     request: FileRequest,
     progress: Progress,
-    reading: ThreadPoolExecutor,
-    writing: ThreadPoolExecutor,
-    failed: dict[str, NNSegmentError],
-) -> None:
-    """One case is read ahead and one written behind, so that at most three are in memory."""
-    progress(0, len(cases), "cases")
-    ahead = reading.submit(_read, predictor, cases[0], request) if cases else None
+) -> dict[str, NNSegmentError]:
+    """What went wrong, by case. One case is written behind, so that of large ones at most three are in memory."""
+    failed: dict[str, NNSegmentError] = {}
+    rounds = networks.rounds(bool(request.previous))
     behind: tuple[Case, Future] | None = None
+    progress(0, len(cases), "cases")
     for n, case in enumerate(cases):
-        current, ahead = ahead, None
-        if n + 1 < len(cases):
-            ahead = reading.submit(_read, predictor, cases[n + 1], request)
-        tiles = _tiles_of(case, n, len(cases), predictor.rounds(bool(request.previous)), progress)
-        outputs = _attempt(failed, case, _run, predictor, current, tiles)
+        tiles = _tiles_of(case, n, len(cases), rounds, progress)
+        seen = _attempt(failed, case, _run, networks, inputs, tiles)
         if behind:
             _attempt(failed, behind[0], behind[1].result)
-        behind = (case, writing.submit(_write, predictor, case, *outputs, request)) if outputs else None
+        behind = (case, writing.submit(_write, networks, case, *seen, request)) if seen else None
         progress(n + 1, len(cases), "cases")
     if behind:
         _attempt(failed, behind[0], behind[1].result)
+    return failed
 
 
 def _attempt(failed: dict[str, NNSegmentError], case: Case, work: Callable[..., T], *given) -> T | None:
@@ -131,12 +143,12 @@ def _attempt(failed: dict[str, NNSegmentError], case: Case, work: Callable[..., 
         return None
 
 
-def _read(predictor: Predictor, case: Case, request: FileRequest) -> Ready:
-    _require_channel_files(case, predictor.model)
-    path = _previous_file(case, request.previous, predictor.model) if request.previous else None
-    previous = read_labels(path, predictor.model.plan.reader) if path else None
+def _read(model: Model, case: Case, request: FileRequest) -> Ready:
+    _require_channel_files(case, model)
+    path = _previous_file(case, request.previous, model) if request.previous else None
+    previous = read_labels(path, model.plan.reader) if path else None
     with memory_errors(_ADVICE):
-        return predictor.prepare(read_case(case, predictor.model), previous, case.id)
+        return prepare_input(model, read_case(case, model), previous, case.id)
 
 
 def _require_previous(cases: Sequence[Case], folder: Path, model: Model) -> None:
@@ -160,8 +172,9 @@ def _previous_file(case: Case, folder: Path, model: Model) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _run(predictor: Predictor, ready: Future[Ready], progress: Progress) -> tuple[Ready, Outputs]:
-    return ready.result(), predictor.run(ready.result(), progress)
+def _run(networks: Networks, inputs: InputsAhead, progress: Progress) -> tuple[Ready, Outputs]:
+    ready = inputs.take()
+    return ready, networks.run(ready, progress)
 
 
 def _tiles_of(case: Case, n: int, total: int, rounds: int, progress: Progress) -> Progress:
@@ -171,9 +184,9 @@ def _tiles_of(case: Case, n: int, total: int, rounds: int, progress: Progress) -
     return within(progress, n, total, lambda tiles: f"cases ({case.id}: {tiles})", rounds)
 
 
-def _write(predictor: Predictor, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
+def _write(networks: Networks, case: Case, ready: Ready, outputs: Outputs, request: FileRequest) -> None:
     with memory_errors(_ADVICE):
-        prediction = request.finish(predictor.finish(ready, outputs, request.save_probabilities))
+        prediction = request.finish(networks.finish(ready, outputs, request.save_probabilities))
     is_flat = file_ending(case.images[0]) in FLAT_ENDINGS  # no reader turns pictures
     save_prediction(
         prediction, request.target(case), ready.image.geometry if is_flat else read_geometry(case.images[0])
