@@ -18,6 +18,8 @@ _LARGEST_DIRECT_VALUE = 1023
 _SLAB_VOXELS = 1 << 22
 _MAP_PAYS = 60
 """A distance map costs about as much per 60 voxels as a tree search per (distant) point."""
+_ROUNDING = 1e-5
+"""Of distances, as a share: voxel sizes in NIfTI headers have single precision, and 3 × 0.1 is more than 0.3."""
 Box = tuple[slice, slice, slice]
 
 
@@ -107,8 +109,12 @@ class SurfaceDistances:
         return max(float("inf") if np.isinf(side[0]) else float(np.percentile(side, 95)) for side in sides)
 
     def nsd(self, tolerance_mm: float) -> float:
-        """Normalised surface Dice: the share of surface voxels within `tolerance_mm` of the other surface."""
-        near = sum(int(np.count_nonzero(side <= tolerance_mm)) for side in (self.to_reference, self.to_prediction))
+        """Normalised surface Dice: the share of surface voxels within `tolerance_mm` of the other surface.
+
+        A distance that equals the tolerance but for rounding is within it, whatever the file type tells the voxel size.
+        """
+        reach = tolerance_mm * (1 + _ROUNDING)
+        near = sum(int(np.count_nonzero(side <= reach)) for side in (self.to_reference, self.to_prediction))
         return _ratio(near, self.to_reference.size + self.to_prediction.size)
 
 

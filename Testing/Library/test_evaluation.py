@@ -194,6 +194,19 @@ def test_explicit_labels_need_no_task(folders):
         evaluate_simple(*folders, [1], tolerance_mm=-1)
 
 
+@pytest.mark.parametrize("voxel", [0.6, 0.7, 0.8, 0.9765625])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_a_tolerance_of_one_voxel_holds_in_every_file_type(tmp_path, ending, voxel):
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[2:6, 3:7, 3:7] = 1
+    for folder, array in (("references", labels), ("predictions", np.roll(labels, 1, axis=0))):
+        write_labels(tmp_path / folder / f"case{ending}", array, Geometry(labels.shape, (voxel,) * 3))
+
+    scores = evaluate_simple(tmp_path / "predictions", tmp_path / "references", [1], tolerance_mm=voxel)
+
+    assert scores.mean[0].nsd == 1.0
+
+
 def test_geometry_of_any_kind_gives_distances_in_mm(any_geometry, tmp_path):
     reference = np.zeros(any_geometry.shape, np.uint8)
     reference[2:4, 4:8, 3:7] = 1

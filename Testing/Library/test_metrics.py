@@ -147,6 +147,20 @@ def test_a_shift_by_one_slice_is_as_far_as_the_slice_distance():
     assert found.to_reference.max() == 15.0 and found.nsd(4.9) < found.nsd(15.0) == 1.0
 
 
+@pytest.mark.parametrize("voxel", [0.1, 0.3, 0.7, np.float32(0.8), np.float32(0.6)])
+@pytest.mark.parametrize("slices", [1, 3, 10])
+@pytest.mark.parametrize("edge", [4, 40])
+def test_a_distance_of_whole_slices_is_within_as_many_millimetres(voxel, slices, edge):
+    mask = np.zeros((edge + 20, edge + 4, edge + 4), bool)
+    mask[2 : edge + 2, 2:-2, 2:-2] = True
+    tolerance = round(float(voxel), 6) * slices
+
+    found = surface_distances(np.roll(mask, slices, axis=0), mask, [float(voxel)] * 3)
+
+    assert found.nsd(tolerance) == 1.0
+    assert found.nsd(0.999 * tolerance) < 1.0
+
+
 def test_empty_masks_follow_the_convention_of_surface_distance_libraries():
     empty, cube = np.zeros((5, 5, 5), bool), np.ones((5, 5, 5), bool)
 
