@@ -152,18 +152,18 @@ def region_surface_distances(
 ) -> list[SurfaceDistances]:
     """Surface distances of each target of two label maps (Z, Y, X); each looks only at its own bounding box.
 
-    Voxels whose reference is `ignore` count as outside in both maps. An axis of a single voxel has no surface.
+    Voxels whose reference is `ignore` count as outside every target in both maps. An axis of a single voxel has no
+    surface.
     """
-    if ignore is not None:
-        prediction = np.where(reference == ignore, 0, prediction)
-        reference = np.where(reference == ignore, 0, reference)
     axes = [axis for axis, n in enumerate(reference.shape) if n > 1]
     boxes = _boxes(prediction), _boxes(reference)
     found = []
     for region in regions:
         box = _joint_box([by_value[value] for by_value in boxes for value in region if value in by_value])
         box = (slice(None),) * 3 if 0 in region else box
-        masks = _mask(prediction[box], region), _mask(reference[box], region)
+        masks = [_mask(labels[box], region) for labels in (prediction, reference)]
+        if ignore is not None:
+            masks = [mask & (reference[box] != ignore) for mask in masks]
         found.append(surface_distances(*masks, spacing_mm, axes))
     return found
 

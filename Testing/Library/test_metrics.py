@@ -184,14 +184,16 @@ def test_targets_are_measured_in_their_own_boxes_as_in_the_whole_volume():
         assert np.allclose(sorted(distances.to_prediction), sorted(whole.to_prediction))
 
 
-def test_ignored_voxels_count_as_outside_in_both_maps():
+@pytest.mark.parametrize("region", [(1,), (0,), (0, 2)])
+def test_ignored_voxels_count_as_outside_in_both_maps(region):
     reference, prediction = blobs(21), blobs(22)
-    blank = [np.where(reference == 3, 0, array) for array in (prediction, reference)]
+    masks = [np.isin(array, region) & (reference != 3) for array in (prediction, reference)]
 
-    (found,) = region_surface_distances(prediction, reference, ((1,),), (1, 1, 1), ignore=3)
+    (found,) = region_surface_distances(prediction, reference, (region,), (2, 1, 1), ignore=3)
 
-    (expected,) = region_surface_distances(*blank, ((1,),), (1, 1, 1))
-    assert np.array_equal(found.to_reference, expected.to_reference)
+    expected = surface_distances(*masks, (2, 1, 1))
+    assert np.allclose(sorted(found.to_reference), sorted(expected.to_reference))
+    assert np.allclose(sorted(found.to_prediction), sorted(expected.to_prediction))
 
 
 def test_a_single_plane_has_its_outline_as_surface():
