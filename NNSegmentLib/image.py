@@ -20,7 +20,7 @@ from .given import path_of, paths_of
 from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
 from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, write_nifti
-from .palettes import holds_colours, is_grey_with_alpha, palette_labels
+from .palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
@@ -247,7 +247,7 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
         volume = sitk.DICOMOrient(volume, "RAS")
     array = _channels_first(sitk.GetArrayFromImage(volume), volume)
     if file_ending(path) == ".bmp":
-        array = _without_grey_palette(array, path)
+        array = without_grey_palette(array, path)
     return array, _geometry(volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path)
 
 
@@ -260,26 +260,20 @@ def _channels_first(array: np.ndarray, volume) -> np.ndarray:
     return array[:, None] if volume.GetDimension() == 2 else array
 
 
-def _without_grey_palette(array: np.ndarray, path: Path) -> np.ndarray:
-    """One channel of a grey BMP of 8 bits or less, whose palette SimpleITK expands to three equal colours."""
-    with path.open("rb") as file:
-        bits = int.from_bytes(file.read(30)[28:30], "little")
-    is_grey = bits <= 8 and all(np.array_equal(array[0], channel) for channel in array[1:])
-    return array[:1] if is_grey else array
-
-
 def _geometry(size, spacing, origin, direction, path: Path) -> Geometry:
+    """From SimpleITK's values; an axis of negative spacing, which headers alone may have, runs the other way."""
     dimension = len(size)
+    axes = np.reshape(direction, (dimension, dimension)) * np.copysign(1.0, spacing)
+    spacing = np.abs(spacing)
     if dimension == 4:
-        direction = np.asarray(direction).reshape(4, 4)[:3, :3].ravel()
-        size, spacing, origin, dimension = size[:3], spacing[:3], origin[:3], 3
+        return Geometry.from_lps(size[:3], spacing[:3], origin[:3], axes[:3, :3])
     if dimension == 2:
         in_plane = (1.0, 1.0) if file_ending(path) in FLAT_ENDINGS else spacing
-        spacing = (*in_plane, PLANE_SPACING * max(in_plane))
         rows = np.eye(3)
-        rows[:2, :2] = np.asarray(direction).reshape(2, 2)
-        return Geometry.from_lps((*size, 1), spacing, (*origin, 0.0), rows.ravel(), dimension=2)
-    return Geometry.from_lps(size, [abs(s) for s in spacing], origin, direction)
+        rows[:2, :2] = axes
+        spacing = (*in_plane, PLANE_SPACING * max(in_plane))
+        return Geometry.from_lps((*size, 1), spacing, (*origin, 0.0), rows, dimension=2)
+    return Geometry.from_lps(size, spacing, origin, axes)
 
 
 def _tiff_geometry(path: Path, shape: tuple[int, int, int], plane: bool) -> Geometry:

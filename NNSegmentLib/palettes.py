@@ -53,6 +53,14 @@ def is_grey_with_alpha(path: Path) -> bool:
         return _kind(file.read(26)) == _GREY_WITH_ALPHA
 
 
+def without_grey_palette(array: np.ndarray, path: Path) -> np.ndarray:
+    """One channel of a grey BMP of 8 bits or less, whose palette SimpleITK expands to three equal colours."""
+    with path.open("rb") as file:
+        bits = int.from_bytes(file.read(30)[28:30], "little")
+    is_grey = bits <= 8 and all(np.array_equal(array[0], channel) for channel in array[1:])
+    return array[:1] if is_grey else array
+
+
 def _kind(start: bytes) -> int | None:
     """PNG's number for the kind of pixels; None for other files."""
     return start[25] if start.startswith(_PNG) and len(start) >= 26 else None

@@ -64,6 +64,41 @@ def test_volumes_written_by_nibabel_are_read_at_the_same_world_position(tmp_path
     assert image.geometry.same_grid(any_geometry, 1e-3)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_axis_of_negative_spacing_runs_the_other_way_as_for_simpleitk(tmp_path, any_geometry, axis):
+    path = with_negative_spacing(tmp_path / "case.mha", noise(3, any_geometry.shape), any_geometry, axis)
+
+    spacing, origin, direction = read_geometry(path).to_lps()
+
+    opinion = sitk.ReadImage(str(path))
+    assert np.allclose(spacing, opinion.GetSpacing()) and np.allclose(origin, opinion.GetOrigin())
+    assert np.allclose(direction, opinion.GetDirection())
+    assert read_image(path).geometry.same_grid(read_geometry(path))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_axis_of_negative_spacing_runs_the_other_way_in_a_plane_too(tmp_path, axis):
+    plane = Geometry((1, 10, 12), (999.0, 2.0, 1.0), dimension=2)
+
+    path = with_negative_spacing(tmp_path / "case.mha", noise(3, plane.shape), plane, axis)
+
+    assert read_geometry(path).same_grid(read_image(path).geometry)
+    assert read_geometry(path).direction[axis][axis] == -plane.direction[axis][axis]
+
+
+def with_negative_spacing(path, voxels, geometry, axis: int):
+    """A .mha whose header gives the spacing of x (0), y or z a minus sign."""
+    write_image(path, voxels, geometry)
+    header, data = path.read_bytes().split(b"ElementDataFile", 1)
+    lines = header.decode().splitlines()
+    n = next(n for n, line in enumerate(lines) if line.startswith("ElementSpacing"))
+    spacing = lines[n].removeprefix("ElementSpacing = ").split()
+    spacing[axis] = f"-{spacing[axis]}"
+    lines[n] = f"ElementSpacing = {' '.join(spacing)}"
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode() + b"ElementDataFile" + data)
+    return path
+
+
 def test_axes_that_are_nearly_perpendicular_are_read_though_simpleitk_refuses_them(tmp_path):
     affine = np.diag([2.0, 3.0, 1.0, 1.0])
     affine[0, 1] = 5e-4 * 3
