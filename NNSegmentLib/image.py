@@ -19,7 +19,7 @@ from .geometry import Geometry
 from .given import path_of, paths_of
 from .itk_paths import path_to_read, path_to_write
 from .labels import LARGEST_VALUE, number_type
-from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, write_nifti
+from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, require_real, write_nifti
 from .palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
 from .tiff import read_tiff, tiff_shape, tiff_spacing
@@ -243,6 +243,7 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
         if not is_nifti:
             raise _unreadable(path) from error
         return read_nifti(path, to_ras)
+    require_real(sitk.GetArrayViewFromImage(volume), path)
     if to_ras and volume.GetDimension() == 3:
         volume = sitk.DICOMOrient(volume, "RAS")
     array = _channels_first(sitk.GetArrayFromImage(volume), volume)

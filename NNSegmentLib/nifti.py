@@ -51,9 +51,18 @@ def read_nifti(path: Path, to_ras: bool = False) -> tuple[np.ndarray, Geometry]:
         array = np.asanyarray(volume.dataobj)
     except (OSError, EOFError, ValueError, nibabel.orientations.OrientationError) as error:
         raise _unreadable(path) from error
+    require_real(array, path)
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     return channels.transpose(0, 3, 2, 1), _grid(volume)
+
+
+def require_real(array: np.ndarray, path: Path) -> None:
+    """Raises ImageError for complex voxels, of which float32 and label maps would keep the real part alone."""
+    if np.iscomplexobj(array):
+        raise ImageError(
+            f"{path} should hold real numbers, found complex ones; save their magnitude (or real part) as an image."
+        )
 
 
 def nifti_geometry(path: Path) -> Geometry:

@@ -99,6 +99,19 @@ def with_negative_spacing(path, voxels, geometry, axis: int):
     return path
 
 
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+@pytest.mark.parametrize("shear", [0, 0.4])
+@pytest.mark.parametrize("reader", ["", "NibabelIOWithReorient"])
+def test_complex_numbers_are_refused_instead_of_losing_a_part(tmp_path, kind, shear, reader):
+    affine = np.eye(4)
+    affine[0, 1] = shear
+    nibabel.save(nibabel.Nifti1Image((noise(4) * (1 + 2j)).T.astype(kind), affine), tmp_path / "case.nii.gz")
+
+    for read in (read_image, read_labels):
+        with pytest.raises(ImageError, match="should hold real numbers, found complex ones; save their magnitude"):
+            read(tmp_path / "case.nii.gz", reader)
+
+
 def test_axes_that_are_nearly_perpendicular_are_read_though_simpleitk_refuses_them(tmp_path):
     affine = np.diag([2.0, 3.0, 1.0, 1.0])
     affine[0, 1] = 5e-4 * 3
