@@ -13,6 +13,7 @@ from .labels import LabelSet
 from .machine.locks import holder
 from .machine.memory import Say, unsaid
 from .model import Model, load_model
+from .model.selected import read_selected
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, plans_files, require_plans_name
 from .planning.presets import find_preset
 from .records import read_json
@@ -213,19 +214,18 @@ def _planned(folders: TaskFolders, plans: str | None = None) -> tuple[str, ...]:
 
 
 def _model_of_plan(folders: TaskFolders, name: str, folds: Sequence[int | str] | None) -> Model:
-    """The only model of a plan, or the selected one if it is of that plan."""
+    """What was selected with its post-processing, if it is of this plan; else the plan's only model."""
     found = [model for model in folders.models() if model.plans_name == name]
     if not found:
         others = ", ".join(sorted({model.plans_name for model in folders.models()}))
         raise RunError(
             f"{folders.name} has no trained model of the plan {name}, but of {others}; train one, or take that."
         )
+    selected = read_selected(folders.results).models if folders.selection.is_file() else ()
+    if selected and {*selected} <= {model.folder.name for model in found}:
+        return load_model(folders.results, None, folds)
     if len(found) == 1:
         return load_model(found[0].folder, found[0].configuration, folds)
-    if folders.selection.is_file():
-        selected = load_model(folders.results, None, folds)
-        if all(part.plan.name == name for part in selected.parts):
-            return selected
     names = ", ".join(model.configuration for model in found)
     raise SettingsError(f"The plan {name} of {folders.name} has several models ({names}); choose one with -c.")
 

@@ -22,6 +22,7 @@ from ..records import read_json, to_json, write_json
 from ..task import parse_dataset_json
 from .archive import unpack
 from .members import Model, TrainedConfiguration, members_of, require_sound
+from .selected import read_selected
 from .version_1 import find_v1_folders, is_v1_folder, load_v1_model
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
@@ -211,48 +212,14 @@ def _previous_folder(folder: Path, stage: str) -> Path | None:
 
 def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str, postprocess: bool) -> Model:
     """What inference_information.json names: models and post-processing."""
-    where = dataset / SELECTION
-    values = read_json(where, ModelError)
-    try:
-        best = values["best_model_or_ensemble"]
-        names = [
-            f"{chosen['trainer']}__{chosen['plans_identifier']}__{chosen['configuration']}"
-            for chosen in best["selected_model_or_models"]
-        ]
-        folds = folds or [str(fold) for fold in values["folds"]]
-        file = str(best.get("postprocessing_file") or "")
-    except (KeyError, TypeError, AttributeError) as wrong:
+    chosen = read_selected(dataset)
+    unsafe = [n for n in chosen.models if PurePosixPath(n).name != n or not _is_model_folder(dataset / n)]
+    if unsafe:
         raise ModelError(
-            f"{where} is not what model selection writes ({wrong}); run 'nnsegment best' again."
-        ) from wrong
-    unsafe = [name for name in names if PurePosixPath(name).name != name or not _is_model_folder(dataset / name)]
-    if unsafe or not names:
-        raise ModelError(
-            f"{where} selects {', '.join(unsafe) or 'nothing'}, which is not in {dataset}; run 'nnsegment best' again."
+            f"{chosen.file} selects {', '.join(unsafe)}, which is not in {dataset}; run 'nnsegment best' again."
         )
-    if len(set(names)) < len(names):
-        raise ModelError(f"{where} selects the same model more than once; run 'nnsegment best' again.")
-    parts = tuple(_trained(dataset / name, None, folds, checkpoint) for name in names)
-    found = _postprocessing_file(dataset, file) if postprocess else None
-    return _model(dataset / names[0], parts, found)
-
-
-def _postprocessing_file(dataset: Path, written: str) -> Path | None:
-    """The file named by selection, perhaps on another machine: the same place below this data set's folder.
-
-    None when no file is named, or for a data set of another name; raises ModelError when the file is missing.
-    """
-    parts = PurePosixPath(written.replace("\\", "/")).parts
-    if dataset.name not in parts or ".." in parts:
-        return None
-    place = dataset.joinpath(*parts[len(parts) - parts[::-1].index(dataset.name) :])
-    found = next((p for p in (place.with_suffix(".json"), place.with_suffix(".pkl")) if p.is_file()), None)
-    if found is None:
-        raise ModelError(
-            f"{dataset / SELECTION} names the post-processing {place}, which is missing; run 'nnsegment best' again, or "
-            "choose a configuration to predict without post-processing."
-        )
-    return found
+    parts = tuple(_trained(dataset / name, None, folds or chosen.folds, checkpoint) for name in chosen.models)
+    return _model(dataset / chosen.models[0], parts, chosen.postprocessing_file() if postprocess else None)
 
 
 def _unpacked_for_this_process(archive: Path) -> Path:

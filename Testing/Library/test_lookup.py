@@ -39,9 +39,9 @@ def add_model(folders, plans: str, configuration: str) -> None:
     model.fold(0).checkpoint_final.write_bytes(b"weights")
 
 
-def select(folders, plans: str) -> None:
+def select(folders, plans: str, postprocessing: Path | str = "") -> None:
     name = {"trainer": "nnUNetTrainer", "plans_identifier": plans, "configuration": "3d_fullres"}
-    best = {"selected_model_or_models": [name], "postprocessing_file": ""}
+    best = {"selected_model_or_models": [name], "postprocessing_file": str(postprocessing)}
     folders.selection.write_text(json.dumps({"folds": [0], "best_model_or_ensemble": best}))
 
 
@@ -61,6 +61,25 @@ def test_of_several_models_of_a_plan_the_selected_one_is_meant(folders):
         chosen(folders, plans=SMALL)
 
     select(folders, SMALL)
+
+    assert chosen(folders, plans=SMALL) == f"nnUNetTrainer__{SMALL}__3d_fullres"
+
+
+def test_the_only_model_of_a_plan_keeps_the_post_processing_that_was_selected_with_it(folders):
+    rules = folders.results / "rules.json"
+    rules.write_text("[]")
+    select(folders, SMALL, rules)
+
+    for named in ({}, {"plans": SMALL}, {"preset": "small"}):
+        asked = {"plans": None, "preset": None} | named
+        assert model_of(501, None, folders.workspace, None, **asked, folds=None).postprocessing == rules
+
+    other = model_of(501, None, folders.workspace, None, "nnUNetPlans", None, None)
+    assert (other.parts[0].plan.name, other.postprocessing) == ("nnUNetPlans", None)
+
+
+def test_a_selection_of_another_plan_need_not_be_complete(folders):
+    shutil.rmtree(folders.model("nnUNetPlans", "3d_fullres").folder)
 
     assert chosen(folders, plans=SMALL) == f"nnUNetTrainer__{SMALL}__3d_fullres"
 
