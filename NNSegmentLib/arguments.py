@@ -181,7 +181,10 @@ def _prediction(commands) -> None:
     which.add_argument("-t", "--task", help=TASK)
     which.add_argument("-m", "--model", type=Path, help="model folder or zip")
     predict.add_argument("-c", "--configuration", metavar="CONFIG", help="default: what 'best' chose")
-    predict.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained folds")
+    predict.add_argument(
+        "-f", "--folds", nargs="+", metavar="FOLD",
+        help="default: all trained folds; in a cascade those of both stages",
+    )  # fmt: skip
     predict.add_argument("--no-mirroring", action="store_true", help="faster: no test-time mirroring")
     predict.add_argument("--step", type=float, default=0.5, help="step of the sliding window, as a part of the patch")
     predict.add_argument(

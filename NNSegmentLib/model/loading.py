@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, ModelError
@@ -21,7 +22,7 @@ from ..planning.plan import Plan, load_plan
 from ..records import read_json, to_json, write_json
 from ..task import parse_dataset_json
 from .archive import unpack
-from .members import Model, TrainedConfiguration, members_of, require_sound
+from .members import Model, TrainedConfiguration, earlier_folds, members_of, require_sound
 from .selected import read_selected
 from .version_1 import find_v1_folders, is_v1_folder, load_v1_model
 
@@ -59,8 +60,9 @@ def load_model(
     """Find a model from a fold, configuration, data set or results folder, a checkpoint, or a zip of any of them.
 
     Without `configuration`, what 'nnsegment best' (or nnU-Net) selected for the data set is taken, ensembles and
-    post-processing included; else the only one there is. `folds` None takes every trained fold. `checkpoint` is a
-    file name; the default takes the final one, else the best, else the latest. Raises ModelError.
+    post-processing included; else the only one there is. `folds` None takes every trained fold; those that are
+    named are a cascade's earlier stage's, too. `checkpoint` is a file name; the default takes the final one, else the
+    best, else the latest. Raises ModelError.
     """
     named = path = path_of(path).absolute()
     folds = fold_names(folds)
@@ -132,14 +134,14 @@ def _trained(
     name = _configuration_name(folder, plan, configuration)
     chosen = plan.configuration(name)
     require_sound(plan, chosen, folder / "plans.json")
+    names = [checkpoint] if checkpoint else CHECKPOINTS
+    part = TrainedConfiguration(folder, plan, chosen, members_of(folder, name, folds, names))
     previous = _previous_folder(folder, chosen.previous_stage) if chosen.previous_stage else None
-    return TrainedConfiguration(
-        folder,
-        plan,
-        chosen,
-        members_of(folder, name, folds, [checkpoint] if checkpoint else CHECKPOINTS),
-        _trained(previous, chosen.previous_stage, None, BEST_AVAILABLE) if previous else None,
-    )
+    if previous is None:
+        return part
+    same, lacking = earlier_folds(previous, folds, CHECKPOINTS)
+    earlier = _trained(previous, chosen.previous_stage, same, BEST_AVAILABLE)
+    return replace(part, previous=earlier, lacking=lacking)
 
 
 def _configuration_name(folder: Path, plan: Plan, wanted: str | None) -> str:

@@ -35,6 +35,8 @@ class TrainedConfiguration:
     """Cascade: the configuration whose label map is an additional input; None when its folder is not there."""
     mirroring_axes: tuple[int, ...] = ()
     """Patch axes that prediction may mirror; only for version 1, whose checkpoints do not tell."""
+    lacking: tuple[str, ...] = ()
+    """Cascade: folds that were asked for and that the earlier stage has not trained."""
 
     @property
     def plan_file(self) -> Path:
@@ -112,6 +114,20 @@ def members_of(
     if not members:
         raise ModelError(f"{folder} has no trained fold: expected fold_X/{names[0]}, found none; train it first.")
     return tuple(members)
+
+
+def earlier_folds(
+    folder: Path, folds: Sequence[int | str] | None, names: Sequence[str]
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Which folds of a cascade's earlier stage, in its model folder, go with those asked for, and which of these it lacks.
+
+    The same ones, since every other has seen the cases that they leave out; None, all, where no numbered fold is asked
+    for.
+    """
+    asked = [str(fold) for fold in folds or ()]
+    trained = [f for f, path in fold_folders(folder).items() if any((path / name).is_file() for name in names)]
+    same = tuple(fold for fold in asked if fold in trained)
+    return same or None, tuple(fold for fold in asked if fold not in (*trained, "all"))
 
 
 def _trained_folds(present: dict[str, Path], names: Sequence[str]) -> tuple[list[str], list[str]]:

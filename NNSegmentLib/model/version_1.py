@@ -14,7 +14,7 @@ from ..pickled_values import read_pickle
 from ..planning.plan import CONFIGURATIONS
 from ..postprocessing_rules import JSON_FILE
 from ..records import read_json
-from .members import Model, TrainedConfiguration, fold_folders, members_of, require_sound
+from .members import Model, TrainedConfiguration, earlier_folds, fold_folders, members_of, require_sound
 from .version_1_plan import LARGEST_FILE, V1Plan, read_v1_plan, values_of
 
 V1_CHECKPOINTS = ("model_final_checkpoint.model", "model_best.model", "model_latest.model")
@@ -107,13 +107,15 @@ def _trained(
     require_sound(described.plan, chosen, folder / _PLANS)
     previous = _previous_folder(folder) if chosen.previous_stage else None
     mirrored = () if _WITHOUT_MIRRORING.search(about.trainer) else tuple(range(len(chosen.patch_size)))
+    same, lacking = earlier_folds(previous, folds, V1_CHECKPOINTS) if previous else (None, ())
     part = TrainedConfiguration(
         folder,
         described.plan,
         chosen,
         tuple(replace(member, configuration=chosen.name) for member in members),
-        _trained(previous, None, "")[0] if previous else None,
+        _trained(previous, same, "")[0] if previous else None,
         mirrored,
+        lacking,
     )
     return part, described, about.trainer
 

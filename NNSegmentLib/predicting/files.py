@@ -19,7 +19,7 @@ from ..records import copy_whole, require_writable
 from ..task import Case, write_dataset_json
 from .ahead import InputsAhead
 from .cases import read_case
-from .inputs import Ready, prepare_input
+from .inputs import Ready, prepare_input, require_earlier_stages
 
 T = TypeVar("T")
 Outputs = TypeVar("Outputs")
@@ -79,7 +79,7 @@ def predict_files(
 
     `load` gives the model's networks; the first images are read while it is at work. Raises ImageError before starting
     when files would overwrite each other or an earlier stage's label map is missing, ModelError when the model takes
-    none, StorageError when the output cannot be written. A case that fails does not keep the others from being
+    none or has no earlier stage to predict it with, StorageError when the output cannot be written. A case that fails does not keep the others from being
     predicted; afterwards RunError names those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
@@ -87,6 +87,8 @@ def predict_files(
     wanted = [case for case in cases if request.overwrite or not request.is_done(case)]
     if request.previous:
         _require_previous(wanted, request.previous, model)
+    else:
+        require_earlier_stages(model)
     with InputsAhead(wanted, lambda case: _read(model, case, request)) as inputs, ThreadPoolExecutor(1) as writing:
         failed = _predict_all(load(), wanted, inputs, writing, request, progress)
     if not is_image_name(request.output):

@@ -44,8 +44,8 @@ def prepare_input(model: Model, image: Image, previous: LabelMap | None = None, 
     for part in model.parts:
         require_volume(image, part.configuration)
         require_memory(image, part.configuration, model)
-        if part.configuration.previous_stage and previous is None:
-            require_previous(part)
+    if previous is None:
+        require_earlier_stages(model)
     prepared = [
         prepare_image(image, None, part.plan, part.configuration.name, model.label_set, case_id) for part in model.parts
     ]
@@ -80,12 +80,26 @@ def require_memory(image: Image, configuration: Configuration, model: Model) -> 
     affordable_workers(1, needed_gb, f"Predicting an image of {image.geometry.shape} voxels")
 
 
+def require_earlier_stages(model: Model) -> None:
+    """Raises ModelError for a cascade whose earlier stage cannot be predicted."""
+    for part in model.parts:
+        if part.configuration.previous_stage:
+            require_previous(part)
+
+
 def require_previous(part: TrainedConfiguration) -> TrainedConfiguration:
-    """The earlier stage of a cascade; raises ModelError when its model folder is not beside this one."""
+    """The earlier stage of a cascade; raises ModelError when its folder is not beside this one, or lacks a fold."""
+    stage = part.configuration.previous_stage
     if part.previous is None:
         raise ModelError(
-            f"{part.folder.name} continues from {part.configuration.previous_stage}, whose model folder is not beside it; "
+            f"{part.folder.name} continues from {stage}, whose model folder is not beside it; "
             "copy it there, or give the earlier stage's label maps."
+        )
+    if part.lacking:
+        raise ModelError(
+            f"{part.folder.name} continues from {stage}, which should have the same folds, since all others have seen "
+            f"the cases that these leave out, but lacks fold {', '.join(part.lacking)}; train it there, name no folds to "
+            "predict new cases with all of them, or give the earlier stage's label maps."
         )
     return part.previous
 

@@ -317,6 +317,20 @@ def test_a_cascade_without_its_first_stage_says_so(cascade):
         Predictor(load_model(cascade, "3d_cascade_fullres")).predict(image())
 
 
+def test_a_fold_that_the_first_stage_of_a_cascade_lacks_is_told_unless_its_label_maps_are_given(cascade, tmp_path):
+    path = write_case(tmp_path / "in", "case0_0000.nii.gz")
+    low, full = (cascade / f"nnUNetTrainer__nnUNetPlans__{name}" for name in ("3d_lowres", "3d_cascade_fullres"))
+    pipeline.predict(path, tmp_path / "low", model=low, device="cpu")
+    (low / "fold_0").rename(low / "fold_1")
+
+    with pytest.raises(ModelError, match="3d_lowres, which .* the same folds, .* lacks fold 0; train"):
+        pipeline.predict(path, tmp_path / "full", model=full, folds=[0], device="cpu")
+
+    assert pipeline.predict(path, tmp_path / "full", model=full, device="cpu") == ("case0",)
+    given = {"folds": [0], "previous": tmp_path / "low"}
+    assert pipeline.predict(path, tmp_path / "given", model=full, device="cpu", **given) == ("case0",)
+
+
 def test_an_ensemble_averages_probabilities(tmp_path):
     pair = (configuration("2d"), configuration("3d_fullres"))
     folders = [write_model(tmp_path, c.name, pair) for c in pair]

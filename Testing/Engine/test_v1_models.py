@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,6 +256,14 @@ def test_a_cascade_takes_its_first_stages_labels(cascade):
     np.testing.assert_allclose(found, opinion(network(values, 1, inputs=3), stacked, axes=()), atol=2e-5)
     assert model.configurations == ("3d_cascade_fullres",)
     assert model.parts[0].previous.configuration.name == "3d_lowres"
+
+
+def test_both_stages_of_a_cascade_have_the_fold_that_is_asked_for(cascade):
+    first = load_model(cascade, "3d_lowres").members[0].checkpoint.parent
+    shutil.copytree(first, first.with_name("fold_4"))
+
+    assert [m.fold for m in load_model(cascade).parts[0].previous.members] == [0, 4]
+    assert [m.fold for m in load_model(cascade, folds=[0]).parts[0].previous.members] == [0]
 
 
 def test_the_first_stage_is_squeezed_onto_the_grid_without_the_crop(cascade):

@@ -132,6 +132,28 @@ def test_a_cascade_knows_its_first_stage(dataset):
     assert load_model(dataset, "3d_lowres").parts[0].previous is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "earlier", "lacking"),
+    [(None, [0, 1, 2], ()), ([1], [1], ()), ([2, 0], [2, 0], ()), ([3], [0, 1, 2], ("3",)), (["all"], [0, 1, 2], ())],
+)
+def test_both_stages_of_a_cascade_have_the_folds_that_are_asked_for(dataset, asked, earlier, lacking):
+    """Another fold of the earlier stage has seen the cases that were held out."""
+    write_model(dataset, "3d_lowres", [f"fold_{n}/checkpoint_final.pth" for n in range(3)])
+    write_model(dataset, "3d_cascade_fullres", [f"fold_{n}/checkpoint_final.pth" for n in (0, 1, 2, 3, "all")])
+
+    part = load_model(dataset, "3d_cascade_fullres", folds=asked).parts[0]
+
+    assert ([m.fold for m in part.previous.members], part.lacking) == (earlier, lacking)
+
+
+def test_the_fold_of_a_cascade_that_is_pointed_at_is_that_of_its_earlier_stage(dataset):
+    for name in ("3d_lowres", "3d_cascade_fullres"):
+        folder = write_model(dataset, name, [f"fold_{n}/checkpoint_final.pth" for n in (0, 1, "all")])
+
+    for fold in (1, "all"):
+        assert [m.fold for m in load_model(folder / f"fold_{fold}").parts[0].previous.members] == [fold]
+
+
 def selection(dataset: Path, names, postprocessing="") -> None:
     chosen = [{"trainer": "nnUNetTrainer", "plans_identifier": "nnUNetPlans", "configuration": n} for n in names]
     best = {"selected_model_or_models": chosen, "postprocessing_file": postprocessing}
