@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import ImageError
 from .geometry import Geometry
-from .integrity.grids import ELSEWHERE, compare_grids
+from .grid_comparison import ELSEWHERE, compare_grids
 from .prediction import Prediction
 
 _PERPENDICULAR = 1e-3

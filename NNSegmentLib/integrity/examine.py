@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
+from ..grid_comparison import ELSEWHERE, NOISE, SAME, compare_grids
 from ..image import (
     FLAT_ENDINGS,
     PLANE_ENDINGS,
@@ -25,7 +26,7 @@ from ..labels import LARGEST_VALUE
 from ..task import Case, Task
 from ..tiff import unused_spacing
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
-from .grids import ELSEWHERE, NOISE, SAME, compare_grids, described, foreground_inside, in_words
+from .grids import described, foreground_inside, in_words
 
 
 @dataclass(frozen=True)
