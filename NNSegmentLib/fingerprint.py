@@ -16,10 +16,12 @@ import numpy as np
 from .errors import ImageError, TaskError
 from .image import Image, LabelMap, read_image, read_labels
 from .labels import LARGEST_VALUE
+from .machine.memory import Say, unsaid
 from .planning.plan import IntensityStats
 from .preprocessing.crop import cropped, nonzero_box
 from .progress import Progress, in_parallel, silent
 from .records import from_json, read_json, to_json, write_json
+from .stray_channels import channels_apart_mm, tell_apart
 from .task import Case, Task
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
@@ -84,13 +86,17 @@ class _Values:
     weights: np.ndarray
 
 
-def compute_fingerprint(task: Task, workers: int = 2, progress: Progress = silent) -> Fingerprint:
-    """Read every case once and summarise it; raises ImageError for unusable files, TaskError without foreground."""
+def compute_fingerprint(task: Task, workers: int = 2, progress: Progress = silent, say: Say = unsaid) -> Fingerprint:
+    """Read every case once and summarise it; `say` hears of channels that lie apart.
+
+    Raises ImageError for unusable files, TaskError without foreground.
+    """
     if not task.cases:
         raise TaskError(f"{task.name} has no training case; add images and labels to imagesTr and labelsTr.")
     kept = max(1000, MAX_KEPT_VALUES // len(task.cases))
     results = in_parallel(lambda case: _examine(case, task, kept), task.cases, workers, progress, "fingerprint")
-    cases = tuple(facts for facts, _ in results)
+    cases = tuple(facts for facts, _, _ in results)
+    tell_apart({facts.id: apart_mm for facts, _, apart_mm in results}, say)
     if not any(facts.channels for facts in cases):
         raise TaskError(
             f"No case of {task.name} has a labelled voxel (value above 0) in {len(cases)} cases; "
@@ -100,7 +106,7 @@ def compute_fingerprint(task: Task, workers: int = 2, progress: Progress = silen
         shapes_after_crop=tuple(facts.shape_after_crop for facts in cases),
         spacings_mm=tuple(facts.spacing_mm for facts in cases),
         intensities=tuple(
-            _over_cases([facts.channels[c] for facts in cases if facts.channels], [v[c] for _, v in results if v])
+            _over_cases([facts.channels[c] for facts in cases if facts.channels], [v[c] for _, v, _ in results if v])
             for c in range(len(task.channels))
         ),
         median_relative_size_after_cropping=float(
@@ -162,7 +168,8 @@ def cases_path(path: Path) -> Path:
     return Path(path).with_suffix(".cases")
 
 
-def _examine(case: Case, task: Task, kept: int) -> tuple[CaseFacts, tuple[_Values, ...]]:
+def _examine(case: Case, task: Task, kept: int) -> tuple[CaseFacts, tuple[_Values, ...], float]:
+    """The facts of a case, its foreground values by channel, and how far its channels lie apart in mm."""
     image = read_image(case.images, task.reader)
     labels = read_labels(_label_file(case), task.reader)
     _require_usable(case, image, labels, len(task.channels))
@@ -177,7 +184,7 @@ def _examine(case: Case, task: Task, kept: int) -> tuple[CaseFacts, tuple[_Value
         label_voxels=_label_voxels(labels.array),
         channels=tuple(_channel_facts(values) for values in ordered),
     )
-    return facts, tuple(_weighted(values, kept) for values in ordered)
+    return facts, tuple(_weighted(values, kept) for values in ordered), channels_apart_mm(case.images)
 
 
 def _label_file(case: Case) -> Path:

@@ -33,7 +33,7 @@ from .lookup import (
 )
 from .machine.awake import kept_awake
 from .machine.locks import only_one_in
-from .machine.memory import Say, affordable_workers, announce, unsaid
+from .machine.memory import Say, affordable_workers, announce, once, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
 from .planning.plan import (
@@ -137,7 +137,7 @@ def extract_fingerprint(
     each = fingerprint_gb(task.cases, len(task.channels))
     workers = affordable_workers(max(1, min(workers, len(task.cases))), each, "Reading a case", say)
     announce(fingerprint_need(each, workers), say)
-    found = compute_fingerprint(task, workers=workers, progress=progress)
+    found = compute_fingerprint(task, workers=workers, progress=progress, say=say)
     save_fingerprint(found, folders.fingerprint)
     return found
 
@@ -213,7 +213,8 @@ def preprocess(
         chosen.configuration(name).data_identifier: name for name in names
     }  # the cascade shares 3d_fullres' data
     keep_references(task, folders, workers, progress)
-    return [prepare_all(task, folders, chosen, name, workers, progress, say) for name in by_data.values()]
+    heard_once = once(say)
+    return [prepare_all(task, folders, chosen, name, workers, progress, heard_once) for name in by_data.values()]
 
 
 def train(
@@ -369,7 +370,7 @@ def predict(
         )  # a case that does not fit says so itself
         return Predictor(found, device=str(chosen), mirroring=mirroring, step=step, half=half, message=say)
 
-    return predict_files(found, load, cases, request, progress)
+    return predict_files(found, load, cases, request, progress, say)
 
 
 def _finish(model: Model) -> Callable[[Prediction], Prediction]:

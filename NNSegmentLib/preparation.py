@@ -20,6 +20,7 @@ from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
 from .records import read_json, remove, to_json, write_json
+from .stray_channels import channels_apart_mm, tell_apart
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
@@ -47,8 +48,8 @@ def prepare_all(
 ) -> Preparation:
     """Prepare every case that is missing, of other files than those there now, or was prepared for other settings.
 
-    As many cases at a time as memory allows, and one process after another; `say` hears what is needed.
-    Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit, RunError
+    As many cases at a time as memory allows, and one process after another; `say` hears what is needed, and
+    of channels that lie apart. Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit, RunError
     when cases prepared for other settings are trained on at this moment.
     """
     configuration = plan.configuration(name)
@@ -63,11 +64,13 @@ def prepare_all(
         missing = [case for case in task.cases if not _is_current(case, folder)]
         workers = _affordable(missing, configuration, plan, workers, say)
         prepare = partial(_prepare, task=task, plan=plan, name=name, folder=folder)
-        in_parallel(prepare, missing, workers, progress, f"Preparing {name}")
+        apart_mm = in_parallel(prepare, missing, workers, progress, f"Preparing {name}")
+    tell_apart({case.id: mm for case, mm in zip(missing, apart_mm, strict=True)}, say)
     return Preparation(name, folder, len(task.cases), len(missing))
 
 
-def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> None:
+def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> float:
+    """How far the channels of the case lie apart in mm."""
     from .preprocessing.prepare import prepare_case
     from .preprocessing.storage import save_prepared
 
@@ -75,6 +78,7 @@ def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> Non
     remove(noted)
     save_prepared(prepare_case(case, plan, name, task.labels), folder)
     write_json(noted, stamps)
+    return channels_apart_mm(case.images)
 
 
 def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Progress) -> None:

@@ -49,6 +49,18 @@ def unsaid(text: str) -> None:
     """A receiver of sentences for callers that do not listen."""
 
 
+def once(say: Say) -> Say:
+    """A listener that hears each sentence a single time."""
+    heard: set[str] = set()
+
+    def say_anew(text: str) -> None:
+        if text not in heard:
+            heard.add(text)
+            say(text)
+
+    return say_anew
+
+
 def announce(need: Need | None, say: Say = unsaid, free_gpu_gb: float | None = None, *, refuse: bool = True) -> None:
     """Say what is needed and what is free; raises OutOfMemoryError when the work cannot fit.
 

@@ -11,11 +11,12 @@ from typing import Protocol, TypeVar
 
 from ..errors import ImageError, ModelError, NNSegmentError, RunError, some
 from ..image import FILE_ENDINGS, FLAT_ENDINGS, file_ending, read_geometry, read_labels
-from ..machine.memory import memory_errors
+from ..machine.memory import Say, memory_errors, unsaid
 from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent, within
 from ..records import copy_whole, require_writable
+from ..stray_channels import channels_apart_mm, tell_apart
 from ..task import Case, write_dataset_json
 from .ahead import InputsAhead
 from .cases import read_case
@@ -74,13 +75,15 @@ def predict_files(
     cases: Sequence[Case],
     request: FileRequest,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> tuple[str, ...]:
     """Predict every case into files; returns the ids that were predicted now.
 
-    `load` gives the model's networks; the first images are read while it is at work. Raises ImageError before starting
-    when files would overwrite each other or an earlier stage's label map is missing, ModelError when the model takes
-    none or has no earlier stage to predict it with, StorageError when the output cannot be written. A case that fails does not keep the others from being
-    predicted; afterwards RunError names those that failed (a single case raises its own error).
+    `load` gives the model's networks; the first images are read while it is at work. `say` hears of channels that lie
+    apart. Raises ImageError before starting when files would overwrite each other or an earlier stage's label map is
+    missing, ModelError when the model takes none or has no earlier stage to predict it with, StorageError when the
+    output cannot be written. A case that fails does not keep the others from being predicted; afterwards RunError names
+    those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
@@ -89,10 +92,18 @@ def predict_files(
         _require_previous(wanted, request.previous, model)
     else:
         require_earlier_stages(model)
-    with InputsAhead(wanted, lambda case: _read(model, case, request)) as inputs, ThreadPoolExecutor(1) as writing:
+    apart_mm: dict[str, float] = {}
+
+    def read(case: Case) -> Ready:
+        ready = _read(model, case, request)
+        apart_mm[case.id] = channels_apart_mm(case.images)
+        return ready
+
+    with InputsAhead(wanted, read) as inputs, ThreadPoolExecutor(1) as writing:
         failed = _predict_all(load(), wanted, inputs, writing, request, progress)
     if not is_image_name(request.output):
         _copy_card(model, request.output)
+    tell_apart(apart_mm, say)
     _report(failed, wanted)
     return tuple(case.id for case in wanted if case.id not in failed)
 

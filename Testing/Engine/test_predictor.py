@@ -750,6 +750,22 @@ def test_a_wrong_number_of_channels_names_those_expected(tmp_path):
         Predictor(model).predict(image(channels=2))
 
 
+def test_channels_that_lie_apart_are_predicted_and_named_once(tmp_path):
+    two = configuration("3d_fullres", channels=2)
+    model, said = write_model(tmp_path / "model", configurations=[two], channels=2), []
+    for n, mm in enumerate((0, 20, 35)):
+        write_case(tmp_path / "in", f"case{n}_0000.nii.gz", seed=n)
+        moved = replace(GRID, origin_mm=(5.0 + mm, -3.0, 2.0))
+        write_case(tmp_path / "in", f"case{n}_0001.nii.gz", seed=n + 9, grid=moved)
+
+    done = pipeline.predict(tmp_path / "in", tmp_path / "out", model=model, device="cpu", say=said.append)
+
+    (sentence,) = [text for text in said if "apart" in text]
+    assert done == ("case0", "case1", "case2")
+    assert sentence.startswith("The channels of case1 (20 mm), case2 (35 mm) lie that far apart")
+    assert read_geometry(tmp_path / "out" / "case1.nii.gz").same_grid(GRID)
+
+
 def test_missing_channel_files_are_named(tmp_path):
     two = configuration("3d_fullres", channels=2)
     model = load_model(write_model(tmp_path / "model", configurations=(two,), channels=2))

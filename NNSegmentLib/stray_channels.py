@@ -1,0 +1,34 @@
+"""Channels of a case that lie apart by their headers: taken voxel for voxel, as nnU-Net does, but not without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import some
+from .grid_comparison import ELSEWHERE, compare_grids
+from .image import FLAT_ENDINGS, file_ending, read_geometry
+from .machine.memory import Say
+
+
+def channels_apart_mm(paths: Sequence[Path]) -> float:
+    """The largest distance in mm between a corner of the first channel and the same corner of another, by the headers.
+
+    For files of one size, as they are after they were read together. 0 for rounding, and for pictures, which lie nowhere.
+    Raises ImageError.
+    """
+    if len(paths) < 2 or any(file_ending(path) in FLAT_ENDINGS for path in paths):
+        return 0.0
+    first, *others = [read_geometry(path) for path in paths]
+    astray = [other for other in others if compare_grids(first, other) == ELSEWHERE]
+    return max((first.corner_distance_mm(other) for other in astray), default=0.0)
+
+
+def tell_apart(apart_mm: Mapping[str, float], say: Say) -> None:
+    """Name the cases whose channels lie apart, by case in mm."""
+    astray = [f"{case_id} ({mm:.3g} mm)" for case_id, mm in apart_mm.items() if mm > 0]
+    if astray:
+        say(
+            f"The channels of {some(astray)} lie that far apart by their headers, and are laid upon each other voxel by "
+            "voxel, as nnU-Net does: resample them onto the grid of the first channel, unless the headers are wrong."
+        )
