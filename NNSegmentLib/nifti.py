@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from .geometry import Geometry
 from .records import written_whole
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+_MM = {1: 1000.0, 3: 0.001}
+"""Millimetres of NIfTI's unit codes for metres and micrometres; nibabel leaves it to its callers."""
 
 
 def has_nibabel() -> bool:
@@ -68,6 +71,40 @@ def require_real(array: np.ndarray, path: Path) -> None:
 def nifti_geometry(path: Path) -> Geometry:
     """The grid, which may be sheared, from the header alone; raises ImageError."""
     return _grid(_opened(path))
+
+
+@dataclass(frozen=True)
+class NibabelsPlace:
+    """Where nibabel sees a volume, which need not be where SimpleITK does."""
+
+    ijk_to_ras: np.ndarray
+    """4×4, from voxel index (x, y, z) to RAS position in mm."""
+    forms: str
+    """The parts of the header that tell it, for people."""
+
+
+def nibabels_place(path: Path) -> NibabelsPlace | None:
+    """Where nibabel sees a NIfTI volume, by its header; None for a file that it does not read or that is no NIfTI."""
+    import nibabel
+
+    try:
+        volume = nibabel.load(path)
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+    ):
+        return None
+    if not isinstance(volume, nibabel.Nifti1Pair):
+        return None
+    header = volume.header
+    matrix = np.array(volume.affine)
+    matrix[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    sizes = " × ".join(f"{size:.4g}" for size in header["pixdim"][3:0:-1])
+    codes = f"sform code {int(header['sform_code'])}, qform code {int(header['qform_code'])}"
+    return NibabelsPlace(matrix, f"{codes}, voxel size {sizes} (z, y, x)")
 
 
 def _opened(path: Path):

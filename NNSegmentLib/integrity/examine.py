@@ -27,6 +27,7 @@ from ..task import Case, Task
 from ..tiff import unused_spacing
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
 from .grids import described, foreground_inside, in_words
+from .headers import place_finding
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _channel_findings(task: Task, case: Case, images: list[_ImageFacts], complet
         )
     for image in images:
         yield from _value_findings(case, image)
+        yield from place_finding(case, image.path, image.geometry)
     if images and file_ending(images[0].path) in TIFF_ENDINGS:
         yield from _spacing_findings(case, images[0].path)
     for image in images[1:]:
@@ -234,7 +236,8 @@ def _examine_labels(task: Task, case: Case, grid: Geometry | None) -> tuple[froz
             _labels_wrong(case, "whole numbers", "fractions, NaN or infinite values", "export it as a label map")
         ]
     values = present_values(labels.array)
-    return values, [*_content_findings(task, case, values), *_placement_findings(case, labels, grid)]
+    places = (*place_finding(case, case.labels, geometry), *_placement_findings(case, labels, grid))
+    return values, [*_content_findings(task, case, values), *places]
 
 
 def _labels_wrong(case: Case, expected: str, found: str, advice: str) -> Finding:

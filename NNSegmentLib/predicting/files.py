@@ -16,10 +16,10 @@ from ..model import Model
 from ..prediction import Prediction, save_prediction
 from ..progress import Progress, silent, within
 from ..records import copy_whole, require_writable
-from ..stray_channels import channels_apart_mm, tell_apart
 from ..task import Case, write_dataset_json
 from .ahead import InputsAhead
 from .cases import read_case
+from .doubts import Doubts, doubts_of, tell_doubts
 from .inputs import Ready, prepare_input, require_earlier_stages
 
 T = TypeVar("T")
@@ -80,10 +80,10 @@ def predict_files(
     """Predict every case into files; returns the ids that were predicted now.
 
     `load` gives the model's networks; the first images are read while it is at work. `say` hears of channels that lie
-    apart. Raises ImageError before starting when files would overwrite each other or an earlier stage's label map is
-    missing, ModelError when the model takes none or has no earlier stage to predict it with, StorageError when the
-    output cannot be written. A case that fails does not keep the others from being predicted; afterwards RunError names
-    those that failed (a single case raises its own error).
+    apart and of headers that tell two places. Raises ImageError before starting when files would overwrite each other or
+    an earlier stage's label map is missing, ModelError when the model takes none or has no earlier stage to predict it
+    with, StorageError when the output cannot be written. A case that fails does not keep the others from being
+    predicted; afterwards RunError names those that failed (a single case raises its own error).
     """
     _require_distinct_targets(cases, request)
     require_writable(request.output.parent if is_image_name(request.output) else request.output)
@@ -92,18 +92,18 @@ def predict_files(
         _require_previous(wanted, request.previous, model)
     else:
         require_earlier_stages(model)
-    apart_mm: dict[str, float] = {}
+    doubts: dict[str, Doubts] = {}
 
     def read(case: Case) -> Ready:
         ready = _read(model, case, request)
-        apart_mm[case.id] = channels_apart_mm(case.images)
+        doubts[case.id] = doubts_of(case)
         return ready
 
     with InputsAhead(wanted, read) as inputs, ThreadPoolExecutor(1) as writing:
         failed = _predict_all(load(), wanted, inputs, writing, request, progress)
     if not is_image_name(request.output):
         _copy_card(model, request.output)
-    tell_apart(apart_mm, say)
+    tell_doubts(doubts, say)
     _report(failed, wanted)
     return tuple(case.id for case in wanted if case.id not in failed)
 
