@@ -84,7 +84,10 @@ class NibabelsPlace:
 
 
 def nibabels_place(path: Path) -> NibabelsPlace | None:
-    """Where nibabel sees a NIfTI volume, by its header; None for a file that it does not read or that is no NIfTI."""
+    """Where nibabel sees a NIfTI volume, by its header; None for a file that it does not read or that is no NIfTI.
+
+    None too for a header that tells no place at all, which every program is free to guess.
+    """
     import nibabel
 
     try:
@@ -100,6 +103,8 @@ def nibabels_place(path: Path) -> NibabelsPlace | None:
     if not isinstance(volume, nibabel.Nifti1Pair):
         return None
     header = volume.header
+    if not (header["sform_code"] or header["qform_code"]):
+        return None
     matrix = np.array(volume.affine)
     matrix[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
     sizes = " × ".join(f"{size:.4g}" for size in header["pixdim"][3:0:-1])

@@ -36,7 +36,7 @@ class TwoPlaces:
 def two_places(path: Path, grid: Geometry) -> TwoPlaces | None:
     """How nibabel's reading of a NIfTI header differs from `grid`, that of the same file by `read_geometry`.
 
-    None where they agree but for rounding, for planes, other files, and without nibabel.
+    None where they agree but for rounding, for headers that tell no place, for planes, other files, and without nibabel.
     """
     if file_ending(path) not in NIFTI_ENDINGS or grid.dimension != 3 or not has_nibabel():
         return None
@@ -56,7 +56,7 @@ def tell_two_places(found: Mapping[str, TwoPlaces], say: Say) -> None:
     if found:
         names = [f"{name} ({places.apart_mm:.3g} mm apart)" for name, places in found.items()]
         say(
-            f"The headers of {some(names)} tell two places, since sform, qform and voxel size disagree or are not set: "
+            f"The headers of {some(names)} tell two places, since sform, qform and voxel size disagree: "
             "predictions lie where Slicer and nnU-Net show the image, and other programs may show both elsewhere; set "
             "both forms to one place."
         )

@@ -54,8 +54,11 @@ def test_two_forms_of_which_each_side_takes_another_are_as_far_apart_as_their_fu
     assert found_at(path).apart_mm == pytest.approx(apart.max(), abs=1e-3)
 
 
-def test_a_header_without_forms_is_read_in_two_ways(tmp_path):
-    assert found_at(volume(tmp_path / "case.nii.gz")).apart_mm > 1
+def test_a_header_without_forms_tells_no_place_that_could_be_missed(tmp_path):
+    path = volume(tmp_path / "case.nii.gz")
+
+    assert not np.allclose(nibabel.load(path).affine, read_geometry(path).ijk_to_ras)
+    assert found_at(path) is None
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
