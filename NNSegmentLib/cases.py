@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import TaskError
+from .file_names import DEVICES, composed
 from .image import FILE_ENDINGS
 from .records import from_json, read_json, to_json, write_json
 
 CASES_FILE = "cases.json"
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
-"""Names that mean a device on Windows, whatever the ending."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,6 @@ def save_origin(origin: TaskOrigin, task_folder: Path) -> None:
     write_json(task_folder / CASES_FILE, to_json(origin))
 
 
-def composed(name: str) -> str:
-    """The name with each letter as one, where files that come from macOS have 'u' and two dots for 'ü'."""
-    return unicodedata.normalize("NFC", name)
-
-
 def case_name(text: str, taken: Sequence[str] = ()) -> str:
     """A case id from a node's or folder's name: without file ending, spaces and path signs, different from those taken.
 
@@ -82,7 +75,7 @@ def case_name(text: str, taken: Sequence[str] = ()) -> str:
     for ending in FILE_ENDINGS:
         text = text.removesuffix(ending)
     name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
-    name = _DEVICES.sub(r"\1_", name)
+    name = DEVICES.sub(r"\1_", name)
     names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
     used = {composed(case_id).casefold() for case_id in taken}
     return next(candidate for candidate in names if candidate.casefold() not in used)

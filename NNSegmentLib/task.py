@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .colors import load_label_colors, with_colors
 from .errors import TaskError
+from .file_names import is_plain
 from .folders import DATASET_NAME, LABELS_CSV, visible
 from .given import expanded
 from .labels import LabelSet
@@ -110,6 +111,10 @@ def parse_dataset_json(values: Mapping, where: Path) -> tuple[tuple[str, ...], L
     if not isinstance(channels, Mapping) or not all(str(k).isdecimal() and len(k) < 10 for k in channels):
         raise TaskError(f'channel_names in dataset.json should be like {{"0": "CT"}}, found {channels!r:.60}.')
     names = tuple(str(channels[key]) for key in sorted(channels, key=int))
+    if not is_plain(f"case{values['file_ending']}"):
+        raise TaskError(
+            f"file_ending in dataset.json of {where} should be like '.nii.gz', found {values['file_ending']!r:.60}; correct it."
+        )
     return names, LabelSet.from_dataset_json(values), str(values["file_ending"])
 
 
@@ -170,9 +175,15 @@ def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:
         path = expanded(os.path.expandvars(name))
         return path if path.is_absolute() else folder / path
 
+    impossible = [case_id for case_id in listed if not is_plain(case_id)] if isinstance(listed, Mapping) else []
+    if impossible:
+        raise TaskError(
+            f'"dataset" in {folder / "dataset.json"} should name cases by what can be a file\'s name, found '
+            f"{impossible[0]!r:.60}; rename that case there."
+        )
     try:
         return [
-            Case(str(case_id), tuple(located(p) for p in entry["images"]), located(entry["label"]))
+            Case(case_id, tuple(located(p) for p in entry["images"]), located(entry["label"]))
             for case_id, entry in listed.items()
         ]
     except (KeyError, TypeError, AttributeError) as wrong:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..cases import ValueChange, composed
+from ..cases import ValueChange
 from ..colors import load_label_colors
 from ..errors import TaskError, counted, some
+from ..file_names import composed
 from ..folders import LABELS_CSV, visible
 from ..given import expanded
 from ..image import FLAT_ENDINGS, file_ending

@@ -58,6 +58,7 @@ def test_listed_files_may_be_relative_absolute_or_hold_variables(tmp_path, monke
         ({"labels": None}, "lacks labels"),
         ({"file_ending": None, "channel_names": None}, "lacks channel_names, file_ending"),
         ({"channel_names": ["CT"]}, "channel_names"),
+        ({"file_ending": "/../../x.nii.gz"}, "file_ending .* should be like '.nii.gz'"),
         ({"file_ending": ".mha"}, "should hold files like CASE_0000.mha"),
         ({"labels": {"liver": 1}}, '"background": 0'),
         ({"labels": {"background": 0, "liver": "1"}}, "whole number"),
@@ -81,6 +82,31 @@ def test_a_wrong_dataset_json_is_answered_in_one_sentence(tmp_path, changes, sen
     with pytest.raises(TaskError, match=sentence) as raised:
         load_task(folder)
     assert "\n" not in str(raised.value)
+
+
+LISTED = {"images": ["a.nrrd"], "label": "b.nrrd"}
+
+
+@pytest.mark.parametrize(
+    "case_id",
+    ["", ".", "..", "../../precious/patient", "/home/a", "a/b", "C:a", "a\\b", "a\0", "a\nb", "a\x1b[31m", "\u202eb"],
+)
+def test_a_listed_case_whose_name_would_lead_elsewhere_is_refused(tmp_path, case_id):
+    folder = nnunet_v2(tmp_path / "Dataset042_B")
+    edit_json(folder / "dataset.json", dataset={"good": LISTED, case_id: LISTED})
+
+    with pytest.raises(TaskError, match="should name cases by what can be a file's name, found"):
+        load_task(folder)
+
+
+def test_a_listed_case_may_have_any_other_name(tmp_path):
+    folder, ids = (
+        nnunet_v2(tmp_path / "Dataset042_B"),
+        ("1.2.840.113", "Müller, A. (2)", "..a..b", "脑 01", "con", "a "),
+    )
+    edit_json(folder / "dataset.json", dataset=dict.fromkeys(ids, LISTED))
+
+    assert tuple(case.id for case in load_task(folder).cases) == ids
 
 
 def test_a_folder_without_dataset_json_is_no_task(tmp_path):

@@ -1,0 +1,26 @@
+"""Names that come out of files of others: what may become the name of a file of ours, and what would lead elsewhere."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+"""Names that mean a device on Windows, whatever the ending."""
+_SIGNS = re.compile(r"[/\\:\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Those of paths, and those that make a terminal show another name than there is."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name stays in the folder that it is used in, on every system, and is shown as it is."""
+    return name.strip(".") != "" and not _SIGNS.search(name)
+
+
+def is_portable(name: str) -> bool:
+    """Whether a plain name is also that of a file on Windows, which knows devices and drops dots and spaces at the end."""
+    return is_plain(name) and not DEVICES.match(name) and name[-1] not in ". "
+
+
+def composed(name: str) -> str:
+    """The name with each letter as one, where files that come from macOS have 'u' and two dots for 'ü'."""
+    return unicodedata.normalize("NFC", name)
