@@ -23,13 +23,12 @@ from ..task import Case, Task, load_task
 from .check import examine_task, findings_of, renumbering_of
 from .findings import CASE_COUNT, LABEL_DIRECTION, LABEL_GRID, LABEL_NUMBERS, Finding
 from .grids import carried_over, foreground_ml
-from .install import LABELS, NEW, ORIGINALS, finish_interrupted, free_name, gathering, install
+from .install import BESIDE, IN_PLACE, LABELS, NEW, ORIGINALS, finish_interrupted, free_name, gathering, install
 from .renumbering import Renumbering
 
 logger = logging.getLogger(__name__)
 _LEAST_FOREGROUND_KEPT = 0.8
 _NOTHING = Renumbering((), ())
-_LABELS_FOLDER = "labelsTr"
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _fix(task: Task, workers: int, progress: Progress) -> list[Finding]:
 def _stamps(task: Task) -> dict[Path, tuple[int, int]]:
     """When the files that mending replaces were last written, and how long they are."""
     labels = [case.labels for case in task.cases if case.labels]
-    listed = visible(task.folder / _LABELS_FOLDER)
+    listed = visible(task.folder / IN_PLACE)
     descriptions = [task.folder / name for name in ("dataset.json", LABELS_CSV, CASES_FILE)]
     files = {path for path in (*labels, *listed, *descriptions) if path.is_file()}
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
@@ -167,17 +166,17 @@ def _placed(mending: _Mending, labels: LabelMap) -> LabelMap | None:
 
 def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: Renumbering) -> str:
     """Write what else changes beside the mended labels; returns the name of the folder that these are to become."""
-    values, folder = task.dataset_json, _LABELS_FOLDER
+    values, folder = task.dataset_json, IN_PLACE
     copy_file(task.folder / "dataset.json", staging / ORIGINALS / "dataset.json")
     if "dataset" in values:
-        folder = free_name(task.folder, "labels_mended")
+        folder = free_name(task.folder, BESIDE)
         values["dataset"] = values["dataset"] | {
             result.case.id: values["dataset"][result.case.id]
             | {"label": f"{folder}/{result.case.id}{task.file_ending}"}
             for result in mended
         }
     elif mended:
-        _copy_others(task.folder / _LABELS_FOLDER, staging / LABELS)
+        _copy_others(task.folder / IN_PLACE, staging / LABELS)
     labels = renumbering.of_labels(task.labels)
     new = values | labels.to_dataset_json() | {"numTraining": len(task.cases)}
     write_json(staging / NEW / "dataset.json", new)

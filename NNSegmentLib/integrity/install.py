@@ -8,6 +8,7 @@ are undone with it, and those that a killed process had begun are finished by th
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from pathlib import Path
 
 from ..cases import CASES_FILE
 from ..copying import copy_file
-from ..errors import StorageError
+from ..errors import StorageError, TaskError
 from ..folders import LABELS_CSV
 from ..records import from_json, move, new_folder, read_json, remove, write_json
 
 LABELS, ORIGINALS, NEW = "labels", "originals", "new"
 """In the folder of a mending: the label files, what the task's folder of originals begins with, the descriptions."""
+IN_PLACE, BESIDE = "labelsTr", "labels_mended"
+"""What mended labels become: the task's folder of labels, or one of their own where dataset.json lists all files."""
 _PREFIX = ".mending-"
 _OLD = "old"
 _RECORD = "renames.json"
@@ -85,17 +88,40 @@ def interrupted(folder: Path) -> list[Path]:
 def finish_interrupted(folder: Path) -> bool:
     """Finish what a killed process had put in place only half, and remove what it had merely gathered.
 
-    Call it only while no other process mends the task. Returns whether there was something to finish; raises StorageError.
+    Call it only while no other process mends the task. Returns whether there was something to finish; raises
+    StorageError, and TaskError for a record that is damaged or not written by a mending.
     """
-    half_done = interrupted(folder)
+    half_done = [(staging, _recorded(staging)) for staging in interrupted(folder)]
     try:
-        for staging in half_done:
-            _put_in_place(staging, from_json(Renames, read_json(staging / _RECORD)))
+        for staging, renames in half_done:
+            _put_in_place(staging, renames)
     except OSError as error:
         raise _unfinished(folder, error) from error
     for staging in folder.glob(f"{_PREFIX}*"):
         shutil.rmtree(staging, ignore_errors=True)
     return bool(half_done)
+
+
+def _recorded(staging: Path) -> Renames:
+    """The renames that were begun; raises TaskError for others than a mending's, in a task that came from somebody."""
+    renames = from_json(Renames, read_json(staging / _RECORD))
+    is_ours = (
+        _is_free_name(ORIGINALS, renames.originals)
+        and (renames.labels in ("", IN_PLACE) or _is_free_name(BESIDE, renames.labels))
+        and set(renames.descriptions) <= set(_DESCRIPTIONS)
+    )
+    passed = (staging, staging / NEW, staging.parent / renames.originals)
+    if not is_ours or any(path.is_symlink() for path in passed):
+        raise TaskError(
+            f"{staging / _RECORD} should name files of a mending, found others or links, so it was not followed; delete "
+            f"{staging}, which did not come about here."
+        )
+    return renames
+
+
+def _is_free_name(name: str, candidate: str) -> bool:
+    """Whether `free_name` gives such names."""
+    return re.fullmatch(rf"{name}(_[1-9]\d{{0,5}})?", candidate) is not None
 
 
 def free_name(parent: Path, name: str) -> str:

@@ -216,3 +216,45 @@ def test_a_faultless_task_that_cannot_be_written_to_is_checked_all_the_same(tmp_
     monkeypatch.setattr(fix, "one_after_another_in", refused)
 
     assert fix_task(task) == []
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"originals": "../originals"},
+        {"labels": "{elsewhere}/autostart"},
+        {"labels": "imagesTr"},
+        {"descriptions": ["../../.bashrc"]},
+        {"descriptions": ["dataset.json", "{elsewhere}/.bashrc"]},
+    ],
+)
+def test_renames_that_no_mending_recorded_are_not_followed(tmp_path, strange):
+    task, elsewhere = late_task(tmp_path), tmp_path / "elsewhere"
+    staging = task.folder / ".mending-1"
+    for name in ("new", "labels"):
+        (staging / name).mkdir(parents=True)
+    (staging / "new" / "dataset.json").write_text("{}")
+    (task.folder / ".bashrc").write_text("of a stranger")
+    elsewhere.mkdir()
+    record = {"originals": "originals", "labels": "", "descriptions": []} | strange
+    (staging / "renames.json").write_text(json.dumps(record).replace("{elsewhere}", elsewhere.as_posix()))
+    before = tree(tmp_path)
+
+    with pytest.raises(TaskError, match="should name files of a mending"):
+        fix_task(task)
+
+    assert tree(tmp_path) == before
+
+
+def test_renames_through_a_link_are_not_followed(tmp_path):
+    task, elsewhere = late_task(tmp_path), tmp_path / "elsewhere"
+    (elsewhere / "new").mkdir(parents=True)
+    (elsewhere / "new" / "cases.json").write_text("{}")
+    record = {"originals": "originals", "labels": "", "descriptions": ["cases.json"]}
+    (elsewhere / "renames.json").write_text(json.dumps(record))
+    (task.folder / ".mending-1").symlink_to(elsewhere)
+
+    with pytest.raises(TaskError, match="found others or links"):
+        fix_task(task)
+
+    assert (elsewhere / "new" / "cases.json").is_file()
