@@ -110,7 +110,8 @@ def before_launcher(environment: Mapping[str, str]) -> dict[str, str]:
 def _with_library(environment: dict[str, str]) -> dict[str, str]:
     others = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and Path(p) != LIBRARY_PARENT]
     search = os.pathsep.join([str(LIBRARY_PARENT), *others])
-    return environment | {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    ours = {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    return environment | ours | {"PYTHONSAFEPATH": "1"}  # no module of the working directory, which may hold anything
 
 
 def _with_conda(environment: dict[str, str], prefix: Path) -> dict[str, str]:

@@ -132,7 +132,7 @@ def apply_recipe(recipe: str, settings: TrainingSettings) -> TrainingSettings:
     """The settings that the function 'package.module:function' makes of the given ones; raises SettingsError."""
     module, _, name = recipe.partition(":")
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # last: what we import later is not to be found there
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as wrong:

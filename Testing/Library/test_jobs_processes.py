@@ -328,7 +328,9 @@ IN_SLICER = {
     "PATH": "/opt/Slicer/bin:/usr/bin", "PYTHONHOME": "/opt/Slicer/lib/Python", "PYTHONPATH": "/opt/Slicer/modules",
     "LD_LIBRARY_PATH": "/opt/Slicer/lib", "SLICER_HOME": "/opt/Slicer", "QT_PLUGIN_PATH": "/opt/Slicer/qt",
 }  # fmt: skip
-OURS = {"PYTHONPATH": str(LIBRARY_PARENT), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+OURS = {
+    "PYTHONPATH": str(LIBRARY_PARENT), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONSAFEPATH": "1",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -357,6 +359,24 @@ def test_outside_of_slicer_the_environment_stays_and_our_library_is_found_once()
     assert child["LD_LIBRARY_PATH"] == "/cuda"
     assert child["PYTHONPATH"].split(os.pathsep) == [str(LIBRARY_PARENT), "/mine"]
     assert terminal["PYTHONPATH"].startswith("/mine")
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_no_module_of_the_working_directory_runs(tmp_path, safe):
+    (tmp_path / "argparse.py").write_text("open('ran', 'w'); raise ImportError")
+    child = environment_for(Path(sys.executable))
+    environment = child if safe else {name: value for name, value in child.items() if name != "PYTHONSAFEPATH"}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "NNSegmentLib", "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout[:5]) == (0, b"usage")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_command_becomes_a_line_that_the_systems_terminal_takes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -162,6 +163,16 @@ def test_a_resumed_run_refuses_other_settings_by_name(file, words, named):
 
 def broken(settings: TrainingSettings) -> TrainingSettings:
     raise ValueError("the rate is nowhere")
+
+
+def test_recipes_lie_in_the_working_directory_which_is_searched_last(tmp_path, monkeypatch):
+    (tmp_path / "my_own_recipe.py").write_text("def same(settings):\n    return settings\n")
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+    monkeypatch.chdir(tmp_path)
+
+    assert apply_recipe("my_own_recipe:same", TrainingSettings()) == TrainingSettings()
+    assert sys.path == [*before, str(tmp_path)]
 
 
 def test_an_error_inside_a_recipe_is_not_taken_for_a_wrong_name():
