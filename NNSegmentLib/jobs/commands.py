@@ -7,6 +7,7 @@ import time
 
 from ..errors import InputError
 from ..folders import Workspace
+from ..machine.launch import as_line
 from ..run import EpochFinished, Event, Message, Progressed
 from ..terminal import Terminal, duration, table
 from .job import SILENT_S, Job, JobState, find_jobs, resume
@@ -41,7 +42,7 @@ def stop_command(args: argparse.Namespace, terminal: Terminal) -> tuple[object, 
 def resume_command(args: argparse.Namespace, terminal: Terminal) -> tuple[object, str]:
     """Go on with what a job left unfinished, as a new job."""
     job = resume(_chosen(args))
-    return _described(job), f"{job.id} goes on with it; see it with 'nnsegment jobs follow'."
+    return _described(job), f"{job.id} goes on with it; see it with 'nnsegment jobs follow'.\n{as_line(job.command)}"
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ from pathlib import Path
 
 from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
 from ..folders import FoldFolder, JobFolder, new_dated_folder
-from ..machine.identity import host_name
+from ..machine.identity import host_name, is_own
 from ..machine.launch import JOB_VARIABLE, command, default_python, environment_for
 from ..machine.locks import require_free
-from ..machine.processes import ProcessIdentity, end_tree, start_detached
+from ..machine.processes import ProcessIdentity, end_tree, start_detached, variable_of, words_of
 from ..records import cannot_write, from_json, read_json, to_json, write_json
 from ..run import Event, Failed, Finished, Stopped, last_event, parse_event
 
@@ -23,6 +24,8 @@ SILENT_S = 60.0
 """A job on another machine whose heartbeat is older than this is lost; one on this machine is said to be silent."""
 _STARTING_S = 15.0
 _POLL_S = 0.25
+_LATEST = 1e11
+"""No job was asked for so late, in the year 5138."""
 _AGAIN = {"train": "--resume", "predict": "--keep-existing"}
 
 
@@ -55,6 +58,10 @@ class JobRequest:
     """The folds that it trains or validates; nobody else may work in them."""
     launcher: ProcessIdentity | None = None
     """The process that was started; with PythonSlicer that is not the one that works."""
+
+    def __post_init__(self) -> None:
+        if not self.arguments or not 0 <= self.asked < _LATEST:
+            raise ValueError(f"it should hold words and a time, found {self.arguments} and {self.asked}")
 
     @property
     def is_here(self) -> bool:
@@ -131,11 +138,18 @@ class Job:
             raise StorageError(cannot_write(self.folder.stop, error)) from error
 
     def kill(self) -> None:
-        """End the processes of the job at once; raises RunError when they are on another machine."""
+        """End the processes of the job at once; raises RunError when they are on another machine, or not the job's."""
         if not self.request.is_here:
             raise RunError(f"The job runs on {self.request.host}; stop it there, a clean stop has been asked for.")
-        for process in self._processes():
+        running = [process for process in self._processes() if process.is_known_to_run()]
+        own = [process for process in running if self._is_ours(process)]
+        for process in own:
             end_tree(process)
+        if running and not own:
+            raise RunError(
+                f"The process {running[0].pid}, which {self.folder.folder} names, should be the job's but is another "
+                "program, so it was left alone; delete that folder if the job came from elsewhere."
+            )
 
     def stop(self, grace_s: float = 60.0) -> JobState:
         """Stop cleanly; what still runs after `grace_s` seconds is killed with all its processes."""
@@ -189,6 +203,14 @@ class Job:
         with contextlib.suppress(InputError):
             found.insert(0, from_json(ProcessIdentity, read_json(self.folder.process)))
         return [process for process in found if process is not None]
+
+    def _is_ours(self, process: ProcessIdentity) -> bool:
+        """Whether a process works for this job as far as it tells; a folder from elsewhere may name any process."""
+        named = variable_of(process.pid, JOB_VARIABLE)
+        if named is not None:
+            return named != "" and os.path.realpath(named) == os.path.realpath(self.folder.folder)
+        words = words_of(process.pid)
+        return words is None or "NNSegmentLib" in words
 
     def _is_alive(self) -> bool:
         if not self.request.is_here:
@@ -263,13 +285,22 @@ def open_job(folder: Path) -> Job:
 
 
 def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
-    """Ask for the same again as a new job, keeping what was done; raises RunError while it runs."""
+    """Ask for the same again as a new job, keeping what was done; raises RunError while it runs.
+
+    What this user did not ask for on this machine is done by the Python we run in, and runs no function of its own.
+    """
     if job.is_running():
         raise RunError(f"The job {job.id} is still running; stop it before resuming it.")
     jobs_folder, asked = job.folder.folder.parent, job.request
-    return start(
-        _resumed(asked), jobs_folder, python=asked.python, environment=environment, title=asked.title, cwd=asked.cwd
-    )
+    is_ours = asked.is_here and is_own(job.folder.request)
+    recipe = getattr(_parsed(asked.arguments), "recipe", None)
+    if recipe and not is_ours:
+        raise RunError(
+            f"The job {job.id} would run the function {recipe!r:.60} and was not asked for by you on this machine; if you "
+            "trust it, start it again with the command itself."
+        )
+    python, cwd = asked.python if is_ours else None, asked.cwd if asked.cwd.is_dir() else None
+    return start(_resumed(asked), jobs_folder, python=python, environment=environment, title=asked.title, cwd=cwd)
 
 
 def _resumed(request: JobRequest) -> tuple[str, ...]:
@@ -289,7 +320,7 @@ def _launch(job: Job, environment: Mapping[str, str] | None) -> Job:
     asked = job.request
     write_json(job.folder.request, to_json(asked))
     variables = environment_for(asked.python, *(() if environment is None else (environment,)))
-    variables[JOB_VARIABLE] = str(job.folder.folder)
+    variables[JOB_VARIABLE] = str(job.folder.folder.absolute())
     try:
         launcher = start_detached(job.command, variables, asked.cwd, job.folder.log)
     except OSError as error:

@@ -1,13 +1,15 @@
-"""Which computer this is: its name, and on macOS, where that changes with the network, a mark that stays."""
+"""Which computer this is: its name, and on macOS, where that changes with the network, a mark that stays; and whose files."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 SYSTEM = sys.platform
 _MAC_ID = re.compile(r'"IOPlatformUUID" = "([^"]+)"')
@@ -40,3 +42,8 @@ def _mac_id(run=subprocess.run) -> str:
         return ""
     found = _MAC_ID.search(told)
     return found[1] if found else ""
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file, or a link itself, belongs to who asks; raises OSError. On Windows, which tells nobody, always."""
+    return not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()

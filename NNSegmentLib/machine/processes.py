@@ -132,6 +132,40 @@ def _since_the_boot(started: str) -> bool:
     return started.isdigit() and int(started) / 1e7 - _EPOCH_S > booted
 
 
+def variable_of(pid: int, name: str) -> str | None:
+    """A variable that a process was started with, empty when it has none; None where the system does not tell."""
+    if sys.platform == "linux":
+        return _variable_linux(pid, name, Path("/proc"))
+    if WINDOWS:  # tells the variables as the process has changed them
+        return None
+    found = _told_by_psutil(pid, "environ")
+    return found.get(name, "") if found else None
+
+
+def words_of(pid: int) -> Sequence[str] | None:
+    """The command line of a process; None where it cannot be told, as without psutil."""
+    return _told_by_psutil(pid, "cmdline") or None
+
+
+def _variable_linux(pid: int, name: str, proc: Path) -> str | None:
+    try:
+        words = (proc / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((os.fsdecode(word[len(name) + 1 :]) for word in words if word.startswith(f"{name}=".encode())), "")
+
+
+def _told_by_psutil(pid: int, what: str):
+    try:
+        import psutil
+    except ImportError:
+        return None
+    try:
+        return getattr(psutil.Process(pid), what)()
+    except psutil.Error:
+        return None
+
+
 def start_detached(
     command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path
 ) -> ProcessIdentity | None:

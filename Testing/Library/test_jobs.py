@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import pytest
 
 from NNSegmentLib import jobs
 from NNSegmentLib.cli import main
-from NNSegmentLib.errors import RunError, SettingsError
+from NNSegmentLib.errors import RunError, SettingsError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.jobs import JobState
+from NNSegmentLib.machine import identity
+from NNSegmentLib.machine.launch import as_line
 from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event, read_events
@@ -388,3 +391,101 @@ def test_a_job_that_ends_while_its_process_is_looked_for_is_not_lost(start, monk
     monkeypatch.setattr(ProcessIdentity, "is_running", end_meanwhile)
 
     assert job.status() is JobState.FINISHED
+
+
+@pytest.fixture
+def asked_elsewhere(start, tmp_path, launcher, monkeypatch):
+    """A job as it comes with a workspace from somebody else: its program would tell that it ran."""
+    job = start("quick")
+    job.wait(20)
+    (tmp_path / "theirs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "theirs").chmod(0o755)
+    monkeypatch.setattr(jobs.job, "default_python", lambda: launcher)
+
+    def change(**request) -> jobs.Job:
+        request = {"python": tmp_path / "theirs", "host": "elsewhere", "launcher": None} | request
+        write_json(job.folder.request, to_json(replace(job.request, **request)))
+        return jobs.open_job(job.folder.folder)
+
+    return change
+
+
+def test_a_job_of_another_machine_is_resumed_with_our_own_python(asked_elsewhere, launcher, tmp_path):
+    again = jobs.resume(asked_elsewhere())
+
+    assert again.wait(20) is JobState.FINISHED
+    assert again.request.python == launcher
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_job_of_another_user_is_resumed_with_our_own_python(asked_elsewhere, launcher, monkeypatch):
+    job, used = asked_elsewhere(host=platform.node()), []
+    monkeypatch.setattr(jobs.job, "start", lambda *_, python, **__: used.append(python))
+
+    jobs.resume(job)
+    monkeypatch.setattr(identity.os, "getuid", lambda: os.stat(job.folder.request).st_uid + 1)
+    jobs.resume(job)
+
+    assert used == [job.request.python, None]
+
+
+def test_a_job_of_others_runs_no_function_of_its_own_and_no_unknown_words(asked_elsewhere):
+    training = ("train", "1", "2d", "0", "--recipe", "evil:run")
+    with pytest.raises(RunError, match="would run the function 'evil:run' and was not asked for by you"):
+        jobs.resume(asked_elsewhere(arguments=training))
+    with pytest.raises(SettingsError, match="invalid choice"):
+        jobs.resume(asked_elsewhere(arguments=("-c", "print()")))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"arguments": []}, {"asked": float("nan")}, {"asked": float("inf")}, {"asked": -1.0}]
+)
+def test_a_job_without_words_or_a_time_is_none(start, folder, tmp_path, wrong):
+    job = start("quick")
+    job.wait(20)
+    job.folder.request.write_text(json.dumps(json.loads(job.folder.request.read_text()) | wrong))
+
+    assert jobs.find_jobs(folder) == []
+    assert main(["jobs", "--workspace", str(tmp_path)]) == 0
+    with pytest.raises(TaskError, match="should hold words and a time"):
+        jobs.open_job(job.folder.folder)
+
+
+def test_resuming_in_the_terminal_shows_the_command(start, tmp_path, capsys):
+    job = start("quick")
+    job.wait(20)
+
+    assert main(["jobs", "resume", job.id, "--workspace", str(tmp_path)]) == 0
+
+    assert capsys.readouterr().out.splitlines()[-1] == as_line(job.command)
+
+
+@pytest.mark.parametrize("told_by", ["its variables", "its words"])
+def test_a_program_that_is_not_the_jobs_is_not_killed_in_its_name(start, told_by, monkeypatch):
+    pytest.importorskip("psutil")
+    job = start("quick")
+    job.wait(20)
+    job.folder.events.unlink()
+    if told_by == "its words":
+        monkeypatch.setattr(jobs.job, "variable_of", lambda *_: None)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as theirs:
+        named = ProcessIdentity.of(theirs.pid)
+        write_json(job.folder.process, to_json(named))
+        write_json(job.folder.request, to_json(replace(job.request, launcher=named)))
+
+        with pytest.raises(RunError, match=f"The process {theirs.pid}, .* was left alone"):
+            jobs.open_job(job.folder.folder).stop(grace_s=0.1)
+
+        assert theirs.poll() is None
+        theirs.kill()
+
+
+def test_a_job_is_known_by_its_words_where_variables_are_not_told(start, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setattr(jobs.job, "variable_of", lambda *_: None)
+    job = start("stubborn")
+    wait_for(job.events)
+
+    job.kill()
+
+    wait_for(lambda: not job.request.launcher.is_running())
