@@ -22,7 +22,7 @@ from ..planning.plan import Plan, load_plan
 from ..records import read_json, to_json, write_json
 from ..task import parse_dataset_json
 from .archive import unpack
-from .members import Model, TrainedConfiguration, earlier_folds, members_of, require_sound
+from .members import LONGEST_TRAINER, Model, TrainedConfiguration, earlier_folds, members_of, require_sound
 from .selected import read_selected
 from .version_1 import find_v1_folders, is_v1_folder, load_v1_model
 
@@ -45,8 +45,9 @@ _MOST_NAMES = 5
 _VARIANTS = (
     r"_?\d+epochs?|_?NoMirroring|_?onlyMirror01|_1500ep|_?DASegOrd0|_?DA5|ord0|Segord0|_?NoDA|_?noDummy2DDA|CELoss"
     r"|DiceLoss|DiceCELoss_noSmooth|Topk10Loss|LS01|DiceTopK10Loss|_?CosAnneal|_?warmup|NoDeepSupervision"
-    r"|(Vanilla)?Ad(am|an)(\d+en\d)?|_probabilisticOversampling(_\d+)?|Benchmark|_noDataLoading"
+    r"|(Vanilla)?Ad(am|an)(\d+en\d)?|_probabilisticOversampling(_\d++(?!epoch))?|Benchmark|_noDataLoading"
 )
+"""Each name is made of them in one way alone: else looking through all ways would take years."""
 _KNOWN_TRAINER = re.compile(rf"^(nnUNetTrainer({_VARIANTS})*|nnUNet_Trainer_BS8)$")
 
 
@@ -91,7 +92,7 @@ def _told(error: InputError, path: Path, named: Path) -> str:
 
 def require_supported_trainer(name: str, where: Path | str) -> None:
     """Raises ModelError when the trainer builds other networks than its plan says, or is unknown."""
-    if not _KNOWN_TRAINER.match(name):
+    if len(name) > LONGEST_TRAINER or not _KNOWN_TRAINER.match(name):
         raise ModelError(
             f"{where} was trained by {name[:60]!r}, whose network is not known here; "
             "supported are nnUNetTrainer and its variants with the plan's network (epochs, loss, mirroring, optimiser)."

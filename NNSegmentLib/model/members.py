@@ -13,6 +13,9 @@ from ..labels import LabelSet
 from ..planning.architecture import require_sound_network
 from ..planning.plan import Configuration, Plan
 
+LONGEST_TRAINER = 200
+"""Letters in a trainer's name; nnU-Net's longest has 60."""
+
 
 @dataclass(frozen=True)
 class Member:

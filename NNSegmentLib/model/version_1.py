@@ -14,7 +14,15 @@ from ..pickled_values import read_pickle
 from ..planning.plan import CONFIGURATIONS
 from ..postprocessing_rules import JSON_FILE
 from ..records import read_json
-from .members import Model, TrainedConfiguration, earlier_folds, fold_folders, members_of, require_sound
+from .members import (
+    LONGEST_TRAINER,
+    Model,
+    TrainedConfiguration,
+    earlier_folds,
+    fold_folders,
+    members_of,
+    require_sound,
+)
 from .version_1_plan import LARGEST_FILE, V1Plan, read_v1_plan, values_of
 
 V1_CHECKPOINTS = ("model_final_checkpoint.model", "model_best.model", "model_latest.model")
@@ -29,7 +37,7 @@ _VARIANTS = (
     r"|DiceTopK10|CEGDL|MCC|MCCnoBG)|SegLoss_Focal|graduallyTransitionFromCEToDice|ForceBD|ForceSD|lReLU_biasInSegOutput"
     r"|Adam(_nnUNetTrainerlr|_ReduceOnPlateau)?|Ranger_lr\den\d|SGD_(lr1en[13]|ReduceOnPlateau|fixedSchedule2?)"
     r"|momentum(09|095|098|09in2D)|reduceMomentumDuringTraining"
-    r"|EducatedGuess[23]?|noConnComp|smallerBinStrel|lowerLR|shorter(_lowerLR)?"
+    r"|EducatedGuess[23]?|noConnComp|smallerBinStrel|lowerLR|shorter"
 )
 _KNOWN_TRAINER = re.compile(
     rf"^nnUNetTrainer(CE|NoDA|NoMirroring|CascadeFullRes|V2(CascadeFullRes|BraTSRegions)?(_({_VARIANTS}))*)?$"
@@ -126,7 +134,7 @@ def _description(checkpoint: Path) -> _Description:
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         raise ModelError(f"{path} does not tell the trainer, as descriptions of nnU-Net v1 do; copy the model again.")
     trainer = values["name"]
-    if not _KNOWN_TRAINER.match(trainer):
+    if len(trainer) > LONGEST_TRAINER or not _KNOWN_TRAINER.match(trainer):
         raise ModelError(
             f"{checkpoint} was trained by {trainer[:60]!r}, whose network is not known here; supported are version 1's "
             "nnUNetTrainer and nnUNetTrainerV2 with the variants that keep its network (loss, schedule, augmentation)."

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from NNSegmentLib.errors import ModelError, NNSegmentError
-from NNSegmentLib.model import load_model, require_supported_trainer
+from NNSegmentLib.model import load_model, loading, require_supported_trainer, version_1
 from NNSegmentLib.model.archive import unpack
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 
@@ -305,6 +305,23 @@ def test_trainers_with_the_plans_network_are_known(name):
 def test_other_trainers_are_refused_by_name(name):
     with pytest.raises(ModelError, match=repr(name)):
         require_supported_trainer(name, "here")
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [
+        (loading._KNOWN_TRAINER, "nnUNetTrainer" + "_probabilisticOversampling_12epochs" * 60),
+        (version_1._KNOWN_TRAINER, "nnUNetTrainerV2" + "_shorter_lowerLR" * 60),
+    ],
+)
+def test_a_name_that_could_be_read_in_many_ways_is_read_in_one(known, name):
+    assert known.match(name)
+    assert not known.match(name + "!")  # after trying all ways
+
+
+def test_a_trainer_is_not_called_by_a_book():
+    with pytest.raises(ModelError, match="was trained by 'nnUNetTrainer_1epoch_1"):
+        require_supported_trainer("nnUNetTrainer" + "_1epoch" * 1000, "here")
 
 
 def test_a_zip_of_a_results_folder_is_a_model(dataset, tmp_path):
