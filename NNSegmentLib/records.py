@@ -17,9 +17,9 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from .errors import InputError, StorageError, TaskError
+from .errors import InputError, NNSegmentError, StorageError, TaskError
 
 T = TypeVar("T")
 _UNFINISHED = ".writing-"
@@ -32,6 +32,7 @@ _LOOK_S = 0.05
 _LONGEST_PATH = 247
 """Letters in the path of a folder on Windows; files have twelve more, which the temporary names use up."""
 _FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 TOO_LONG = "its path is too long for Windows; choose a folder nearer to the drive's root, such as C:\\NNSegment"
 
 
@@ -121,6 +122,11 @@ def patiently(work: Callable[[], T]) -> T:
         time.sleep(_LOOK_S)
 
 
+def open_at_end(path: Path, permissions: int = 0o666) -> BinaryIO:
+    """Open a file to read it and to write at its end, but no link, which may lead anywhere; raises OSError."""
+    return open(path, "ab+", opener=lambda name, flags: os.open(name, flags | _NO_LINKS, permissions))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; raises StorageError."""
     with written_whole(path) as temporary:
@@ -142,7 +148,7 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
     """Parsed JSON; raises `error` with one sentence when the file is missing or damaged."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"), path, error)
     except FileNotFoundError as missing:
         advice = TOO_LONG if is_too_long(path) else "correct the path or put the file there"
         raise error(f"Expected the file {path}, found nothing there; {advice}.") from missing
@@ -150,13 +156,19 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
         raise error(
             f"{path} cannot be read ({unreadable}); check its permissions or replace it by a copy."
         ) from unreadable
+
+
+def parse_json(text: str, where: Path | str, error: type[NNSegmentError] = TaskError) -> Any:
+    """Parsed JSON that `where` holds; raises `error` with one sentence when it is damaged."""
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as damaged:
         raise error(
-            f"{path} is not valid JSON (line {damaged.lineno}: {damaged.msg}); mend it or replace it by a copy."
+            f"{where} is not valid JSON (line {damaged.lineno}: {damaged.msg}); mend it or replace it by a copy."
         ) from damaged
     except (RecursionError, ValueError) as absurd:  # brackets in brackets without end, numbers of thousands of digits
         raise error(
-            f"{path} is nested too deeply or holds a number too long to be read; replace it by a copy."
+            f"{where} is nested too deeply or holds a number too long to be read; replace it by a copy."
         ) from absurd
 
 

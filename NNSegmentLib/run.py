@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from .errors import SettingsError
 from .folders import FoldFolder
-from .records import from_json, patiently, read_json, take_declared_kinds, to_json, write_json
+from .records import from_json, open_at_end, patiently, read_json, take_declared_kinds, to_json, write_json
 
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("dice_ce", "ce", "dice", "dice_topk", "topk")
@@ -233,10 +233,10 @@ def _say_unwritable(path: Path, reason: str) -> None:
 
 
 def append_event(path: Path, event: Event) -> None:
-    """Append one event as one line of JSON; raises OSError."""
+    """Append one event as one line of JSON; raises OSError, also where a link is in the file's place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": type(event).__name__} | to_json(event)).encode("utf-8") + b"\n"
-    with patiently(lambda: path.open("ab+")) as file:
+    with patiently(lambda: open_at_end(path)) as file:
         file.write(line if _ends_a_line(file) else b"\n" + line)
 
 

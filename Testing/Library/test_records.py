@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from NNSegmentLib import records
+from NNSegmentLib import records, run
 from NNSegmentLib.errors import StorageError
 from NNSegmentLib.folders import FoldFolder
 from NNSegmentLib.machine.locks import LOCK, only_one_in
 from NNSegmentLib.records import write_text
-from NNSegmentLib.run import Message, Run
+from NNSegmentLib.run import Message, Run, append_event
 
 
 @pytest.fixture
@@ -83,41 +83,41 @@ def test_a_lock_that_is_open_for_a_moment_on_windows_is_given_back(tmp_path, mon
 @pytest.fixture
 def events_open(monkeypatch, clock):
     """Call it with a number of seconds: so long a backup has the events open."""
-    plain = Path.open
+    plain = records.open_at_end
 
     def until(seconds: float) -> None:
-        def when_closed(path, *given, **named):
-            if path.name == "events.jsonl" and clock[0] < seconds:
+        def when_closed(path):
+            if clock[0] < seconds:
                 raise PermissionError(13, "The process cannot access the file", str(path))
-            return plain(path, *given, **named)
+            return plain(path)
 
-        monkeypatch.setattr(Path, "open", when_closed)
+        monkeypatch.setattr(run, "open_at_end", when_closed)
 
     return until
 
 
 def test_an_event_waits_for_a_backup_on_windows(tmp_path, monkeypatch, events_open):
     monkeypatch.setattr(records.sys, "platform", "win32")
-    run = Run(FoldFolder(tmp_path), "2d", 0)
+    training = Run(FoldFolder(tmp_path), "2d", 0)
     events_open(1.0)
 
-    run.record(Message("one", 1.0))
+    training.record(Message("one", 1.0))
 
-    assert run.events() == [Message("one", 1.0)]
+    assert training.events() == [Message("one", 1.0)]
 
 
 def test_a_training_goes_on_without_a_line_that_cannot_be_written_and_says_so_once(
     tmp_path, clock, caplog, events_open
 ):
-    run = Run(FoldFolder(tmp_path), "2d", 0)
+    training = Run(FoldFolder(tmp_path), "2d", 0)
     events_open(10.0)
 
-    run.record(Message("lost", 1.0))
-    run.record(Message("lost too", 2.0))
+    training.record(Message("lost", 1.0))
+    training.record(Message("lost too", 2.0))
     clock[0] = 10.0
-    run.record(Message("kept", 3.0))
+    training.record(Message("kept", 3.0))
 
-    assert run.events() == [Message("kept", 3.0)]
+    assert training.events() == [Message("kept", 3.0)]
     [said] = caplog.messages
     assert "cannot be written (The process cannot access the file); the work goes on" in said
 
@@ -128,3 +128,14 @@ def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path):
     write_text(tmp_path / name, "new")
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system follows links everywhere")
+def test_an_event_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "theirs").write_text("echo mine\n")
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "theirs")
+
+    with pytest.raises(OSError, match="symbolic link"):
+        append_event(tmp_path / "events.jsonl", Message("hello", 1.0))
+
+    assert (tmp_path / "theirs").read_text() == "echo mine\n"
