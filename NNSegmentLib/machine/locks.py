@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
+import stat
 import sys
 import tempfile
 import time
@@ -13,14 +16,22 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import RunError, StorageError
-from ..records import from_json, remove, to_json
+from ..records import from_json, open_at_end, parse_json, remove, to_json
+from .identity import is_own
 from .processes import ProcessIdentity
 
 LOCK = "running.json"
+_AGAIN_S = 0.05
 _LOOK_S = 0.5
 """How often to see whether another process has ended."""
 _WRITING_S = 5.0
 """An empty lock younger than this is being written; one that cannot be read may be open elsewhere for so long."""
+_LONGEST = 64 * 1024
+"""Bytes of a lock that are read; ours have some hundred, and others may have put a file of any length there."""
+_QUIET_S = 3.0
+"""Waiting at the door is said from here on."""
+_DOORS = "nnsegment-doors"
+_log = logging.getLogger(__name__)
 UNKNOWN = ProcessIdentity(0, "", "")
 """Whoever holds a lock that cannot be read."""
 
@@ -122,18 +133,23 @@ def _read(lock: Path, patience_s: float) -> ProcessIdentity | None:
     while True:
         passed = time.monotonic() - began
         try:
-            return from_json(ProcessIdentity, json.loads(lock.read_text(encoding="utf-8")), StorageError)
+            return from_json(ProcessIdentity, parse_json(_beginning(lock), lock, StorageError), StorageError)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
             if passed >= patience_s:
                 return UNKNOWN
-        except (ValueError, StorageError):
+        except (UnicodeDecodeError, StorageError):
             if passed > _WRITING_S or _age_s(lock) > _WRITING_S:
                 return None
             if patience_s == 0:
                 return UNKNOWN
-        time.sleep(0.05)
+        time.sleep(_AGAIN_S)
+
+
+def _beginning(lock: Path) -> str:
+    with lock.open("rb") as file:
+        return file.read(_LONGEST).decode("utf-8")
 
 
 def _age_s(path: Path) -> float:
@@ -152,24 +168,47 @@ def _one_taker(lock: Path) -> Iterator[None]:
     """
     name = hashlib.sha256(str(lock.absolute()).encode()).hexdigest()[:16]
     try:
-        door = (Path(tempfile.gettempdir()) / f"nnsegment-{name}.lock").open("a+b")
-    except OSError:  # a door of another user, or a full disk: exclusive creation alone has to do
+        door = open_at_end(_folder_of_doors() / f"{name}.lock", 0o600)
+    except OSError:  # a full disk, or another user is in our place: exclusive creation alone has to do
         yield
         return
     with door:
-        _lock_file(door)
+        _wait_at(door, lock)
         try:
             yield
         finally:
             _unlock_file(door)
 
 
+def _folder_of_doors() -> Path:
+    """A folder among the temporary files that nobody else can put anything into; raises OSError."""
+    folder = Path(tempfile.gettempdir()) / (f"{_DOORS}-{os.getuid()}" if hasattr(os, "getuid") else _DOORS)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    is_closed = sys.platform == "win32" or stat.S_IMODE(found.st_mode) & 0o077 == 0
+    if not (stat.S_ISDIR(found.st_mode) and is_own(folder) and is_closed):
+        raise PermissionError(f"{folder} is open to others")
+    return folder
+
+
+def _wait_at(door: IO[bytes], lock: Path) -> None:
+    began, said = time.monotonic(), False
+    while not _lock_file(door):
+        if not said and time.monotonic() - began > _QUIET_S:
+            _log.warning("Another process looks at %s; waiting for it.", lock)
+            said = True
+        time.sleep(_AGAIN_S)
+
+
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock_file(file: IO[bytes]) -> None:
+    def _lock_file(file: IO[bytes]) -> bool:
         file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        with contextlib.suppress(OSError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        return False
 
     def _unlock_file(file: IO[bytes]) -> None:
         file.seek(0)
@@ -178,8 +217,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock_file(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    def _lock_file(file: IO[bytes]) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
     def _unlock_file(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)

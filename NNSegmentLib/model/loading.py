@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError, ModelError
 from ..folders import EARLIER, SELECTION, visible
 from ..given import fold_names, path_of
+from ..machine.identity import is_own
 from ..machine.locks import LOCK, holder
 from ..machine.processes import ProcessIdentity
 from ..planning.plan import Plan, load_plan
@@ -244,9 +245,15 @@ def _forget(folder: Path, windows: bool = sys.platform == "win32") -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_left(folder: Path) -> bool:
+    """Whether a folder of our own is nobody's any more; raises OSError for one that cannot be looked at."""
+    is_ours = is_own(folder) and not folder.is_symlink() and (folder / LOCK).is_file()
+    return is_ours and holder(folder) is None
+
+
 def _remove_leftovers() -> None:
     """Delete what other processes unpacked and left, gigabytes: some were killed, some Windows did not let delete it."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
         with contextlib.suppress(OSError):  # another user's
-            if not folder.is_symlink() and (folder / LOCK).is_file() and holder(folder) is None:
+            if _is_left(folder):
                 _forget(folder, windows=False)

@@ -9,8 +9,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,9 @@ from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.machine.stopping import interrupt_main_thread, stopping_cleanly
 from NNSegmentLib.records import to_json
 from NNSegmentLib.run import EpochFinished, Finished, Message, Progressed, append_event
+
+if sys.platform != "win32":
+    import fcntl
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -223,17 +228,17 @@ def test_a_lock_of_another_machine_is_respected(tmp_path):
 @pytest.fixture
 def scanned(monkeypatch):
     """Call it with a number of seconds: so long a scanner keeps the locks from being read. Returns the clock."""
-    now, read = [0.0], Path.read_text
+    now, opened = [0.0], Path.open
     monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(locks.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
 
     def until(seconds: float) -> list[float]:
-        def when_free(path, *given, **named):
-            if path.name == LOCK and now[0] < seconds:
+        def when_free(path, mode="r", *given, **named):
+            if path.name == LOCK and mode == "rb" and now[0] < seconds:
                 raise PermissionError(13, "The process cannot access the file", str(path))
-            return read(path, *given, **named)
+            return opened(path, mode, *given, **named)
 
-        monkeypatch.setattr(Path, "read_text", when_free)
+        monkeypatch.setattr(Path, "open", when_free)
         return now
 
     return until
@@ -278,13 +283,66 @@ def test_an_empty_lock_of_a_crash_is_taken_over(tmp_path):
         assert holder(tmp_path).pid == os.getpid()
 
 
-@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b"\xff\x00"])
+@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b"\xff\x00", b"[" * 200_000])
 def test_a_damaged_lock_is_taken_over(tmp_path, content, monkeypatch):
     monkeypatch.setattr(locks, "_WRITING_S", 0.1)
     (tmp_path / LOCK).write_bytes(content)
 
     with only_one_in(tmp_path):
         assert holder(tmp_path).pid == os.getpid()
+
+
+def test_a_lock_of_any_length_is_read_only_at_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_WRITING_S", 0.1)
+    (tmp_path / LOCK).touch()
+    os.truncate(tmp_path / LOCK, 1 << 28)
+    tracemalloc.start()
+
+    with only_one_in(tmp_path):
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def doors(tmp_path, monkeypatch) -> Path:
+    """Where the doors of locks are: among temporary files of our own."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with only_one_in(tmp_path / "fold_0"):
+        [folder] = (tmp_path / "temporary").iterdir()
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="temporary files are nobody else's there")
+def test_a_door_is_in_a_folder_of_our_own_and_no_link(tmp_path, doors):
+    [door] = doors.iterdir()
+    assert doors.stat().st_mode & 0o777 == 0o700
+    door.unlink()
+    door.symlink_to(tmp_path / "theirs")
+
+    with only_one_in(tmp_path / "fold_0"):
+        assert not (tmp_path / "theirs").exists()
+
+    door.unlink()
+    doors.chmod(0o777)
+    with only_one_in(tmp_path / "fold_0"):
+        assert list(doors.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks a file by fcntl")
+def test_waiting_at_a_door_is_said(tmp_path, doors, scanned, caplog, monkeypatch):
+    [door] = doors.iterdir()
+    clock = scanned(0.0)
+    with door.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        wait = locks.time.sleep
+        monkeypatch.setattr(
+            locks.time, "sleep", lambda s: fcntl.flock(held, fcntl.LOCK_UN) if clock[0] > 5.0 else wait(s)
+        )
+
+        with only_one_in(tmp_path / "fold_0"):
+            assert [record.message.split(";")[1] for record in caplog.records] == [" waiting for it."]
 
 
 def test_a_full_disk_leaves_no_empty_lock(tmp_path, monkeypatch):

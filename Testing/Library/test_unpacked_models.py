@@ -103,3 +103,14 @@ def test_windows_is_asked_only_after_forgotten_objects_have_let_go_of_their_file
     loading._forget(folder, windows=True)
 
     assert seen == [None]
+
+
+def test_a_folder_of_another_user_is_not_looked_into(temporary, archive, monkeypatch):
+    left = unpacked_by(replace(ProcessIdentity.own(), started="long ago"), temporary / "nnsegment-model-theirs")
+    monkeypatch.setattr(loading, "is_own", lambda path: path != left)
+    monkeypatch.setattr(loading, "holder", lambda folder: pytest.fail("it was read"))
+
+    with pytest.raises(ModelError, match="holds no model"):
+        load_model(archive)
+
+    assert (left / "model" / "checkpoint_final.pth").is_file()
