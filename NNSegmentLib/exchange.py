@@ -16,10 +16,12 @@ from .folders import LABELS_CSV, SELECTION, Workspace, visible
 from .given import fold_names, path_of
 from .lookup import TaskReference, WorkspaceReference, model_place, workspace_of
 from .model import Model, find_model_folders, load_model
-from .model.archive import unpack
+from .model.archive import opened, unpack
 from .model.version_1 import find_v1_folders
+from .planning.plan import load_plan
 from .progress import Progress, silent, stepped
 from .records import cannot_write, move, patiently, read_json, remove, require_writable, working_folder, written_whole
+from .task import parse_dataset_json
 from .terminal import table
 
 FORMATS = ("zip", "onnx", "torchscript")
@@ -223,12 +225,24 @@ def import_model(archive: Path | str, workspace: WorkspaceReference = None) -> l
         place.results.mkdir(parents=True, exist_ok=True)
         with working_folder(place.results, ".importing-") as unfinished:
             unpack(archive, unfinished)
+            _require_readable(archive, [unfinished / model for model in models])
             datasets = dict.fromkeys(model.split("/")[0] for model in models)
             _move_together([pair for name in datasets for pair in _moves(unfinished / name, place.results / name)])
     except OSError as error:
         raise StorageError(cannot_write(place.results, error)) from error
     imported = {place.results / model for model in models}
     return [entry for entry in list_models(place) if entry.folder in imported]
+
+
+def _require_readable(archive: Path, models: Sequence[Path]) -> None:
+    """Raises ModelError for an unpacked model whose descriptions cannot be used."""
+    for model in models:
+        try:
+            load_plan(model / "plans.json")
+            parse_dataset_json(read_json(model / "dataset.json"), model)
+        except InputError as error:
+            sentence = str(error).replace(str(model), model.name)
+            raise ModelError(f"The model {model.name} in {archive} cannot be used: {sentence}") from error
 
 
 def _moves(dataset: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -274,9 +288,11 @@ def _compared_dice(folder: Path) -> float | None:
     if not selection.is_file():
         return None
     try:
-        return read_json(selection, ModelError).get("all_results", {}).get(folder.name)
+        dice = read_json(selection, ModelError).get("all_results", {}).get(folder.name)
     except (InputError, AttributeError):
         return None
+    is_number = isinstance(dice, (int, float)) and not isinstance(dice, bool)
+    return float(dice) if is_number and 0 <= dice <= 1 else None  # of a zip it may be anything
 
 
 def _parts(model: Model) -> Iterator[ModelPart]:
@@ -326,13 +342,8 @@ def _selection_files(dataset: Path, models: Sequence[Path]) -> list[Path]:
 
 def _models_in(archive: Path) -> list[str]:
     """The models that a zip holds, DATASET/MODEL; raises ModelError when it holds none."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            names = opened.namelist()
-    except FileNotFoundError as error:
-        raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{archive} is no zip of a model ({error}); get it again.") from error
+    with opened(archive) as zipped:
+        names = zipped.namelist()
     models = {name.rpartition("/")[0] for name in names if name.count("/") == 2 and name.endswith("/plans.json")}
     if not models and any(name.endswith("/plans.pkl") for name in names):
         raise ModelError(f"{archive} holds a model of nnU-Net v1; it needs no import, predict with -m {archive.name}.")

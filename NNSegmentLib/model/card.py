@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from ..errors import InputError, ModelError
 from ..folders import LABELS_CSV
 from ..given import expanded
 from ..labels import LabelSet
+from ..records import parse_json
 from ..task import parse_dataset_json
+from .archive import opened
 from .loading import load_model
 
 _TEXT_BYTES = 50 * 1024**2
@@ -46,20 +47,17 @@ def _card_of_folder(path: Path, configuration: str | None) -> ModelCard:
 
 
 def _card_of_zip(path: Path) -> ModelCard:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = {PurePosixPath(n).name for n in archive.namelist()}
-            if "plans.pkl" in files and "plans.json" not in files:
-                return _card_of_folder(path, None)
-            names = [n for n in archive.namelist() if PurePosixPath(n).name == "dataset.json"]
-            if not names:
-                raise ModelError(f"{path} holds neither dataset.json nor plans.pkl, so it is no model; choose another.")
-            first = min(names, key=lambda n: n.count("/"))
-            values = json.loads(_text(archive, first, path))
-            colors = str(PurePosixPath(first).with_name(LABELS_CSV))
-            known = _text(archive, colors, path) if colors in archive.namelist() else ""
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); it is damaged or no zip, get it again.") from error
+    with opened(path) as archive:
+        files = {PurePosixPath(n).name for n in archive.namelist()}
+        if "plans.pkl" in files and "plans.json" not in files:
+            return _card_of_folder(path, None)
+        names = [n for n in archive.namelist() if PurePosixPath(n).name == "dataset.json"]
+        if not names:
+            raise ModelError(f"{path} holds neither dataset.json nor plans.pkl, so it is no model; choose another.")
+        first = min(names, key=lambda n: n.count("/"))
+        values = parse_json(_text(archive, first, path), f"{first} in {path}", ModelError)
+        colors = str(PurePosixPath(first).with_name(LABELS_CSV))
+        known = _text(archive, colors, path) if colors in archive.namelist() else ""
     channels, labels, ending = parse_dataset_json(values, path)
     return ModelCard(channels, _painted_by_text(labels, known), ending)
 

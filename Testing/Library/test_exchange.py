@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from NNSegmentLib.answers import models_text
 from NNSegmentLib.errors import ModelError, StorageError
 from NNSegmentLib.exchange import describe_model, export_model, import_model, list_models
 from NNSegmentLib.folders import Workspace
@@ -146,7 +147,9 @@ def test_importing_takes_nothing_but_models_and_what_belongs_to_them(trained, tm
 def test_an_import_that_fails_leaves_nothing_behind(trained, tmp_path, monkeypatch):
     archive, results = export_model(trained, tmp_path / "knee.zip"), tmp_path / "here" / "nnUNet_results"
     with zipfile.ZipFile(archive, "a") as opened:
-        opened.writestr("Dataset008_Hip/model/plans.json", '{"text": "stored as it is"}')
+        for name in ("plans.json", "dataset.json"):
+            opened.writestr(f"Dataset008_Hip/model/{name}", (trained / MODEL / name).read_text())
+        opened.writestr("Dataset008_Hip/model/notes.txt", "stored as it is")
     replace = os.replace
 
     def full_disk(source, target):
@@ -162,7 +165,7 @@ def test_an_import_that_fails_leaves_nothing_behind(trained, tmp_path, monkeypat
     damaged = bytearray(archive.read_bytes())
     damaged[damaged.find(b"stored")] ^= 1
     archive.write_bytes(damaged)
-    with pytest.raises(ModelError, match="cannot be unpacked"):
+    with pytest.raises(ModelError, match="cannot be read"):
         import_model(archive, tmp_path / "here")
     assert list(results.iterdir()) == []
 
@@ -177,3 +180,32 @@ def test_a_zip_without_a_model_is_refused(tmp_path):
         export_model(tmp_path, tmp_path / "none.zip")
     with pytest.raises(ModelError, match="nowhere, found none there; train one"):
         export_model(tmp_path / "nowhere", tmp_path / "none.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("plans.json", "{}"), ("plans.json", "["), ("dataset.json", "{}"), ("dataset.json", None)]
+)
+def test_a_model_whose_descriptions_cannot_be_used_is_not_imported(trained, tmp_path, name, content):
+    archive = export_model(trained, tmp_path / "knee.zip")
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(tmp_path / "broken.zip", "w") as broken:
+        for member in whole.namelist():
+            if not member.endswith(f"{MODEL}/{name}"):
+                broken.writestr(member, whole.read(member))
+            elif content is not None:
+                broken.writestr(member, content)
+
+    with pytest.raises(ModelError, match=rf"The model {MODEL} in .*broken\.zip cannot be used: .*{name}") as refused:
+        import_model(tmp_path / "broken.zip", tmp_path / "here")
+
+    assert ".importing" not in str(refused.value)
+    assert list((tmp_path / "here" / "nnUNet_results").iterdir()) == []
+
+
+@pytest.mark.parametrize("dice", ["high", [1], {"a": 1}, True, 10**400, float("nan"), float("inf"), -1, None])
+def test_a_dice_that_is_none_is_not_shown(trained, tmp_path, dice):
+    (trained / "inference_information.json").write_text(json.dumps({"all_results": {MODEL: dice}}))
+
+    [entry] = list_models(tmp_path / "there")
+
+    assert entry.dice is None
+    assert "–" in models_text([entry])

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from NNSegmentLib.errors import ModelError, NNSegmentError
+from NNSegmentLib.exchange import import_model
 from NNSegmentLib.model import load_model, loading, require_supported_trainer, version_1
 from NNSegmentLib.model.archive import unpack
+from NNSegmentLib.model.card import read_card
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 
 NETWORK = NetworkSpec("PlainConvUNet", (4, 8), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)), (1, 1), (1,))
@@ -354,7 +356,12 @@ HOSTILE = {
     "twice": [(member("a"), b"x"), (member("a"), b"y")],
     "twice in other case": [(member("a"), b"x"), (member("A"), b"y")],
     "file as folder": [(member("a"), b"x"), (member("a/b"), b"y")],
+    "file as folder in another spelling": [(member("ä"), b"x"), (member("A\u0308/b"), b"y")],
     "bomb": [(member("zeros"), b"\0" * 60_000_000)],
+    **{
+        f"name {name!a}": [(member(name), b"x")]
+        for name in ("a\nb", "\x1b[31mred", "gnp\u202e", "CON", "a/nul.pth", "a./b", "a ", "/".join("a" * 21))
+    },
 }
 
 
@@ -372,6 +379,39 @@ def test_hostile_archives_write_nothing(tmp_path, name):
     assert not (tmp_path / "inside" / "target").exists()
     assert {p.name for p in tmp_path.iterdir()} <= {"model.zip", "inside"}
     assert not Path("/tmp/escaped-by-zip").exists()
+
+
+def test_one_letter_of_two_spellings_is_one_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("plän", b"x")
+        archive.writestr("pla\u0308n", b"x")
+
+    with pytest.raises(ModelError, match="same file twice"):
+        unpack(tmp_path / "model.zip", tmp_path / "target")
+
+
+def archive_of(path: Path, n: int) -> Path:
+    """A zip of `n` files, none of which has any bytes of its own."""
+    entry = struct.Struct("<4sHHHHHHIIIHHHHHII")
+    names = [b"%07d" % k for k in range(n)]
+    listed = b"".join(
+        entry.pack(b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0) + name for name in names
+    )
+    local = struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, n % 65536, n % 65536, len(listed), len(local), 0)
+    path.write_bytes(local + listed + end)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("n", "sentence"), [(20_001, "holds 20001 files, a model at most"), (90_000, "which no model has")]
+)
+def test_an_archive_of_endless_files_is_not_even_listed(tmp_path, n, sentence):
+    archive = archive_of(tmp_path / "model.zip", n)
+
+    for read in (read_card, load_model, lambda path: unpack(path, tmp_path / "target")):
+        with pytest.raises(ModelError, match=sentence):
+            read(archive)
 
 
 def test_an_archive_larger_than_stated_is_refused(tmp_path):
@@ -417,3 +457,53 @@ def test_damaged_archives_leave_nothing_behind(tmp_path, damage):
         unpack(tmp_path / "model.zip", tmp_path / "target")
 
     assert {p.name for p in tmp_path.iterdir()} <= {"model.zip"}
+
+
+def replaced(content: bytes, head: bytes, at: int, value: bytes) -> bytes:
+    """The bytes with a field of each of the zip's records of one kind changed."""
+    parts = content.split(head)
+    return head.join([parts[0], *(p[: at - 4] + value + p[at - 4 + len(value) :] for p in parts[1:])])
+
+
+def of_method(value: bytes, bits: bytes = b"\0\0"):
+    def change(content: bytes) -> bytes:
+        for head, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+            content = replaced(content, head, at, bits + value)
+        return content
+
+    return change
+
+
+def of_other_bytes(content: bytes) -> bytes:
+    start = content.index(b"dataset.json") + len(b"dataset.json")
+    return content[:start] + b"Z" * 40 + content[start + 40 :]
+
+
+@pytest.mark.parametrize(
+    ("method", "damage"),
+    [
+        (zipfile.ZIP_LZMA, of_other_bytes),
+        (zipfile.ZIP_BZIP2, of_other_bytes),
+        (zipfile.ZIP_DEFLATED, of_other_bytes),
+        (zipfile.ZIP_STORED, of_method(b"\x63\0")),
+        (zipfile.ZIP_STORED, of_method(b"\0\0", b"\1\0")),
+    ],
+    ids=["lzma", "bz2", "deflate", "unknown", "encrypted"],
+)
+def test_whatever_is_wrong_with_a_zip_is_said_in_one_sentence(tmp_path, method, damage):
+    with zipfile.ZipFile(tmp_path / "good.zip", "w", method) as archive:
+        archive.writestr("D/M/dataset.json", json.dumps({"channel_names": list(range(999))}))
+        archive.writestr("D/M/plans.json", "{}")
+    (tmp_path / "model.zip").write_bytes(damage((tmp_path / "good.zip").read_bytes()))
+
+    for read in (read_card, load_model, lambda path: import_model(path, tmp_path / "w")):
+        with pytest.raises(ModelError, match=r"model\.zip cannot be read \(.*; it is damaged, encrypted or no zip"):
+            read(tmp_path / "model.zip")
+
+
+def test_a_card_without_end_is_said_in_one_sentence(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("D/M/dataset.json", "[" * 200_000)
+
+    with pytest.raises(ModelError, match=r"D/M/dataset\.json in .* is nested too deeply"):
+        read_card(tmp_path / "model.zip")
