@@ -31,7 +31,7 @@ PACKAGES = {
 PYTHON, DEVICE = "Python", "device"
 _LONGEST_WORKSPACE = 80
 """Letters, beyond which an ensemble's post-processed cases may not find room in the 259 of a path on Windows."""
-OLDEST_TORCH, SLOW_TORCH = (2, 6), (2, 9)
+OLDEST_TORCH, SLOW_TORCH, SOUND_TORCH = (2, 6), (2, 9), (2, 10)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def torch_check(version: str) -> Check:
         )
     if release < OLDEST_TORCH:
         return Check("torch", False, f"{version} is older than 2.6", "pip install 'torch>=2.6'")
+    if release < SOUND_TORCH:
+        weakness = (
+            "before 2.10 a hostile file of weights may take over the program (CVE-2026-24747); load none of strangers"
+        )
+        return Check("torch", True, f"{version}; {weakness}")
     return Check("torch", True, version)
 
 

@@ -28,6 +28,8 @@ _NUMBER_FORMATS = {
 }
 _SLACK_BYTES = 1 << 20
 """How much more than its size on disk a torch file may claim to hold; torch stores without compression."""
+_SAFE_SINCE = (2, 6)
+"""Before that version files could run code even so (CVE-2025-32434)."""
 
 
 class _StoredType:
@@ -63,9 +65,15 @@ def load_without_running(path: Path, mapped: bool = False) -> Any:
     """The content of a torch file, tensors on the CPU.
 
     `mapped` leaves the tensors in the file until they are used; for reading weights once, not for a file that is
-    going to be replaced. Raises ModelError when the file is missing, damaged, or wants anything but data.
+    going to be replaced. Raises ModelError when the file is missing, damaged, or wants anything but data, and with
+    versions of torch that cannot be kept from running it.
     """
     path = Path(path)
+    if torch.__version__ < _SAFE_SINCE:
+        raise ModelError(
+            f"{path} was not opened, because torch {torch.__version__} may run code that a file of weights holds; install "
+            "torch 2.6 or newer."
+        )
     if not path.is_file():
         raise ModelError(f"Expected the checkpoint {path}, found nothing there; copy the whole model or train it.")
     try:

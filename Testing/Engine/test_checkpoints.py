@@ -280,3 +280,12 @@ def test_nnunets_own_checkpoints_load(peer):
         loaded = load_checkpoint(path, mapped=True)
         assert loaded.configuration == path.parts[-3].split("__")[-1]
         assert loaded.current_epoch > 0
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.5.1+cu121", "1.13.0"])
+def test_weights_are_not_opened_by_a_torch_that_could_run_them(tmp_path, monkeypatch, version):
+    save_checkpoint(checkpoint(), tmp_path / "c.pth")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+
+    with pytest.raises(ModelError, match=f"torch {re.escape(version)} may run code .* install torch 2.6 or newer"):
+        load_checkpoint(tmp_path / "c.pth")

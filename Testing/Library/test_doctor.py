@@ -28,6 +28,17 @@ def test_a_torch_outside_of_what_is_required_is_told(monkeypatch, tmp_path, vers
     assert (found["torch"] in doctor.lacking(list(found.values()))) != ok
 
 
+@pytest.mark.parametrize(
+    ("version", "told"), [("2.6.0", True), ("2.8.0+cu128", True), ("2.10.0", False), ("3.0", False)]
+)
+def test_a_torch_that_weights_of_strangers_may_take_over_is_told_in_the_same_line(version, told):
+    check = doctor.torch_check(version)
+
+    assert check.ok
+    assert ("CVE-2026-24747" in str(check)) == told
+    assert "\n" not in str(check)
+
+
 def test_a_torch_that_is_installed_but_cannot_be_loaded_is_told(monkeypatch, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('libtorch_cpu.so: wrong architecture\\nfor this machine')\n")
     for name in [
