@@ -10,6 +10,9 @@ DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
 _SIGNS = re.compile(r"[/\\:\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Those of paths, and those that make a terminal show another name than there is."""
 
+_LONGEST = 255
+"""Bytes of a name that disks take."""
+
 
 def is_plain(name: str) -> bool:
     """Whether a name stays in the folder that it is used in, on every system, and is shown as it is."""
@@ -17,8 +20,9 @@ def is_plain(name: str) -> bool:
 
 
 def is_portable(name: str) -> bool:
-    """Whether a plain name is also that of a file on Windows, which knows devices and drops dots and spaces at the end."""
-    return is_plain(name) and not DEVICES.match(name) and name[-1] not in ". "
+    """Whether a name can be a file's on every disk: Windows knows devices, and drops dots and spaces at the end."""
+    fits = is_plain(name) and len(name.encode("utf-8", "replace")) <= _LONGEST
+    return fits and not DEVICES.match(name) and name[-1] not in ". "
 
 
 def composed(name: str) -> str:

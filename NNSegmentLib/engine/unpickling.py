@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..model.archive import ZipOnDisk
 
 REFUSED_BY_TORCH = (
     *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError),
@@ -88,7 +89,7 @@ def load_without_running(path: Path, mapped: bool = False) -> Any:
 
 
 def _require_honest_sizes(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with ZipOnDisk(path) as file, file.listed() as archive:
         claimed = sum(member.file_size for member in archive.infolist())
     if claimed > path.stat().st_size + _SLACK_BYTES:
         raise ModelError(

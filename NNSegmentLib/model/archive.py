@@ -41,14 +41,13 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     paths, '..', links, names that no system or not every one can write or show, or the same file twice.
     """
     try:
-        file = _File(archive)
+        file = ZipOnDisk(archive)
     except FileNotFoundError as error:
         raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except OSError as error:
         raise ModelError(f"{archive} cannot be read ({error.strerror}); check its permissions.") from error
     try:
-        with file, zipfile.ZipFile(file) as zipped:
-            file.is_listed = True
+        with file, file.listed() as zipped:
             _require_harmless_names(archive, files_of(zipped))
             yield zipped
     except (*_DAMAGED, OSError) as error:
@@ -64,16 +63,21 @@ def files_of(zipped: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return [member for member in zipped.infolist() if not member.is_dir()]
 
 
-class _File(io.BufferedReader):
-    """A zip on disk whose table of contents is not read when it is far longer than a model's."""
-
-    is_listed = False
+class ZipOnDisk(io.BufferedReader):
+    """A zip whose table of contents is not read when it is far longer than a model's; raises OSError."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
+        self._is_listed = False
+
+    def listed(self) -> zipfile.ZipFile:
+        """The zip in this file; raises what zipfile does."""
+        zipped = zipfile.ZipFile(self)
+        self._is_listed = True
+        return zipped
 
     def read(self, size: int | None = -1) -> bytes:
-        if not self.is_listed and (size or 0) > _MAX_CONTENTS_BYTES:
+        if not self._is_listed and (size or 0) > _MAX_CONTENTS_BYTES:
             raise zipfile.BadZipFile(f"a table of contents of {size} bytes, which no model has")
         return super().read(size)
 

@@ -289,3 +289,14 @@ def test_weights_are_not_opened_by_a_torch_that_could_run_them(tmp_path, monkeyp
 
     with pytest.raises(ModelError, match=f"torch {re.escape(version)} may run code .* install torch 2.6 or newer"):
         load_checkpoint(tmp_path / "c.pth")
+
+
+def test_a_file_of_endless_parts_is_not_listed(tmp_path, monkeypatch):
+    save_checkpoint(checkpoint(), tmp_path / "c.pth")
+    with zipfile.ZipFile(tmp_path / "c.pth", "a") as archive:
+        for n in range(25_000):
+            archive.writestr(f"{n:0150d}", b"")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was opened"))
+
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "c.pth")

@@ -360,7 +360,17 @@ HOSTILE = {
     "bomb": [(member("zeros"), b"\0" * 60_000_000)],
     **{
         f"name {name!a}": [(member(name), b"x")]
-        for name in ("a\nb", "\x1b[31mred", "gnp\u202e", "CON", "a/nul.pth", "a./b", "a ", "/".join("a" * 21))
+        for name in (
+            "a\nb",
+            "\x1b[31mred",
+            "gnp\u202e",
+            "CON",
+            "a/nul.pth",
+            "a./b",
+            "a ",
+            "/".join("a" * 21),
+            "ä" * 128,
+        )
     },
 }
 
