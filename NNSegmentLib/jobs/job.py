@@ -285,7 +285,7 @@ def open_job(folder: Path) -> Job:
 
 
 def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
-    """Ask for the same again as a new job, keeping what was done; raises RunError while it runs.
+    """Ask for the same again as a new job, keeping what was done; raises RunError while it runs, else as `start` does.
 
     What this user did not ask for on this machine is done by the Python we run in, and runs no function of its own.
     """

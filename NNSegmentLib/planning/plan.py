@@ -149,8 +149,16 @@ def load_plan(path: Path | str) -> Plan:
     """Read a plans file of nnU-Net v2 (2.0 to 2.8) or ours; raises PlanError."""
     path = path_of(path)
     plan = plan_from_json(read_json(path, PlanError), str(path))
-    reasons = reasons_path(path)
-    return replace(plan, reasons=read_json(reasons, PlanError)) if reasons.is_file() else plan
+    return replace(plan, reasons=_reasons(reasons_path(path))) if reasons_path(path).is_file() else plan
+
+
+def _reasons(path: Path) -> Mapping[str, str]:
+    values = read_json(path, PlanError)
+    if not isinstance(values, Mapping) or not all(isinstance(why, str) for why in values.values()):
+        raise PlanError(
+            f"{path} should give a sentence for every decision, found {values!r:.60}; mend it or delete it."
+        )
+    return values
 
 
 def plans_files(folder: Path) -> list[Path]:

@@ -31,6 +31,15 @@ def test_a_plan_with_a_cascade_survives_writing_and_reading(tmp_path):
     assert list(plan_to_json(plan)["configurations"]["3d_lowres"])[-2:] == ["batch_dice", "next_stage"]
 
 
+@pytest.mark.parametrize("reasons", ["[]", "5", '{"patch": [1]}', '"x"'])
+def test_reasons_that_are_no_sentences_are_refused(tmp_path, reasons):
+    save_plan(plan_of(**LIVER), tmp_path / "nnUNetPlans.json")
+    (tmp_path / "nnUNetPlans.reasons").write_text(reasons)
+
+    with pytest.raises(PlanError, match=r"nnUNetPlans\.reasons should give a sentence for every decision"):
+        load_plan(tmp_path / "nnUNetPlans.json")
+
+
 CASCADE = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
