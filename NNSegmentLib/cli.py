@@ -18,6 +18,7 @@ from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
 from .machine.launch import JOB_VARIABLE
 from .machine.stopping import interrupted_by_terminations
+from .packages import PACKAGES, missing_package
 from .terminal import (
     STOPPED,
     Outcome,
@@ -78,6 +79,10 @@ def _run(args: argparse.Namespace, terminal: Terminal) -> Outcome:
         return _fail(args, str(rejected), rejected.code, rejected.result)
     except (Stop, KeyboardInterrupt) as stop:
         return _fail(args, str(stop) or "Stopped; what was finished is kept.", STOPPED)
+    except ModuleNotFoundError as missing:
+        if missing.name not in PACKAGES:  # a recipe's own
+            raise
+        return _fail(args, str(missing_package(missing.name)), 1)
     except MemoryError:
         return _fail(args, "The machine's memory did not suffice; close other programs or use fewer --workers.", 1)
     except OSError as error:

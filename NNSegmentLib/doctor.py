@@ -14,20 +14,9 @@ from pathlib import Path
 from .errors import StorageError
 from .folders import Workspace
 from .machine.memory import available_gb
+from .packages import PACKAGES
 from .records import allows_long_paths, written_whole
 
-PACKAGES = {
-    "numpy": "arrays",
-    "scipy": "splines",
-    "SimpleITK": "image files",
-    "nibabel": "NIfTI headers",
-    "tifffile": "TIFF files",
-    "torch": "training and prediction",
-    "batchgenerators": "the reference augmentation",
-    "psutil": "memory and processes",
-    "matplotlib": "curves and reports",
-    "tqdm": "progress bars",
-}
 PYTHON, DEVICE = "Python", "device"
 _LONGEST_WORKSPACE = 80
 """Letters, beyond which an ensemble's post-processed cases may not find room in the 259 of a path on Windows."""

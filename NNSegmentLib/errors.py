@@ -10,6 +10,7 @@ NNSegmentError
 └── WorkError           the work itself failed (exit code 1)
     ├── RunError            training, validation or selection cannot go on
     ├── OutOfMemoryError    memory would not suffice or did not
+    ├── MissingPackageError a Python package that the work is done with is not installed
     └── StorageError        a file cannot be written
 Stopping on request is an event, not an error.
 
@@ -66,6 +67,10 @@ class RunError(WorkError):
 
 class OutOfMemoryError(WorkError):
     """The work needs more memory than there is."""
+
+
+class MissingPackageError(WorkError, ModuleNotFoundError):
+    """A Python package that the work is done with is not installed; `name` is its name."""
 
 
 class StorageError(WorkError):

@@ -15,11 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .doctor import DEVICE, PACKAGES, Check, lacking
+from .doctor import DEVICE, Check, lacking
 from .errors import InputError, SettingsError, some
 from .given import expanded
 from .machine.launch import command, environment_for
 from .machine.processes import WINDOWS, ProcessIdentity, detached, end_tree
+from .packages import PACKAGES
 from .records import from_json
 
 INSTALL = f"pip install {' '.join(sorted(PACKAGES, key=lambda name: name != 'torch'))}"

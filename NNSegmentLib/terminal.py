@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -59,7 +60,8 @@ class Terminal:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = Unread(stream or sys.stderr)
-        self._is_seen = self._stream.isatty()  # asked once: the system takes its time to answer
+        # asked once: the system takes its time to answer
+        self._has_bar = self._stream.isatty() and importlib.util.find_spec("tqdm") is not None
         self._bar = None
         self._total, self._done, self._first = -1, 0.0, 0.0
         self._started = self._last_line = time.monotonic()
@@ -70,7 +72,7 @@ class Terminal:
         self._done = done
         if time.monotonic() - self._started < QUIET_S and self._bar is None:
             return
-        if self._is_seen:
+        if self._has_bar:
             self._draw(done, total, what)
         elif done == total or time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._line(done, total, what)

@@ -5,6 +5,8 @@ import importlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from ..packages import require_package
+
 
 def _load_torch() -> None:
     """Import torch and keep Python's collector from looking through its many objects again and again.
@@ -24,5 +26,6 @@ def _load_torch() -> None:
     gc.freeze()
 
 
-if "torch" not in sys.modules:  # else it is the program's, which may have plans of its own
+if not sys.modules.get("torch"):  # else it is the program's, which may have plans of its own
+    require_package("torch")
     _load_torch()
