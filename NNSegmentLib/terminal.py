@@ -168,14 +168,14 @@ def duration(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of '90', '30m', '2h', '1h30m', '45s', '1d'; raises ValueError."""
+    """Seconds of '45s', '30m', '2h', '1h30m', '1d'; raises ValueError, also for a number without a unit."""
     import re
 
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms]?)", text.strip().lower())
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms])", text.strip().lower())
     rebuilt = "".join(number + unit for number, unit in parts)
     if not parts or rebuilt != re.sub(r"\s", "", text.strip().lower()):
-        raise ValueError(f"a time is written like 30m, 2h or 1h30m, found {text!r}")
-    scale = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+        raise ValueError(f"a time is written with its unit, like 30s, 30m or 2h, found {text!r}")
+    scale = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     return sum(float(number) * scale[unit] for number, unit in parts)
 
 

@@ -61,7 +61,7 @@ def _other_words(text: str, runs: int) -> tuple[str, ...]:
         seconds = parse_duration(text)
     except ValueError:
         seconds = 0.0
-    if seconds <= 0 or not re.search(r"[dhms]", text.lower()):
+    if seconds <= 0:
         raise SettingsError(f"A length is written like 30m, 2h or 200 epochs, found {text!r}; correct it.")
     return _time_words(seconds, runs)
 

@@ -111,6 +111,14 @@ def test_a_training_is_given_one_length():
 
 
 @pytest.mark.parametrize(
+    "words", [("train", "4", "2d", "0", "--time", "30"), ("demo", "--time", "75"), ("jobs", "stop", "--grace", "5")]
+)
+def test_a_number_without_its_unit_is_no_time(words):
+    with pytest.raises(WrongUsage, match=f"{words[-2]}: a time is written with its unit, .*, found '{words[-1]}'"):
+        build_parser().parse_args(words)
+
+
+@pytest.mark.parametrize(
     "words", [("predict", "-i", "a", "-o", "b", "-t", "4"), ("demo",), ("jobs",), ("doctor",), ("report", "4")]
 )
 def test_workers_are_taken_but_not_offered_where_there_are_none(words, capsys):
