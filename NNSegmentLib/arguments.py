@@ -38,9 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, text: str, *, workers: bool = True) -> argparse.ArgumentParser:
+def _command(commands, name: str, text: str, more: str = "", *, workers: bool = True) -> argparse.ArgumentParser:
     """The parser of a command; all take `-j`, so that a script need not choose, even where it is not offered."""
-    parser = commands.add_parser(name, help=text, description=text)
+    parser = commands.add_parser(name, help=text, description=f"{text}. {more}" if more else text)
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
     )
@@ -106,7 +106,13 @@ def _planning(commands) -> None:
 
 
 def _training(commands) -> None:
-    train = _command(commands, "train", "train one fold, or all of them, and validate it")
+    train = _command(
+        commands,
+        "train",
+        "train one fold, or all of them, and validate it",
+        "A fold that was trained before is trained again unless --resume is given; its last run is kept beside, in "
+        "earlier_fold_N.",
+    )
     _run_choice(train, "number, 'all' (train on everything) or 'folds' (each in turn)")
     length = train.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
@@ -122,7 +128,7 @@ def _training(commands) -> None:
     train.add_argument(
         "--save-probabilities", "--npz", action="store_true", help="keep validation probabilities for ensembles"
     )
-    train.add_argument("--resume", "-r", action="store_true", help="go on where the run stopped")
+    train.add_argument("--resume", "-r", action="store_true", help="go on where the run stopped, or begin one")
     train.add_argument("--settings", type=Path, metavar="FILE", help="training settings as JSON")
     train.add_argument("--recipe", metavar="MODULE:FUNCTION", help="function that turns the settings into others")
     train.add_argument("--pretrained", type=Path, metavar="MODEL", help="checkpoint or model folder to start from")

@@ -11,7 +11,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from .watched_run import WatchedRun
 
 STOPPED = 130
 """The exit code of work that was stopped on request."""
@@ -19,6 +22,8 @@ QUIET_S = 2.0
 """Work shorter than this shows nothing."""
 LINE_EVERY_S = 10.0
 """Piped output gets a line at most this often."""
+LOOK_EVERY_S = 1.0
+"""A training run is asked for news at most this often."""
 _BAR = "{l_bar}{bar}| {n:g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 """tqdm's own, but that parts of a step are shown as 2.25."""
 
@@ -64,9 +69,12 @@ class Terminal:
         self._has_bar = self._stream.isatty() and importlib.util.find_spec("tqdm") is not None
         self._bar = None
         self._total, self._done, self._first = -1, 0.0, 0.0
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_look = time.monotonic()
+        self._run: WatchedRun | None = None
 
     def __call__(self, done: float, total: int, what: str) -> None:
+        if time.monotonic() - self._last_look >= LOOK_EVERY_S:
+            self._tell_news()
         if total != self._total or done < self._done:
             self._begin(done, total)
         self._done = done
@@ -86,13 +94,23 @@ class Terminal:
             self._stream.flush()
 
     def watch(self, events: Path) -> None:
-        """A training run records into `events` from now on; a terminal has no use for them."""
+        """Say what a training run that records into `events` has to say from now on."""
+        from .watched_run import WatchedRun
+
+        self._tell_news()
+        self._run = WatchedRun(events, time.time())
 
     def close(self) -> None:
         """End the bar's line."""
+        self._tell_news()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _tell_news(self) -> None:
+        self._last_look = time.monotonic()
+        for text in self._run.new_messages() if self._run else ():
+            self.say(text)
 
     def _begin(self, done: float, total: int) -> None:
         """New work, or work taken up again; a text that changes while the total stays tells more about the same."""

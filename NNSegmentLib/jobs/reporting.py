@@ -14,18 +14,9 @@ from ..folders import JobFolder
 from ..machine.processes import ProcessIdentity
 from ..machine.stopping import handling, interrupt_main_thread
 from ..records import to_json, write_json
-from ..run import (
-    EpochFinished,
-    Event,
-    Failed,
-    Finished,
-    Message,
-    Progressed,
-    Stopped,
-    note_event,
-    read_events,
-)
+from ..run import Event, Failed, Finished, Message, Progressed, Stopped, note_event
 from ..terminal import STOPPED, Outcome, Terminal
+from ..watched_run import WatchedRun
 
 HEARTBEAT_S = 2.0
 _LOOK_S = 0.25
@@ -152,34 +143,3 @@ class Reporter:
     def _write(self, event: Event) -> None:
         with self._lock:
             note_event(self._folder.events, event)
-
-
-class WatchedRun:
-    """The events that a training run records from a moment on; its file may be replaced by a new one."""
-
-    def __init__(self, path: Path, since: float) -> None:
-        self._path, self._since = path, since
-        self._seen, self._stamp = 0, None
-        self.mean_dice: float | None = None
-        self.epoch = 0
-
-    def news(self) -> list[Event]:
-        """The epochs and messages recorded since the last call."""
-        stamp = self._stamp_now()
-        if stamp is None or stamp == self._stamp:
-            return []
-        events = [event for event in read_events(self._path) if event.time >= self._since]
-        new, self._seen, self._stamp = events[self._seen :], len(events), stamp
-        for event in new:
-            if isinstance(event, (EpochFinished, Stopped)):
-                self.epoch = event.epoch
-            elif isinstance(event, Finished):
-                self.mean_dice = event.mean_dice
-        return [event for event in new if isinstance(event, (EpochFinished, Message))]
-
-    def _stamp_now(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_size

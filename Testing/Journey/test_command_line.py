@@ -149,6 +149,21 @@ def test_a_finished_run_is_not_trained_again_by_resuming(at, workspace):
     assert events.read_text().count("EpochFinished") == epochs
 
 
+def test_training_again_or_resuming_nothing_is_told(workspace, tmp_path, capsys):
+    copy = tmp_path / "workspace"
+    shutil.copytree(workspace, copy)
+    words = ("train", 7, "2d", "--settings", workspace / "settings.json", "--workspace", copy)
+
+    assert run(*words[:3], 0, *words[3:]) == 0
+    again = capsys.readouterr().err
+    assert run(*words[:3], 2, "--resume", *words[3:]) == 0
+    anew = capsys.readouterr().err
+
+    earlier = next((copy / "nnUNet_results/Dataset007_Sample").glob("*__2d")) / "earlier_fold_0"
+    assert f"The earlier run of this fold is kept in {earlier}.\n" in again
+    assert "Nothing is stored to resume from, so this run starts at its beginning.\n" in anew
+
+
 def bad_inputs(workspace: Path, tmp_path: Path) -> dict[str, tuple]:
     empty = tmp_path / "empty"
     empty.mkdir()

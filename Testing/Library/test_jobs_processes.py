@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from NNSegmentLib.errors import RunError, StorageError
-from NNSegmentLib.jobs.reporting import WatchedRun
 from NNSegmentLib.machine import locks, processes
 from NNSegmentLib.machine.launch import LIBRARY_PARENT, as_line, default_python, environment_for, terminal_setting
 from NNSegmentLib.machine.locks import LOCK, holder, only_one_in, require_free
@@ -27,6 +26,7 @@ from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.machine.stopping import interrupt_main_thread, stopping_cleanly
 from NNSegmentLib.records import to_json
 from NNSegmentLib.run import EpochFinished, Finished, Message, Progressed, append_event
+from NNSegmentLib.watched_run import WatchedRun
 
 if sys.platform != "win32":
     import fcntl

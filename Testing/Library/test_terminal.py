@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from NNSegmentLib import terminal
 from NNSegmentLib.progress import within
+from NNSegmentLib.run import Message, append_event
 from NNSegmentLib.terminal import Terminal, duration, parse_duration, table
 
 
@@ -142,6 +144,23 @@ def test_the_time_left_of_resumed_work_counts_only_what_was_done_now(clock):
     shown(802, 1000, "Training")
 
     assert stream.getvalue() == "Training: 802 of 1000, about 1 h 39 min left\n"
+
+
+def test_what_a_training_run_says_is_shown(clock, tmp_path):
+    events, stream = tmp_path / "events.jsonl", io.StringIO()
+    append_event(events, Message("of an earlier run", 0.0))
+    shown = Terminal(stream)
+    shown.watch(events)
+    now = time.time()
+
+    shown(0, 4, "epoch 1")
+    append_event(events, Message("Nothing is stored to resume from.", now))
+    clock[0] = 1.0
+    shown(1, 4, "epoch 1")
+    append_event(events, Message("The last word.", now))
+    shown.close()
+
+    assert stream.getvalue() == "Nothing is stored to resume from.\nThe last word.\n"
 
 
 class Unreadable(io.StringIO):
