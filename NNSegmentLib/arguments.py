@@ -9,7 +9,7 @@ from typing import NoReturn
 PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _CHOICE = f"{', '.join(CONFIGURATIONS)}, or one of your own in the plans file"
-TASK = "task: number (4), name (Dataset004_Hippocampus) or folder"
+TASK = "task: number (4), name (Hippocampus, Dataset004_Hippocampus) or folder"
 
 
 class WrongUsage(Exception):

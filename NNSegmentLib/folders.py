@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class Workspace:
         )
 
     def task(self, reference: str | int | Path) -> TaskFolders:
-        """The folders of a task given by number ('4'), name ('Dataset004_Hippocampus') or raw folder.
+        """The folders of a task given by number ('4'), name ('Dataset004_Hippocampus', 'Hippocampus') or raw folder.
 
         Raises TaskError when there is none or more than one.
         """
@@ -90,11 +90,11 @@ class Workspace:
         if (as_path / "dataset.json").is_file() and DATASET_NAME.match(as_path.absolute().name):
             return TaskFolders(self, as_path.absolute().name, as_path.absolute())
         names = self.task_names()
-        found = [n for n in names if n == text or (text.isdigit() and int(DATASET_NAME.match(n).group(1)) == int(text))]
+        found = _called(text, names)
         if len(found) == 1:
             return TaskFolders(self, found[0], self.raw / found[0])
         if found:
-            raise TaskError(f"Task {text} is ambiguous: {', '.join(found)} share the number; give the name.")
+            raise TaskError(f"Expected one task {text}, found {', '.join(found)}; give the whole name.")
         known = ", ".join(names) if names else "no task yet"
         raise TaskError(
             f"There is no task {text} in {self.raw.parent} (found {known}); make one with 'nnsegment convert'."
@@ -104,6 +104,15 @@ class Workspace:
         """The first data set number from `start` that is not taken."""
         taken = {int(DATASET_NAME.match(name).group(1)) for name in self.task_names()}
         return next(n for n in range(start, 10**6) if n not in taken)
+
+
+def _called(text: str, names: Sequence[str]) -> list[str]:
+    """The data sets that have this whole name, else those of this number, else those of this name without a number."""
+    if text in names:
+        return [text]
+    parts = {name: DATASET_NAME.match(name).groups() for name in names}
+    numbered = [name for name, (number, _) in parts.items() if text.isdigit() and int(number) == int(text)]
+    return numbered or [name for name, (_, short) in parts.items() if short == text]
 
 
 @dataclass(frozen=True)

@@ -199,3 +199,33 @@ def test_planning_again_mends_damaged_reasons_and_keeps_configurations_written_b
     pipeline.plan(501, folders.workspace)
 
     assert plan_of(folders, "nnUNetPlans").configuration("mine").batch_size == 3
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """A workspace with tasks of several names."""
+    workspace = Workspace.at(tmp_path)
+    for name in ("Dataset004_Heart", "Dataset501_Mem", "Dataset502_Twin", "Dataset503_Twin", "Dataset504_501"):
+        (workspace.raw / name).mkdir(parents=True)
+    return workspace
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("Mem", "Dataset501_Mem"),
+        ("Dataset501_Mem", "Dataset501_Mem"),
+        (501, "Dataset501_Mem"),
+        ("004", "Dataset004_Heart"),
+        ("Dataset503_Twin", "Dataset503_Twin"),
+    ],
+)
+def test_a_task_is_found_by_number_and_by_name_with_or_without_it(tasks, reference, name):
+    assert tasks.task(reference).name == name
+
+
+def test_a_name_that_several_tasks_have_is_refused_with_their_names(tasks):
+    with pytest.raises(TaskError, match="one task Twin, found Dataset502_Twin, Dataset503_Twin; give the whole name"):
+        tasks.task("Twin")
+    with pytest.raises(TaskError, match="no task Tw in .* make one with 'nnsegment convert'"):
+        tasks.task("Tw")
