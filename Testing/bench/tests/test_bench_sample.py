@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.harness import BenchError
+from bench.harness import BenchError, run_fresh
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "BenchSample.py"
 
@@ -16,6 +17,15 @@ def panel(bench):
     panel = bench.open_module(SAMPLE)
     yield panel
     panel.close()
+
+
+def test_the_readmes_example_runs(started, tmp_path):
+    readme = (SAMPLE.parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+
+    run_fresh(example.replace("Testing/bench/sample/BenchSample.py", SAMPLE.as_posix()), cwd=tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"panel.png", "axial.png"}
 
 
 def add_box(name: str):
