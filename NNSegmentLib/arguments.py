@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
+
+from . import __version__
 
 PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 _CHOICE = f"{', '.join(CONFIGURATIONS)}, or one of your own in the plans file"
 TASK = "task: number (4), name (Hippocampus, Dataset004_Hippocampus) or folder"
+
+
+GROUPS = {
+    "the journey": ("convert", "check", "plan", "train", "best", "predict", "evaluate", "report"),
+    "single steps of it": ("fingerprint", "preprocess", "validate", "ensemble", "postprocess"),
+    "models": ("model", "diagram"),
+    "this machine": ("doctor", "demo", "jobs"),
+}
+"""The commands in the order in which they are shown."""
+_EXAMPLE = """\
+example:
+  nnsegment convert ~/data/Task04_Hippocampus
+  nnsegment plan 4 --preset small
+  nnsegment train 4 3d_fullres folds --time 15m
+  nnsegment best 4
+  nnsegment predict -t 4 -i new_images -o segmentations
+
+'nnsegment help COMMAND' tells all about a command."""
 
 
 class WrongUsage(Exception):
@@ -21,6 +42,9 @@ class WrongUsage(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    summary = ""
+    """What a command does, for the list of commands."""
+
     def error(self, message: str) -> NoReturn:
         """Leave it to the command line to tell, in words or as JSON."""
         raise WrongUsage(self, message)
@@ -29,25 +53,37 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `nnsegment`; it raises WrongUsage."""
     parser = _Parser(
-        prog="nnsegment",
-        description="From labelled images to a cross-validated segmentation model and its predictions.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+        prog="nnsegment", usage="nnsegment [-h] [--version] COMMAND …", epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    # the list of commands is the description, which can be divided
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", prog="nnsegment", help=argparse.SUPPRESS)
     for define in (_data, _planning, _training, _selection, _prediction, _seeing):
         define(commands)
+    parser.description = _overview(commands.choices)
     return parser
+
+
+def _overview(commands: Mapping[str, _Parser]) -> str:
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<12} {commands[name].summary}" for name in names)])
+        for title, names in GROUPS.items()
+    ]
+    return "\n\n".join(["From labelled images to a cross-validated segmentation model and its predictions.", *groups])
 
 
 def _command(commands, name: str, text: str, more: str = "", *, workers: bool = True) -> argparse.ArgumentParser:
     """The parser of a command; all take `-j`, so that a script need not choose, even where it is not offered."""
-    parser = commands.add_parser(name, help=text, description=f"{text}. {more}" if more else text)
+    parser = commands.add_parser(name, description=f"{text}. {more}" if more else text)
+    parser.summary = text
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
         "-j", "--workers", type=_positive, default=_cores(), metavar="N",
-        help="parallel workers" if workers else argparse.SUPPRESS,
+        help="parallel workers (default: one for each processor, at most 8)" if workers else argparse.SUPPRESS,
     )  # fmt: skip
     return parser
 
@@ -65,8 +101,10 @@ def _data(commands) -> None:
     convert.add_argument(
         "--channels", nargs="+", metavar="NAME", help="names of the channels, for plain folders (CT, T1, …)"
     )
-    convert.add_argument("--id", type=int, metavar="N", help="data set number")
-    convert.add_argument("--name", help="data set name, without the number")
+    convert.add_argument(
+        "--id", type=int, metavar="N", help="data set number (default: the source's, else the next free one from 501)"
+    )
+    convert.add_argument("--name", help="data set name, without the number (default: the source's)")
     convert.add_argument("--in-place", action="store_true", help="use the files where they are instead of copying them")
     convert.add_argument("--to", choices=("v1",), help="write the task SOURCE as a data set of nnU-Net v1 instead")
     convert.add_argument("-o", "--output", type=Path, metavar="DIR", help="with --to: where to put TaskXXX_Name")
@@ -86,10 +124,21 @@ def _planning(commands) -> None:
     plan = _command(commands, "plan", "fingerprint, plan and preprocess a task")
     plan.add_argument("task", help=TASK)
     plan.add_argument("-c", "--configurations", nargs="+", metavar="CONFIG", help=f"prepare only these: {_CHOICE}")
-    plan.add_argument("--preset", choices=PRESETS, default="default", help="how large the networks are")
-    plan.add_argument("--gpu-memory", type=float, metavar="GB", help="GPU memory to plan for")
-    plan.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target voxel size in mm")
-    plan.add_argument("-p", "--plans", metavar="NAME", help="name of the plans file")
+    plan.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help="how large the networks are (default: as nnU-Net plans them)",
+    )
+    plan.add_argument("--gpu-memory", type=float, metavar="GB", help="GPU memory to plan for (default: the preset's)")
+    plan.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="target voxel size in mm (default: chosen by the data)",
+    )
+    plan.add_argument("-p", "--plans", metavar="NAME", help="name of the plans file (default: the preset's)")
     plan.add_argument("--check", action="store_true", help="check the files first")
     plan.add_argument("--clean", action="store_true", help="measure the fingerprint again")
     plan.add_argument(
@@ -115,7 +164,12 @@ def _training(commands) -> None:
     )
     _run_choice(train, "number, 'all' (train on everything) or 'folds' (each in turn)")
     length = train.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_positive, metavar="N", help="length of the schedule")
+    length.add_argument(
+        "--epochs",
+        type=_positive,
+        metavar="N",
+        help="length of the schedule (default: 1000, and 50 for the preset small)",
+    )
     length.add_argument("--time", type=_seconds, metavar="30m", help="train so that the schedule ends after this time")
     train.add_argument("--device", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     train.add_argument(
@@ -123,7 +177,7 @@ def _training(commands) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="divide each batch among the first N GPUs of this machine",
+        help="divide each batch among the first N GPUs of this machine (default: 1)",
     )
     train.add_argument(
         "--save-probabilities", "--npz", action="store_true", help="keep validation probabilities for ensembles"
@@ -157,7 +211,9 @@ def _selection(commands) -> None:
     evaluate.add_argument(
         "-l", "--labels", type=int, nargs="+", metavar="VALUE", help="label values, without dataset.json"
     )
-    evaluate.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice")
+    evaluate.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1)"
+    )
     evaluate.add_argument("--chill", action="store_true", help="say nothing of references without a prediction")
     ensemble = _command(commands, "ensemble", "average the probabilities of several predictions")
     ensemble.add_argument(
@@ -192,7 +248,9 @@ def _prediction(commands) -> None:
         help="default: all trained folds; in a cascade those of both stages",
     )  # fmt: skip
     predict.add_argument("--no-mirroring", action="store_true", help="faster: no test-time mirroring")
-    predict.add_argument("--step", type=float, default=0.5, help="step of the sliding window, as a part of the patch")
+    predict.add_argument(
+        "--step", type=float, default=0.5, help="step of the sliding window, as a part of the patch (default: 0.5)"
+    )
     predict.add_argument(
         "--half",
         action="store_true",
@@ -219,7 +277,7 @@ def _prediction(commands) -> None:
         "--format",
         choices=("zip", "onnx", "torchscript"),
         default="zip",
-        help="zip as nnU-Net's; onnx or torchscript: one network per fold with a JSON card",
+        help="zip as nnU-Net's (default); onnx or torchscript: one network per fold with a JSON card",
     )
     model.add_argument("-c", "--configuration", metavar="CONFIG", help="describe or export only this configuration")
     model.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="export only these folds")
@@ -244,7 +302,9 @@ def _seeing(commands) -> None:
         help="list (default), follow, stop or resume",
     )  # fmt: skip
     jobs.add_argument("job", nargs="?", help="name of the job or its beginning (default: the newest)")
-    jobs.add_argument("--grace", type=_seconds, default=60.0, metavar="60s", help="time for a clean stop")
+    jobs.add_argument(
+        "--grace", type=_seconds, default=60.0, metavar="60s", help="time for a clean stop (default: 60s)"
+    )
     _command(commands, "doctor", "tell what works on this machine, and what would mend the rest", workers=False)
     demo = _command(commands, "demo", "the whole journey on a small sample task", workers=False)
     demo.add_argument("--data", type=Path, metavar="FOLDER", help="real data instead: anything 'convert' reads")

@@ -48,7 +48,9 @@ class Rejected(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     replace_unknown_characters()
-    parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
+    parser, argv = build_parser(), list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     try:
         args = parser.parse_args(argv)
     except WrongUsage as wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import NNSegmentLib as nns
 from NNSegmentLib import cli, demo, pipeline
 from NNSegmentLib.arguments import WrongUsage, build_parser
 from NNSegmentLib.cli import main
@@ -185,3 +187,46 @@ def test_every_word_of_every_command_is_explained():
     assert silent == []
     assert f"(default: {demo.FOLD_SECONDS:g}s)" in commands.choices["demo"].format_help()
     assert "train on everything" not in commands.choices["validate"].format_help()
+
+
+def test_what_is_taken_where_nothing_is_said_is_told():
+    (commands,) = build_parser()._subparsers._group_actions
+
+    silent = [
+        (name, action.dest)
+        for name, parser in commands.choices.items()
+        for action in parser._actions
+        if action.default not in (None, False, "==SUPPRESS==") and "default" not in action.help
+        if action.help != "==SUPPRESS=="
+    ]
+
+    assert silent == []
+
+
+def printed(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys):
+    assert printed(capsys, "--version") == f"nnsegment {nns.__version__}\n"
+
+
+def test_help_is_a_command_too(capsys):
+    assert printed(capsys, "help") == printed(capsys, "--help")
+    assert printed(capsys, "help", "train") == printed(capsys, "train", "--help")
+
+
+def test_the_list_of_commands_is_complete_and_begins_with_the_journey(capsys):
+    listed = re.findall(r"^  (\w+) +\S", printed(capsys, "--help").partition("options:")[0], re.M)
+
+    assert listed[:5] == ["convert", "check", "plan", "train", "best"]
+    assert sorted(listed) == sorted(cli.COMMANDS)
+
+
+def test_the_help_of_train_says_what_becomes_of_an_earlier_run(capsys):
+    words = " ".join(printed(capsys, "train", "--help").split())
+
+    assert "is trained again unless --resume is given; its last run is kept beside, in earlier_fold_N" in words
