@@ -11,10 +11,12 @@ from . import pipeline, results
 from .errors import counted
 from .folders import TaskFolders, Workspace
 from .progress import Progress, silent
+from .run import Run
 from .sample import make_sample_task
 from .task import Task, find_images
 from .terminal import duration
 from .training.budget import default_settings
+from .training.length import too_few_steps
 
 FOLD_SECONDS = 75.0
 FOLDS = (0, 1)
@@ -34,14 +36,19 @@ class DemoOutcome:
     predictions: Path
     report: Path
     seconds: float
+    warning: str = ""
+    """That the trainings were too short to learn much."""
 
     def text(self) -> str:
         """The closing words on the terminal."""
         test = f", test images {self.test_dice:.3f}" if self.test_dice is not None else ""
-        return (
-            f"\nDone in {duration(self.seconds)}. Dice: cross-validation {self.crossvalidation_dice:.3f}{test}.\n"
-            f"Predictions: {self.predictions}\nReport:      {self.report}"
-        )
+        lines = [
+            f"\nDone in {duration(self.seconds)}. Dice: cross-validation {self.crossvalidation_dice:.3f}{test}.",
+            self.warning,
+            f"Predictions: {self.predictions}",
+            f"Report:      {self.report}",
+        ]
+        return "\n".join(filter(None, lines))
 
 
 def run_demo(
@@ -64,13 +71,14 @@ def run_demo(
     configuration = "3d_fullres" if any(c.name == "3d_fullres" for c in plan.configurations) else "2d"
     chosen = plan.configuration(configuration)
     say(f"2. Plan: {configuration}, patch {'×'.join(map(str, chosen.patch_size))}, batch {chosen.batch_size}")
-    _train(task, workspace, configuration, plan, seconds or FOLD_SECONDS, say, progress)
+    runs = _train(task, workspace, configuration, plan, seconds or FOLD_SECONDS, say, progress)
     selection = pipeline.best(task, workspace, plans=plan.name, folds=FOLDS, progress=progress)
     say(f"4. Cross-validation:\n{selection.table()}")
     folders = pipeline.folders_of(task, workspace)
     predictions, test_dice = _predict(task, folders, say, progress)
     report = results.write_report(task, folder / "report.html", workspace, progress)
-    return DemoOutcome(task.name, selection.dice_after, test_dice, predictions, report, time.monotonic() - started)
+    passed = time.monotonic() - started
+    return DemoOutcome(task.name, selection.dice_after, test_dice, predictions, report, passed, too_few_steps(runs))
 
 
 def _task(folder: Path, workspace: Workspace, data: Path | None, progress: Progress) -> Task:
@@ -88,11 +96,14 @@ def _sample(folder: Path) -> Path:
     return folder if (folder / "dataset.json").is_file() else make_sample_task(folder, coarseness=COARSENESS)
 
 
-def _train(task, workspace, configuration, plan, seconds: float, say, progress: Progress) -> None:
+def _train(task, workspace, configuration, plan, seconds: float, say, progress: Progress) -> list[Run]:
+    runs, settings = [], default_settings(plan, time_s=seconds)
     for fold in FOLDS:
         say(f"3. Training fold {fold} for {duration(seconds)}")
-        settings = default_settings(plan, time_s=seconds)
-        pipeline.train(task, configuration, fold, workspace, settings=settings, plans=plan.name, progress=progress)
+        runs.append(
+            pipeline.train(task, configuration, fold, workspace, settings=settings, plans=plan.name, progress=progress)
+        )
+    return runs
 
 
 def _predict(task: Task, folders: TaskFolders, say, progress: Progress) -> tuple[Path, float | None]:

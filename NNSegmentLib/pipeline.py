@@ -55,6 +55,7 @@ from .scores import Scores
 from .segments.label_files import OVERLAPS
 from .selection.record import Selection
 from .task import Task, load_task
+from .training.length import too_few_steps
 from .training.setup import copy_if_there, training_request
 
 __all__ = [
@@ -252,6 +253,8 @@ def train(
     )  # fmt: skip
     with only_one_in(request.folder.folder), kept_awake():
         run = train_fold_on(request, gpus, progress)
+        if run.finished and (warning := too_few_steps([run])):
+            say(warning)
         if validate and run.finished:
             _validate(request, save_probabilities, workers, progress)
     return run

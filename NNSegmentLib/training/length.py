@@ -1,13 +1,14 @@
-"""How long to train, as people say it, turned into the words of the command line."""
+"""How long to train: as people say it, turned into the words of the command line, and what is said of too short a training."""
 
 from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 from ..errors import SettingsError
-from ..run import TrainingSettings
+from ..run import EpochFinished, Run, TrainingSettings
 from ..terminal import parse_duration
 
 
@@ -22,6 +23,8 @@ class TrainingLength(StrEnum):
 
 
 QUICK_S, HOUR_S = 300, 3600
+ENOUGH_STEPS = 250
+"""Shorter trainings leave a model that has learnt next to nothing: after 134 steps the sample task had a Dice of 0.2."""
 MORNING = datetime.time(7)
 _EPOCHS = re.compile(r"\s*(\d+)\s*epochs?\s*", re.IGNORECASE)
 
@@ -41,6 +44,24 @@ def length_words(
     if length is TrainingLength.TONIGHT:
         return _time_words(seconds_until(MORNING, now or datetime.datetime.now()), runs)
     return _time_words(QUICK_S if length is TrainingLength.QUICK else HOUR_S, runs)
+
+
+def too_few_steps(runs: Sequence[Run]) -> str:
+    """What to say of trainings of which one ended before it could learn much, or nothing; the shortest is named."""
+    steps, seconds, run = min((_trained(run) for run in runs), key=lambda trained: trained[0])
+    if not 0 < steps < ENOUGH_STEPS:
+        return ""
+    needed = max(2 * ENOUGH_STEPS / steps * seconds, 2 * QUICK_S)
+    return (
+        f"Fold {run.fold} of {run.configuration} was trained for {steps} steps only, and a few hundred are needed to learn; "
+        f"give each fold more time ({' '.join(_time_words(needed, 1))}), or train on a faster machine."
+    )
+
+
+def _trained(run: Run) -> tuple[int, float, Run]:
+    """Steps and seconds of a run; nobody recorded those of nnU-Net's."""
+    epochs = [event for event in run.events() if isinstance(event, EpochFinished)]
+    return max((epoch.steps for epoch in epochs), default=0), sum(epoch.seconds for epoch in epochs), run
 
 
 def seconds_until(clock: datetime.time, now: datetime.datetime) -> float:

@@ -156,6 +156,7 @@ def test_training_again_or_resuming_nothing_is_told(workspace, tmp_path, capsys)
 
     assert run(*words[:3], 0, *words[3:]) == 0
     again = capsys.readouterr().err
+    assert "Fold 0 of 2d was trained for 8 steps only" in again
     assert run(*words[:3], 2, "--resume", *words[3:]) == 0
     anew = capsys.readouterr().err
 

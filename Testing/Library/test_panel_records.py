@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from task_on_disk import nnunet_v2
 
 from NNSegmentLib.application import Application, AppliedCase, application_of, cropped, new_application_folder
 from NNSegmentLib.colors import save_label_colors
+from NNSegmentLib.demo import DemoOutcome
 from NNSegmentLib.errors import ImageError, ModelError, SettingsError, StorageError
 from NNSegmentLib.folders import FoldFolder, new_dated_folder
 from NNSegmentLib.geometry import Geometry
@@ -18,9 +21,9 @@ from NNSegmentLib.jobs.progress import JobProgress
 from NNSegmentLib.labels import Label
 from NNSegmentLib.machine.locks import only_one_in
 from NNSegmentLib.model.card import read_card
-from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, append_event, read_events, recent_events
+from NNSegmentLib.run import EpochFinished, Failed, Message, Progressed, Run, append_event, read_events, recent_events
 from NNSegmentLib.task import load_task
-from NNSegmentLib.training.length import TrainingLength, length_words
+from NNSegmentLib.training.length import ENOUGH_STEPS, TrainingLength, length_words, too_few_steps
 from NNSegmentLib.training.run_states import RunState, run_status
 
 
@@ -146,6 +149,41 @@ def test_a_written_length_is_a_time_or_epochs(text, expected):
 def test_any_other_length_is_refused(text):
     with pytest.raises(SettingsError, match="30m, 2h or 200 epochs"):
         length_words(TrainingLength.OTHER, text)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run that took these steps, in epochs of 20 seconds each."""
+
+    def train(fold: int, *steps: int) -> Run:
+        run = Run(FoldFolder(tmp_path / f"fold_{fold}"), "2d", fold)
+        for number, done in enumerate(steps, start=1):
+            run.record(replace(epoch(number), steps=done, seconds=20.0))
+        return run
+
+    return train
+
+
+@pytest.mark.parametrize(("steps", "time"), [((16, 32), "10m"), ((10, 20), "16m"), ((2,), "1h23m")])
+def test_a_training_too_short_to_learn_is_told_with_a_time_that_suffices(trained, steps, time):
+    told = too_few_steps([trained(0, 200, 400), trained(1, *steps)])
+
+    assert told.startswith(f"Fold 1 of 2d was trained for {steps[-1]} steps only, and a few hundred are needed")
+    assert f"(--time {time})" in told
+
+
+def test_nothing_is_said_of_longer_trainings_and_those_of_nnunet(trained):
+    assert too_few_steps([trained(0, ENOUGH_STEPS), trained(1)]) == ""
+    assert too_few_steps([trained(2, 100, ENOUGH_STEPS)]) == ""
+
+
+def test_the_demo_ends_with_the_warning():
+    outcome = DemoOutcome(
+        "Dataset999_Sample", 0.094, None, Path("predictions"), Path("report.html"), 60.0, "Too short."
+    )
+
+    assert outcome.text().splitlines()[1:3] == ["Done in 60 s. Dice: cross-validation 0.094.", "Too short."]
+    assert len(replace(outcome, warning="").text().splitlines()) == 4
 
 
 def test_a_zipped_model_tells_channels_and_colours_without_being_unpacked(tmp_path):
