@@ -1,6 +1,7 @@
 """The command line: one subcommand per verb, each parses its arguments and calls the verb.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage or bad input, 130 stopped by the user.
+Exit codes: 0 done, 1 the work failed or what it needs is not trained yet, 2 wrong usage or bad input, 130 stopped by the
+user.
 Heavy modules are imported inside the subcommands, so that --help answers at once.
 """
 
