@@ -6,7 +6,6 @@ All imports happen inside the functions, so that asking for help or reading a pl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from .labels import LARGEST_VALUE, number_type
 from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, require_real, write_nifti
 from .palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
+from .text_headers import HEADER_TEXT, copy_with_voxels, require_few_axes, require_sound_header
 from .tiff import read_tiff, tiff_shape, tiff_spacing
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -45,8 +45,6 @@ READERS = {
 _LPS = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
 """The direction of files that tell none: along LPS, as in SimpleITK."""
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
-_MHD_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
-"""How the header of a .mhd names its voxel file: in UTF-8, or by bytes that are kept as they are."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +152,15 @@ def read_geometry(path: Path | str) -> Geometry:
 
 
 def read_header(path: Path):
-    """What SimpleITK's reader knows of a file without its voxels; raises RuntimeError when that is nothing."""
+    """What SimpleITK's reader knows of a file without its voxels; raises RuntimeError when that is nothing, ImageError."""
     import SimpleITK as sitk
 
+    require_sound_header(path)
     reader = sitk.ImageFileReader()
     with path_to_read(path) as plain:
         reader.SetFileName(plain)
         reader.ReadImageInformation()
+    require_few_axes(path, reader.GetDimension() + (reader.GetNumberOfComponents() > 1))
     return reader
 
 
@@ -197,22 +197,11 @@ def write_image(path: Path | str, array: np.ndarray, geometry: Geometry) -> None
 
 
 def copy_image(source: Path, target: Path) -> None:
-    """Copy an image file with what belongs to it: a TIFF's voxel size beside it, the voxels that a .mhd names.
+    """Copy an image file with what belongs to it: a TIFF's voxel size beside it, the voxels that a header names.
 
-    Every file is copied whole or not at all. Raises StorageError.
+    Every file is copied whole or not at all. Raises ImageError, StorageError.
     """
-    if file_ending(source) == ".mhd":
-        header = source.read_text(**_MHD_TEXT)
-        named = re.search(r"^ElementDataFile *= *(.+?) *$", header, re.MULTILINE)
-        voxels = source.with_name(named[1]) if named else source
-        if voxels != source and voxels.is_file():
-            beside = target.with_suffix(voxels.suffix)
-            copy_whole(voxels, beside)
-            with written_whole(target) as temporary:
-                text = header.replace(named[0], f"ElementDataFile = {beside.name}")
-                temporary.write_text(text, newline="\n", **_MHD_TEXT)
-            return
-    copy_whole(source, target)
+    copy_with_voxels(source, target)
     sidecar = source.with_suffix(".json")
     if file_ending(source) in TIFF_ENDINGS and sidecar.is_file():
         copy_whole(sidecar, target.with_suffix(".json"))
@@ -227,6 +216,7 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
 
     path = _existing(path)
     require_complete(path)
+    require_sound_header(path)
     if file_ending(path) in TIFF_ENDINGS:
         array, plane = read_tiff(path)
         return array, _tiff_geometry(path, array.shape[1:], plane)
@@ -246,7 +236,9 @@ def read_array(path: Path, reader: str = "") -> tuple[np.ndarray, Geometry]:
     require_real(sitk.GetArrayViewFromImage(volume), path)
     if to_ras and volume.GetDimension() == 3:
         volume = sitk.DICOMOrient(volume, "RAS")
-    array = _channels_first(sitk.GetArrayFromImage(volume), volume)
+    array = sitk.GetArrayFromImage(volume)
+    require_few_axes(path, array.ndim)
+    array = _channels_first(array, volume)
     if file_ending(path) == ".bmp":
         array = without_grey_palette(array, path)
     return array, _geometry(volume.GetSize(), volume.GetSpacing(), volume.GetOrigin(), volume.GetDirection(), path)
@@ -355,8 +347,8 @@ def _write_with_voxels_beside(path: Path, volume) -> None:
         for voxels in folder.glob("*raw"):
             beside = path.with_name(path.stem + voxels.suffix)
             move(voxels, beside)
-            text = made.read_text(**_MHD_TEXT).replace(voxels.name, beside.name)
-            header.write_text(text, newline="\n", **_MHD_TEXT)
+            text = made.read_text(**HEADER_TEXT).replace(voxels.name, beside.name)
+            header.write_text(text, newline="\n", **HEADER_TEXT)
 
 
 def _write_volume(volume, path: Path, compress: bool) -> None:

@@ -198,8 +198,6 @@ def stored_layout(path: Path, planes: bool = False) -> Layout:
     except RuntimeError:
         return _layout_of_voxels(path)
     axes = header.GetDimension()
-    if axes > 4:
-        raise ImageError(f"{path} has {axes} axes, expected 2, 3 or 4; save one volume a file.")
     channels = header.GetSize()[3] if axes == 4 else header.GetNumberOfComponents()
     unsigned = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
     has_alpha = channels == 4 and file_ending(path) in PLANE_ENDINGS
