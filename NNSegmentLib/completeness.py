@@ -11,10 +11,17 @@ from typing import BinaryIO
 
 from .errors import ImageError
 
-_NIFTI_1_HEADER = 348
+_NIFTI_1_HEADER, _NIFTI_2_HEADER = 348, 540
+_NIFTI_FIELDS = {
+    _NIFTI_1_HEADER: (("8h", 40), ("h", 72), ("f", 108)),
+    _NIFTI_2_HEADER: (("8q", 16), ("h", 14), ("q", 168)),
+}
+"""Dimensions, bits a voxel and where the voxels begin: the kind of number and its place in the header of this length."""
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
 """How every gzip file begins."""
+_MOST_COMPRESSED = 1032
+"""Bytes that a byte of a gzip file can stand for at most."""
 
 
 def require_complete(path: Path) -> None:
@@ -29,7 +36,7 @@ def require_complete(path: Path) -> None:
             complete = path.stat().st_size >= _announced(path, name)
         else:
             complete = True
-    except (OSError, EOFError, ValueError, zlib.error, struct.error):
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, struct.error):
         complete = False
     if not complete:
         raise ImageError(f"{path} is cut off: it holds fewer voxels than its header announces; copy it again.")
@@ -37,7 +44,7 @@ def require_complete(path: Path) -> None:
 
 def _announced(path: Path, name: str) -> int:
     with path.open("rb") as file:
-        header = file.read(_NIFTI_1_HEADER)
+        header = file.read(_NIFTI_2_HEADER)
     if name.endswith(".bmp"):
         return struct.unpack_from("<I", header, 2)[0]
     return _gipl_size(header) if name.endswith(".gipl") else _nifti_size(header)
@@ -51,7 +58,9 @@ def _whole_compressed_nifti(path: Path) -> bool:
                 f"{path} is not compressed, as a name ending with .nii.gz tells; check what it is, or rename it to .nii."
             )
     with gzip.open(path) as file:
-        announced = _nifti_size(file.read(_NIFTI_1_HEADER))
+        announced = _nifti_size(file.read(_NIFTI_2_HEADER))
+    if announced > _MOST_COMPRESSED * path.stat().st_size:
+        return False
     with path.open("rb") as file:
         file.seek(-4, 2)
         noted = struct.unpack("<I", file.read(4))[0]
@@ -89,13 +98,15 @@ def _decompressed_size(path: Path) -> int:
 
 
 def _nifti_size(header: bytes) -> int:
-    """Bytes of a NIfTI-1 file: where the voxels begin plus their number times their size; 0 for other headers."""
-    order = "<" if struct.unpack_from("<i", header)[0] == _NIFTI_1_HEADER else ">"
-    if struct.unpack_from(order + "i", header)[0] != _NIFTI_1_HEADER:
+    """Bytes of a NIfTI file: where the voxels begin plus their number times their size; 0 for other headers."""
+    lengths = {order: struct.unpack_from(order + "i", header)[0] for order in "<>"}
+    order = next((order for order, length in lengths.items() if length in _NIFTI_FIELDS), None)
+    if order is None:
         return 0
-    dimensions = struct.unpack_from(order + "8h", header, 40)
-    bits = struct.unpack_from(order + "h", header, 72)[0]
-    offset = struct.unpack_from(order + "f", header, 108)[0]
+    fields = _NIFTI_FIELDS[lengths[order]]
+    dimensions, (bits,), (offset,) = (struct.unpack_from(order + kind, header, place) for kind, place in fields)
+    if offset < 0:  # SimpleITK would take the end of the header for voxels
+        raise ValueError(offset)
     return int(offset) + math.prod(dimensions[1 : 1 + dimensions[0]]) * bits // 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from .errors import ImageError
 from .geometry import Geometry
 from .records import written_whole
+from .text_headers import require_few_axes
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MM = {1: 1000.0, 3: 0.001}
@@ -36,7 +38,7 @@ def float_voxels(path: Path) -> np.ndarray | None:
         if volume.get_data_dtype().kind != "f" or not 2 <= volume.ndim <= 4:
             return None
         array = np.asanyarray(volume.dataobj).T
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
+    except _damage():
         return None  # SimpleITK reads it, or says what is wrong
     return array[(None,) * max(0, 4 - array.ndim)]
 
@@ -52,9 +54,11 @@ def read_nifti(path: Path, to_ras: bool = False) -> tuple[np.ndarray, Geometry]:
     try:
         volume = nibabel.as_closest_canonical(volume) if to_ras else volume
         array = np.asanyarray(volume.dataobj)
-    except (OSError, EOFError, ValueError, nibabel.orientations.OrientationError) as error:
+    except _damage() as error:
         raise _unreadable(path) from error
     require_real(array, path)
+    if array.dtype.kind not in "biuf":  # colours
+        raise _unreadable(path)
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     return channels.transpose(0, 3, 2, 1), _grid(volume)
@@ -116,9 +120,20 @@ def _opened(path: Path):
     import nibabel
 
     try:
-        return nibabel.load(path)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        volume = nibabel.load(path)
+    except _damage() as error:
         raise _unreadable(path) from error
+    require_few_axes(path, volume.ndim)
+    return volume
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What a damaged file makes nibabel raise."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.orientations import OrientationError
+    from nibabel.spatialimages import HeaderDataError
+
+    return OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, OrientationError
 
 
 def _grid(volume) -> Geometry:
