@@ -1,16 +1,19 @@
 """Pictures whose pixels are numbers of colours in a palette: for masks the numbers are the labels, not the colours.
 
 Where all colours are grey, the grey values are the labels, as for nnU-Net. SimpleITK gives three colours for both.
-Numbers are read from PNG files without interlacing, and from BMP files of 8 bits without compression.
+Numbers are read from PNG files, and from BMP files of 8 bits without compression.
 """
 
 from __future__ import annotations
 
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+
+from .itk_paths import path_to_read
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE, _GREY_WITH_ALPHA = 0, 3, 4
@@ -71,7 +74,7 @@ def _numbers(data: bytes) -> np.ndarray | None:
         if data.startswith(_PNG):
             return _png_numbers(data)
         return _bmp_numbers(data) if data.startswith(b"BM") else None
-    except (struct.error, zlib.error, ValueError, IndexError):
+    except (struct.error, ValueError, IndexError, RuntimeError):
         return None
 
 
@@ -90,13 +93,29 @@ def _are_grey(colours: np.ndarray) -> bool:
 
 
 def _png_numbers(data: bytes) -> np.ndarray | None:
-    width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if kind != _PALETTE or interlaced or not 0 < width * height <= _MOST_PIXELS:
+    """The numbers, which SimpleITK gives where the header calls them greys; it spreads those of few bits up to 255."""
+    width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
+    if kind != _PALETTE or bits not in (1, 2, 4, 8) or not 0 < width * height <= _MOST_PIXELS:
         return None
-    length = -(-width * bits // 8)
-    packed = zlib.decompressobj().decompress(b"".join(_png_chunks(data, b"IDAT")), height * (length + 1))
-    rows = np.frombuffer(packed, np.uint8).reshape(height, length + 1)
-    return _unpacked(_unfiltered(rows[:, 0], rows[:, 1:]), bits, width)
+    header = data[16:25] + bytes([_GREY]) + data[26:29]
+    chunks = ((b"IHDR", header), (b"IDAT", b"".join(_png_chunks(data, b"IDAT"))), (b"IEND", b""))
+    greys = _read_picture(_PNG + b"".join(_png_chunk(*chunk) for chunk in chunks))
+    return greys // (255 // (2**bits - 1)) if greys.dtype == np.uint8 and greys.shape == (height, width) else None
+
+
+def _read_picture(data: bytes) -> np.ndarray:
+    """The array of a PNG by SimpleITK, which reads from disk alone; raises RuntimeError."""
+    import SimpleITK as sitk
+
+    with tempfile.TemporaryDirectory(prefix="nnsegment-") as folder:
+        file = Path(folder) / "greys.png"
+        file.write_bytes(data)
+        with path_to_read(file) as plain:
+            return sitk.GetArrayFromImage(sitk.ReadImage(plain))
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def _png_chunks(data: bytes, wanted: bytes):
@@ -106,38 +125,6 @@ def _png_chunks(data: bytes, wanted: bytes):
         if name == wanted:
             yield data[start + 8 : start + 8 + length]
         start += length + 12
-
-
-def _unfiltered(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Bytes (Y, bytes) from their differences to the bytes before and above, as PNG stores them."""
-    found, above = np.empty_like(rows), np.zeros(rows.shape[1], np.uint8)
-    for y, (how, row) in enumerate(zip(filters, rows, strict=True)):
-        if how == 0:
-            found[y] = row
-        elif how == 1:
-            found[y] = np.cumsum(row, dtype=np.uint64) % 256
-        elif how == 2:
-            found[y] = row + above
-        else:
-            found[y] = _predicted(row.tolist(), above.tolist(), by_mean=how == 3)
-        above = found[y]
-    return found
-
-
-def _predicted(row: list[int], above: list[int], by_mean: bool) -> list[int]:
-    left = corner = 0
-    found = []
-    for byte, up in zip(row, above, strict=True):
-        guess = (left + up) // 2 if by_mean else _nearest(left, up, corner)
-        left, corner = (byte + guess) % 256, up
-        found.append(left)
-    return found
-
-
-def _nearest(left: int, up: int, corner: int) -> int:
-    """PNG's Paeth predictor."""
-    target = left + up - corner
-    return min((left, up, corner), key=lambda byte: abs(target - byte))
 
 
 def _bmp_numbers(data: bytes) -> np.ndarray | None:
@@ -155,12 +142,3 @@ def _bmp_colours(data: bytes) -> np.ndarray | None:
         return None
     table = np.frombuffer(data, np.uint8, 4 * min(used or 2**bits, 2**bits), 14 + size)
     return table.reshape(-1, 4)[:, 2::-1]
-
-
-def _unpacked(rows: np.ndarray, bits: int, width: int) -> np.ndarray:
-    """One number for each pixel (Y, X) from bytes that hold several, the first in the highest bits."""
-    if bits == 8:
-        return rows[:, :width].copy()
-    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
-    numbers = (rows[:, :, None] >> shifts) & (2**bits - 1)
-    return numbers.reshape(len(rows), -1)[:, :width].astype(np.uint8)

@@ -52,11 +52,29 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(path, numbers: np.ndarray, bits: int = 8, how: int = 0, kind: int = 3, interlaced: int = 0, colours=COLOURS):
+def interlaced_rows(numbers: np.ndarray, how: int) -> bytes:
+    """The seven small pictures that PNG makes of one."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    small = (numbers[top::down, left::across] for top, left, down, across in passes)
+    return b"".join(filtered([row.tobytes() for row in picture], how) for picture in small if picture.size)
+
+
+def png(
+    path,
+    numbers: np.ndarray,
+    bits: int = 8,
+    how: int = 0,
+    kind: int = 3,
+    interlaced: int = 0,
+    colours=COLOURS,
+    rows=b"",
+):
     height, width = numbers.shape
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, interlaced)
     colours = colours[: 2**bits]
-    pixels = zlib.compress(filtered([packed(row, bits) for row in numbers], how))
+    if not rows:
+        rows = interlaced_rows(numbers, how) if interlaced else filtered([packed(row, bits) for row in numbers], how)
+    pixels = zlib.compress(rows)
     chunks = (
         [chunk(b"IHDR", header), chunk(b"PLTE", bytes(sum(colours, ())))] if kind == 3 else [chunk(b"IHDR", header)]
     )
@@ -122,8 +140,28 @@ def test_the_header_tells_colours_from_greys(tmp_path, shape, ending):
     assert holds_colours(tmp_path / f"mask{ending}") == (len(shape) == 3)
 
 
-def test_an_interlaced_mask_is_refused_as_colours(tmp_path):
-    assert palette_labels(png(tmp_path / "mask.png", NUMBERS, interlaced=1)) is None
+def test_the_numbers_of_an_interlaced_mask_are_its_labels(tmp_path):
+    path = png(tmp_path / "mask.png", NUMBERS, interlaced=1)
+
+    assert np.array_equal(read_labels(path).array[0], NUMBERS)
+
+
+@pytest.mark.timeout(30)
+def test_a_large_mask_takes_seconds(tmp_path):
+    numbers = np.zeros((4000, 4000), np.uint8)
+    numbers[1000:3000, 1000:3000] = 1
+    rows = b"".join(b"\4" + row.tobytes() for row in paeth_differences(numbers))
+
+    path = png(tmp_path / "mask.png", numbers, rows=rows)
+
+    assert np.array_equal(palette_labels(path), numbers)
+
+
+def paeth_differences(numbers: np.ndarray) -> np.ndarray:
+    """Of a picture that is 0 but for one rectangle of 1: what lies above where left and corner are equal, else left."""
+    padded = np.pad(numbers, ((1, 0), (1, 0)))
+    left, above, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    return numbers - np.where(left == corner, above, left)
 
 
 def test_colours_without_a_palette_are_no_labels(tmp_path):
