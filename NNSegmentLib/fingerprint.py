@@ -29,6 +29,8 @@ PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 MAX_KEPT_VALUES = 4_000_000
 """Foreground values of all cases together that are kept per channel; more would only cost memory."""
 _BLOCK = 1 << 20
+_LARGEST = 1 << 31
+"""Number of voxels or mm along an axis."""
 _ROUNDING = 1e-9
 """Of summed shares."""
 
@@ -139,17 +141,30 @@ def load_fingerprint(path: Path) -> Fingerprint:
     values = read_json(path)
     try:
         intensities = values["foreground_intensity_properties_per_channel"]
+        shapes, spacings = values["shapes_after_crop"], values["spacings"]
+        _require_grids(shapes, spacings)
         return Fingerprint(
-            shapes_after_crop=tuple(tuple(int(n) for n in shape) for shape in values["shapes_after_crop"]),
-            spacings_mm=tuple(tuple(float(s) for s in spacing) for spacing in values["spacings"]),
-            intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
+            shapes_after_crop=tuple(tuple(int(n) for n in shape) for shape in shapes),
+            spacings_mm=tuple(tuple(float(s) for s in spacing) for spacing in spacings),
+            intensities=tuple(from_json(IntensityStats, intensities[key]) for key in sorted(intensities, key=int)),
             median_relative_size_after_cropping=float(values["median_relative_size_after_cropping"]),
             cases=_load_cases(cases_path(path)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
         raise TaskError(
-            f"{path} is no fingerprint ({type(wrong).__name__} {wrong}); delete it and plan again."
+            f"{path} is no fingerprint ({type(wrong).__name__} {wrong!s:.60}); delete it and plan again."
         ) from wrong
+
+
+def _require_grids(shapes: Sequence, spacings: Sequence) -> None:
+    """Raises ValueError or TypeError unless there is a size and a spacing along three axes for each case."""
+    if not shapes or len(shapes) != len(spacings):
+        raise ValueError(f"{len(shapes)} sizes and {len(spacings)} spacings")
+    for shape, spacing in zip(shapes, spacings, strict=True):
+        if len(shape) != 3 or not all(1 <= n <= _LARGEST for n in shape):
+            raise ValueError("a size")
+        if len(spacing) != 3 or not all(0 < s < _LARGEST for s in spacing):
+            raise ValueError("a spacing")
 
 
 def _load_cases(path: Path) -> tuple[CaseFacts, ...]:

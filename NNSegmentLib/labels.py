@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import TaskError
+from .escapes import is_obeyed
 from .given import is_whole
 
 Region = tuple[int, ...]
@@ -16,6 +17,7 @@ IGNORE = "ignore"
 BACKGROUND = "background"
 LARGEST_VALUE = 65535
 """Label maps are written with 16 bits."""
+_LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Label:
                 f"A label has a name and the whole numbers that it covers, found {self.name!r:.60} and {self.values!r:.60}; "
                 "write Label('liver', (1,))."
             )
+        require_name(self.name, "label")
         object.__setattr__(self, "values", tuple(int(value) for value in values))
 
     @property
@@ -170,6 +173,15 @@ class LabelSet:
         return labels
 
 
+def require_name(name: str, what: str) -> None:
+    """Raises TaskError for the name of a label or channel that nobody could read, or that no file could hold."""
+    if len(name) > _LONGEST_NAME or "\n" in name or any(map(is_obeyed, name)):
+        raise TaskError(
+            f"The name of a {what} should be one line of at most {_LONGEST_NAME} letters without control characters, found "
+            f"{name!a:.60}; rename it in dataset.json."
+        )
+
+
 def region_key(region: Region) -> str:
     """nnU-Net's name of a target in summary.json: '1' for one value, '(1, 2)' for several."""
     return str(region[0]) if len(region) == 1 else str(tuple(int(v) for v in region))
@@ -189,9 +201,9 @@ def _painting_order(values: object) -> tuple[int, ...]:
 def _region(name: str, value: object) -> Region:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        raise TaskError(f'Label "{name}" should be a whole number or a list of whole numbers, found {value!r}.')
+        raise TaskError(f'Label "{name}" should be a whole number or a list of whole numbers, found {value!r:.60}.')
     if name == IGNORE and len(values) > 1:
-        raise TaskError(f"The ignore label should be one whole number, found {value!r}.")
+        raise TaskError(f"The ignore label should be one whole number, found {value!r:.60}.")
     return tuple(int(v) for v in values)
 
 

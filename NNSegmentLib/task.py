@@ -13,7 +13,7 @@ from .errors import TaskError
 from .file_names import is_plain
 from .folders import DATASET_NAME, LABELS_CSV, visible
 from .given import expanded
-from .labels import LabelSet
+from .labels import LabelSet, require_name
 from .records import read_json, write_json
 
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
@@ -111,6 +111,8 @@ def parse_dataset_json(values: Mapping, where: Path) -> tuple[tuple[str, ...], L
     if not isinstance(channels, Mapping) or not all(str(k).isdecimal() and len(k) < 10 for k in channels):
         raise TaskError(f'channel_names in dataset.json should be like {{"0": "CT"}}, found {channels!r:.60}.')
     names = tuple(str(channels[key]) for key in sorted(channels, key=int))
+    for name in names:
+        require_name(name, "channel")
     if not is_plain(f"case{values['file_ending']}"):
         raise TaskError(
             f"file_ending in dataset.json of {where} should be like '.nii.gz', found {values['file_ending']!r:.60}; correct it."

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import PlanError, SettingsError, StorageError
 from ..folders import visible
 from ..given import path_of
-from ..records import cannot_write, move, read_json, write_json
+from ..records import cannot_write, from_json, move, read_json, write_json
 from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
 from .soundness import (
     no_plan,
@@ -224,7 +224,9 @@ def plan_from_json(values: Mapping, where: str = "the plans file") -> Plan:
             transpose_forward=_ints(values["transpose_forward"]),
             configurations=configurations,
             unsupported=unsupported,
-            intensities=tuple(IntensityStats(**intensities[key]) for key in sorted(intensities, key=int)),
+            intensities=tuple(
+                from_json(IntensityStats, intensities[key], PlanError) for key in sorted(intensities, key=int)
+            ),
             original_median_spacing_mm=tuple(values.get("original_median_spacing_after_transp", ())),
             original_median_shape=_ints(values.get("original_median_shape_after_transp", ())),
             reader=values["image_reader_writer"],

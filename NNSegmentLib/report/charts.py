@@ -10,7 +10,7 @@ import numpy as np
 from ..fingerprint import PERCENTILES, CaseFacts
 from ..run import EpochFinished
 from .curves import latest_epochs
-from .plots import INK, PALETTE, legend, new_figure, plain
+from .plots import INK, PALETTE, legend, new_figure, plain, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def runs_figure(runs: Mapping[str, Sequence[EpochFinished]], title: str) -> Figu
             "linewidth": 1.6,
             "marker": mark,
             "markersize": 3,
-            "label": name,
+            "label": verbatim(name),
         }
         handles += axes.plot([e.epoch for e in epochs], dice, **style)
     axes.set_ylim(0, 1)
@@ -103,7 +103,7 @@ def _strips(axes: Axes, columns: Mapping[str, Sequence[float]], colors: Sequence
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 14 else name[:13] + "…"
+    return verbatim(name if len(name) <= 14 else name[:13] + "…")
 
 
 def _at(percentile: float) -> int:

@@ -11,7 +11,7 @@ from ..labels import LabelSet
 from ..planning.architecture import RESIDUAL, NetworkSpec, supervision_weights
 from ..planning.parameters import count_parameters
 from ..planning.plan import Configuration
-from .plots import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, new_figure, save_figure
+from .plots import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, new_figure, save_figure, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,7 +211,7 @@ def _arrow(axes: Axes, start, end, color: str = INK, dashed: bool = False) -> No
 def _text(
     axes: Axes, x: float, y: float, text: str, size: float, ha="center", va="center", weight="", color=INK
 ) -> None:
-    axes.text(x, y, text, fontsize=size, ha=ha, va=va, fontweight=weight or "normal", color=color)
+    axes.text(x, y, verbatim(text), fontsize=size, ha=ha, va=va, fontweight=weight or "normal", color=color)
 
 
 def _size(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> str:

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ..escapes import printable
+
 STYLE = """
 :root { --ink: #20252c; --soft: #5b6570; --line: #dde2e7; --paper: #ffffff; --card: #f6f8fa; --accent: #2f6fb0;
         --good: #2e9d6b; --bad: #c8453c; --warn: #b9770e; }
@@ -54,7 +56,7 @@ class Markup(str):
 
 def text(value: object) -> Markup:
     """A value as HTML text."""
-    return value if isinstance(value, Markup) else Markup(escape(str(value)))
+    return value if isinstance(value, Markup) else Markup(escape(printable(str(value))))
 
 
 def joined(parts: Iterable[str], between: str = "\n") -> Markup:
@@ -81,7 +83,7 @@ def absent(sentence: str) -> Markup:
 def section(anchor: str, title: str, lead: str, *content: str) -> Markup:
     """A section with its heading and one sentence that says what it shows."""
     head = joined([element("h2", title), paragraph(lead, "lead")])
-    return Markup(f'<section id="{escape(anchor)}">\n{head}\n{joined(content)}\n</section>')
+    return Markup(f'<section id="{text(anchor)}">\n{head}\n{joined(content)}\n</section>')
 
 
 def table(
@@ -112,7 +114,7 @@ def tiles(values: Iterable[tuple[object, str]]) -> Markup:
 def picture(png: bytes, description: str, caption: object = "") -> Markup:
     """A PNG inside the page."""
     data = base64.b64encode(png).decode("ascii")
-    return figure(Markup(f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'), caption)
+    return figure(Markup(f'<img alt="{text(description)}" src="data:image/png;base64,{data}">'), caption)
 
 
 def figure(content: str, caption: object = "") -> Markup:
@@ -152,6 +154,6 @@ def page(title: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{text(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

@@ -14,7 +14,7 @@ from ..colors import colored
 from ..errors import ImageError
 from ..geometry import Geometry
 from ..labels import LabelSet, Region
-from .plots import new_figure
+from .plots import new_figure, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: 
             _letter(axes, view, f"{view.name} {index + 1}/{image.shape[view.axis]}")
         left += width
     if lines:
-        figure.text(0.012, 1 - head / 2 / high, "\n".join(lines), color="white", fontsize=11, va="center")
+        figure.text(0.012, 1 - head / 2 / high, verbatim("\n".join(lines)), color="white", fontsize=11, va="center")
     return _png(figure)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
+from ..escapes import printable
 from ..records import written_whole
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ def plain(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Ax
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, color=FAINT)
-    axes.set_xlabel(xlabel, color=INK, fontsize=9.5)
-    axes.set_ylabel(ylabel, color=INK, fontsize=9.5)
-    axes.set_title(title, color=INK, fontsize=10.5, loc="left", fontweight="bold")
+    axes.set_xlabel(verbatim(xlabel), color=INK, fontsize=9.5)
+    axes.set_ylabel(verbatim(ylabel), color=INK, fontsize=9.5)
+    axes.set_title(verbatim(title), color=INK, fontsize=10.5, loc="left", fontweight="bold")
     axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
+
+
+def verbatim(text: str) -> str:
+    """A text that is drawn as it is written; matplotlib takes what stands between two $ for a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def legend(axes: Axes, handles: Sequence, **where) -> None:
@@ -89,4 +95,4 @@ def _undated(suffix: str) -> Mapping[str, None]:
 
 
 def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return printable(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -169,6 +169,25 @@ def test_something_else_than_a_fingerprint_is_refused(tmp_path):
         load_fingerprint(tmp_path / "dataset_fingerprint.json")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shapes_after_crop": []}, {"shapes_after_crop": [[4, 5]] * 5}, {"shapes_after_crop": [[10**400, 4, 5]] * 5},
+        {"shapes_after_crop": [[0, 4, 5]] * 5}, {"spacings": [[1.0, 1.0, 10**400]] * 5}, {"spacings": [[1, 1, -1]] * 5},
+        {"spacings": [[1, 1, float("nan")]] * 5}, {"spacings": [["1", 1, 1]] * 5}, {"spacings": [[1, 1, 1]] * 4},
+        {"median_relative_size_after_cropping": 10**400},
+        {"foreground_intensity_properties_per_channel": {"0": {"mean": [[]]}}},
+    ],
+)  # fmt: skip
+def test_numbers_that_no_image_has_make_no_fingerprint(task, tmp_path, changes):
+    path = tmp_path / "dataset_fingerprint.json"
+    save_fingerprint(compute_fingerprint(task), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    with pytest.raises(TaskError, match=r"no fingerprint|IntensityStats"):
+        load_fingerprint(path)
+
+
 @pytest.mark.parametrize("content", ["3", "[3]", '{"case0": {}}', '[{"id": 7}]', '[{"name": "case0"}]'])
 def test_a_damaged_list_of_measured_cases_is_named(task, tmp_path, content):
     path = tmp_path / "dataset_fingerprint.json"

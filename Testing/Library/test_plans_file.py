@@ -9,7 +9,14 @@ import pytest
 from test_planner import HEART, HIPPOCAMPUS, LIVER, PROSTATE, plan_of
 
 from NNSegmentLib.errors import PlanError
-from NNSegmentLib.planning.plan import load_plan, plan_from_json, plan_to_json, save_plan, with_configurations
+from NNSegmentLib.planning.plan import (
+    load_plan,
+    plan_from_json,
+    plan_to_json,
+    reasons_path,
+    save_plan,
+    with_configurations,
+)
 from NNSegmentLib.planning.presets import PRESETS
 
 

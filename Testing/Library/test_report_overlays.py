@@ -154,6 +154,14 @@ def test_a_long_title_is_broken_rather_than_cut_off():
     assert long.shape[0] > short.shape[0] and long.shape[1] == short.shape[1]
 
 
+def test_a_title_is_no_formula():
+    empty, grid = np.zeros((1, 30, 30), np.uint8), Geometry((1, 30, 30), dimension=2)
+
+    picture = drawn(empty.astype(np.float32), empty, None, grid, LABELS, r"$\frac{a$")
+
+    assert picture.max() > 200
+
+
 def test_the_window_ignores_outliers_and_survives_constant_images():
     image = np.random.default_rng(1).normal(100, 10, (20, 20, 20))
     image[0, 0, 0] = 1e6

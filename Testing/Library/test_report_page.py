@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from task_on_disk import edit_json
 
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.fingerprint import compute_fingerprint, save_fingerprint
@@ -278,6 +279,20 @@ def test_damaged_files_are_left_out_and_logged(folders, tmp_path, caplog):
 
     assert "There is no fingerprint yet" in text and "There is no plan yet" in text
     assert "is not valid JSON" in caplog.text and "no nnU-Net v2 plans file" in caplog.text
+
+
+def test_names_are_shown_as_they_are_written(folders, tmp_path):
+    copied = Workspace.at(tmp_path)
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    labels = {"background": 0, "$\\frac{a$ </text><script>": 1, "$x^$": 2}
+    for file in tmp_path.rglob("dataset.json"):
+        edit_json(file, labels=labels, channel_names={"0": "$\\undefined$"}, description="\x1b[2J\ud800 half")
+
+    page = write_report(copied.task(900), tmp_path / "r.html").read_text(encoding="utf-8")
+
+    report = Reader(page)
+    assert "$\\frac{a$ </text><script>" in report.text and "$\\undefined$: intensities of the labels" in report.text
+    assert r"\x1b[2J\ud800 half" in report.text and "\x1b" not in page and "script" not in report.tags
 
 
 def test_nothing_to_report_is_said_in_a_sentence(tmp_path):

@@ -73,6 +73,8 @@ def test_listed_files_may_be_relative_absolute_or_hold_variables(tmp_path, monke
         ({"channel_names": {"9" * 5000: "CT"}}, "channel_names"),
         ({"dataset": {"a": "b.nrrd"}}, '"dataset"'),
         ({"numTraining": "many"}, "numTraining"),
+        ({"labels": {"background": 0, "a" * 200_000: 1}}, "at most 500 letters"),
+        ({"channel_names": {"0": "CT\x1b[2J"}}, "name of a channel should be one line"),
     ],
 )
 def test_a_wrong_dataset_json_is_answered_in_one_sentence(tmp_path, changes, sentence):

@@ -1,0 +1,26 @@
+"""Text of strangers (names in data sets, models and jobs) as people may see it: nothing that terminals or pages obey."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_NEEDED = "\n\t\u061c\u200c\u200d\u200e\u200f"
+"""Line ends, tabs, and the marks by which Arabic, Hebrew, Indian scripts and emoji are written; they change nothing else."""
+_OBEYED = ("Cc", "Cf", "Cs")
+"""Unicode's control characters, invisible ones (such as those that turn the direction of writing), and half characters."""
+
+
+def printable(text: str) -> str:
+    """The text with characters that are obeyed instead of shown written out, as '\\x1b'."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_written(character) if is_obeyed(character) else character for character in text)
+
+
+def is_obeyed(character: str) -> bool:
+    """Whether a character is a command or half of one, rather than something to read."""
+    return character not in _NEEDED and unicodedata.category(character) in _OBEYED
+
+
+def _written(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode() if character > "\x7f" else f"\\x{ord(character):02x}"

@@ -1,0 +1,41 @@
+"""Text of strangers is written out where terminals and pages would obey it; what people write stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from NNSegmentLib.errors import TaskError
+from NNSegmentLib.escapes import printable
+from NNSegmentLib.labels import Label
+
+WRITTEN = ["liver", "Tumour (left/right) <2 cm> & $5", "Leber – Ödem", "肝臓", "كبد", "می‌خواهم", "👩‍⚕️", "a\tb\nc"]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_what_people_write_stays_as_it_is(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07\x1b[2J", r"\x1b]0;owned\x07\x1b[2J"),
+        ("a\rb\x00\x7f\x9b31m", r"a\x0db\x00\x7f\x9b31m"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_what_is_obeyed_is_written_out(text, shown):
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "\ud800", "\u202ea", "a" * 501, "a" * 200_000])
+def test_names_that_nobody_can_read_are_refused_in_a_short_sentence(name):
+    with pytest.raises(TaskError, match="one line of at most 500 letters") as raised:
+        Label(name, (1,))
+    assert printable(str(raised.value)) == str(raised.value) and len(str(raised.value)) < 250
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if "\n" not in name])
+def test_names_that_people_write_are_taken(name):
+    assert Label(name, (1,)).name == name
