@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .arguments import WrongUsage, build_parser
 from .errors import NNSegmentError, RunError, counted
+from .escapes import printable
 from .machine.launch import JOB_VARIABLE
 from .machine.stopping import interrupted_by_terminations
 from .packages import PACKAGES, missing_package
@@ -107,7 +108,7 @@ def _show(args: argparse.Namespace, result: object, text: str) -> None:
     if args.json:
         print(json_text(result))
     elif text:
-        print(text)
+        print(printable(str(text)))
     if sys.stdout is not None:
         sys.stdout.flush()
 
@@ -116,7 +117,7 @@ def _fail(args: argparse.Namespace, sentence: str, code: int, result: dict | Non
     with contextlib.suppress(OSError):  # nobody may be reading any more
         if args.json:
             print(json_text((result or {}) | {"error": sentence, "exit_code": code}))
-    Unread(sys.stderr).write(f"nnsegment: {sentence}\n")
+    Unread(sys.stderr).write(f"nnsegment: {printable(sentence)}\n")
     return Outcome(code, result, sentence=sentence)
 
 
@@ -145,7 +146,7 @@ def _check(args, terminal):
         require_no_errors(findings)
     except NNSegmentError as error:
         if not args.json:
-            print(table)
+            print(printable(table))
         raise Rejected(str(error), error.exit_code, {"findings": findings}) from error
     return {"findings": findings}, table
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from .escapes import printable
+
 if TYPE_CHECKING:
     from .watched_run import WatchedRun
 
@@ -75,6 +77,7 @@ class Terminal:
     def __call__(self, done: float, total: int, what: str) -> None:
         if time.monotonic() - self._last_look >= LOOK_EVERY_S:
             self._tell_news()
+        what = printable(what)
         if total != self._total or done < self._done:
             self._begin(done, total)
         self._done = done
@@ -87,6 +90,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line of text, above the bar if there is one."""
+        text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -103,6 +103,21 @@ def test_a_task_without_a_model_has_none_to_show_or_give_away(task, capsys, word
     )
 
 
+@pytest.mark.parametrize("ends", [RunError("the layer \x1b[2J"), None])
+def test_what_a_command_says_is_not_obeyed_by_the_terminal(monkeypatch, capsys, ends):
+    def command(args, terminal):
+        if ends:
+            raise ends
+        return {}, "the layer \x1b[2J"
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", command)
+
+    main(["doctor"])
+
+    said = "".join(capsys.readouterr())
+    assert "the layer \\x1b[2J" in said and "\x1b" not in said
+
+
 def test_a_training_is_given_one_length():
     train = ["train", "4", "2d", "0"]
 

@@ -13,7 +13,6 @@ from NNSegmentLib.planning.plan import (
     load_plan,
     plan_from_json,
     plan_to_json,
-    reasons_path,
     save_plan,
     with_configurations,
 )

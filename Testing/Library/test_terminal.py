@@ -57,6 +57,18 @@ def test_a_table_aligns_its_columns():
     assert [line.index(word) for line, word in zip(text.splitlines()[2:], ["0.81", "0.9"], strict=True)] == [15, 15]
 
 
+def test_a_terminal_obeys_no_text(clock):
+    stream = io.StringIO()
+    shown = Terminal(stream)
+
+    shown.say("\x1b[2Jimage")
+    shown(0, 2, "\x1b]0;case\x07")
+    clock[0] = 20.0
+    shown(1, 2, "\x1b]0;case\x07")
+
+    assert stream.getvalue().startswith("\\x1b[2Jimage\n\\x1b]0;case\\x07: 1 of 2") and "\x1b" not in stream.getvalue()
+
+
 def test_short_work_shows_nothing():
     stream = io.StringIO()
     shown = Terminal(stream)
