@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from .array_files import DAMAGED
 from .errors import ImageError
 from .geometry import Geometry
 from .records import written_whole
@@ -22,12 +21,15 @@ def load_probabilities(path: Path, n_outputs: int) -> np.ndarray:
     try:
         with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             array = file[PROBABILITIES]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise ImageError(
             f"{path} should hold an array named {PROBABILITIES}; it is damaged or something else."
         ) from error
-    if array.ndim != 4 or len(array) != n_outputs:
-        raise ImageError(f"{path} should hold {n_outputs} volumes of probabilities, found shape {array.shape}.")
+    if array.ndim != 4 or len(array) != n_outputs or not array.size or array.dtype.kind != "f":
+        raise ImageError(
+            f"{path} should hold {n_outputs} volumes of probabilities, found {array.dtype!s:.20} of shape {array.shape}; "
+            "predict the case again."
+        )
     return array
 
 

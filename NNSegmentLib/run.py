@@ -183,6 +183,8 @@ class Failed:
 
 
 Event = EpochFinished | Message | Progressed | Stopped | Finished | Failed
+_TIMES = ("time", "seconds", "seconds_left", "done")
+_LARGEST_COUNT, _LONGEST_S = 1 << 31, 1e11
 _EVENTS = {cls.__name__: cls for cls in (EpochFinished, Message, Progressed, Stopped, Finished, Failed)}
 
 
@@ -294,9 +296,18 @@ def parse_event(line: str) -> Event | None:
         return None
     known = {field.name for field in dataclasses.fields(cls)}
     try:
-        return from_json(cls, {name: value for name, value in values.items() if name in known}, SettingsError)
+        event = from_json(cls, {name: value for name, value in values.items() if name in known}, SettingsError)
     except SettingsError:
         return None
+    return event if _can_be_shown(event) else None
+
+
+def _can_be_shown(event: Event) -> bool:
+    """Whether counts and times are such that widgets and clocks can show them; losses and Dice may be anything."""
+    fields = vars(event)
+    counts = [value for value in fields.values() if isinstance(value, int)]
+    times = [fields[name] for name in _TIMES if name in fields]
+    return all(abs(n) < _LARGEST_COUNT for n in counts) and all(abs(time) < _LONGEST_S for time in times)
 
 
 def load_settings(path: Path) -> TrainingSettings:

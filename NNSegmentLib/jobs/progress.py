@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -50,7 +51,7 @@ class JobProgress:
 
     def _epoch_now(self, event: Progressed) -> str:
         """The result of the epoch before as long as one is at work; its steps may be counted in seconds."""
-        number = int(event.what.replace(",", " ").split()[1])
+        number = next((int(word) for word in re.findall(r"\d{1,9}", event.what)), 1)
         return self.text if self.text.startswith(f"Epoch {number - 1} / ") else f"Epoch {number}"
 
     @property

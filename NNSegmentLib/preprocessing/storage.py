@@ -7,14 +7,12 @@ reads it.
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..array_files import DAMAGED
 from ..errors import StorageError, TaskError
 from ..folders import visible
 from ..labels import number_type, parse_region_key, region_key
@@ -95,8 +93,6 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
 
 
-_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for files of other bytes; an array's header is read as Python."""
 _PREPARE_AGAIN = "run 'nnsegment preprocess' again"
 
 
@@ -105,7 +101,7 @@ def _open_array(path: Path, advice: str = _PREPARE_AGAIN) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise TaskError(f"Expected the array {path}, found nothing there; {advice}.") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise TaskError(f"{path} should hold an array but is damaged or incomplete; {advice}.") from error
 
 
@@ -115,7 +111,7 @@ def _open_foreground(path: Path) -> dict:
             return {parse_region_key(key): found[key] for key in found.files}
     except FileNotFoundError as error:
         raise TaskError(f"Expected the foreground voxels {path}, found nothing there; {_PREPARE_AGAIN}.") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise TaskError(f"{path} should hold foreground voxels but is damaged; {_PREPARE_AGAIN}.") from error
 
 

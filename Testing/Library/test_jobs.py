@@ -19,11 +19,12 @@ from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError, SettingsError, TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.jobs import JobState
+from NNSegmentLib.jobs.progress import JobProgress
 from NNSegmentLib.machine import identity
 from NNSegmentLib.machine.launch import as_line
 from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.records import to_json, write_json
-from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event, read_events
+from NNSegmentLib.run import Failed, Finished, Message, Progressed, Stopped, append_event, parse_event, read_events
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in launcher is a shell script")
 WORKER = """
@@ -305,6 +306,20 @@ def test_a_half_written_event_waits_for_its_end(tmp_path):
     assert first == [Message("one", 1.0)]
     assert reader.news() == [Failed("two", 2.0)]
     assert reader.news() == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"done": 1.0, "total": 10**30}, {"done": float("nan"), "total": 3}, {"done": 1e308, "total": 3},
+        {"done": 1.0, "total": 3, "time": float("inf")}, {"done": 1.0, "total": 10**400},
+    ],
+)  # fmt: skip
+def test_an_event_with_numbers_that_nothing_can_show_is_left_out(values):
+    usual = {"event": "Progressed", "what": "epoch", "time": 1.0, "done": 1.0, "total": 3}
+
+    assert parse_event(json.dumps(usual | values)) is None
+    assert JobProgress().with_events([parse_event(json.dumps(usual))]).text == "Epoch 1"
 
 
 def test_a_job_that_gives_no_sign_of_life_is_listed_as_silent(start, tmp_path, capsys, monkeypatch):

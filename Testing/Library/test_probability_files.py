@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 
 import nibabel
 import numpy as np
@@ -10,9 +12,11 @@ import pytest
 import SimpleITK as sitk
 from task_on_disk import noise, write_plane, write_volume
 
+from NNSegmentLib.errors import ImageError
 from NNSegmentLib.image import read_geometry, read_image, write_image
 from NNSegmentLib.labels import LabelSet
 from NNSegmentLib.prediction import Prediction, save_prediction
+from NNSegmentLib.probability_files import load_probabilities
 
 LABELS = LabelSet.from_dataset_json({"labels": {"background": 0, "a": 1}})
 
@@ -117,3 +121,38 @@ def test_a_picture_has_the_thickness_nnunet_gives_it(tmp_path):
     write_plane(tmp_path / "cell.png", noise(1, (20, 30)).astype(np.uint8))
 
     assert properties_of(tmp_path / "cell.png")["spacing"] == [999.0, 1.0, 1.0]
+
+
+def packed(path, header: str, voxels: bytes = bytes(64)):
+    """A CASE.npz with this header of its array, written down from numpy's format."""
+    lines = header.encode().ljust(501) + b"\n"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("probabilities.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(lines)) + lines + voxels)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f2", "<U1", "<c8", "<M8[s]", "|O", "|V9999999999"])
+@pytest.mark.parametrize(
+    "shape", ["(3, 1, 1, 1)", "(3, 0, 1, 1)", "(3, -4, 4, 4)", f"({10**20}, 2, 1, 1)", "(True, 2, 1, 1)", "(" * 200]
+)
+def test_only_numbers_of_four_axes_are_probabilities(tmp_path, kind, shape):
+    path = packed(tmp_path / "a.npz", f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}")
+
+    if kind in ("<f4", "<f2") and shape == "(3, 1, 1, 1)":
+        assert load_probabilities(path, 3).shape == (3, 1, 1, 1)
+    else:
+        with pytest.raises(ImageError):
+            load_probabilities(path, 3)
+
+
+def test_locked_and_plain_files_are_refused_as_probabilities(tmp_path):
+    np.save(tmp_path / "plain.npy", np.zeros((3, 1, 1, 1), np.float32))
+    (tmp_path / "plain.npy").rename(tmp_path / "plain.npz")
+    locked = packed(tmp_path / "locked.npz", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1, 1, 1)}")
+    data = bytearray(locked.read_bytes())
+    data[data.find(b"PK\x01\x02") + 8] |= 1
+    locked.write_bytes(data)
+
+    for name in ("plain.npz", "locked.npz"):
+        with pytest.raises(ImageError, match="should hold an array named probabilities"):
+            load_probabilities(tmp_path / name, 3)

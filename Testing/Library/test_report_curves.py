@@ -99,3 +99,11 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
         draw_progress([epoch(1)], tmp_path / "file" / "progress.png")
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), 1e308])
+@pytest.mark.parametrize("name", ["train_loss", "validation_loss", "mean_dice", "learning_rate", "seconds"])
+def test_numbers_of_a_failed_training_leave_gaps(tmp_path, name, number):
+    draw_progress([epoch(1), epoch(2, **{name: number})], tmp_path / "progress.png")
+
+    assert (tmp_path / "progress.png").is_file()
