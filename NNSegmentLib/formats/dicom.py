@@ -18,7 +18,16 @@ from ..errors import TaskError, some
 from ..folders import visible
 from ..progress import Progress, in_parallel
 from . import dicom_seg
-from .dicom_series import Series, is_dicom, one_volume, read_header, require_pydicom, series_of, volume
+from .dicom_series import (
+    Series,
+    is_dicom,
+    one_volume,
+    read_header,
+    require_pydicom,
+    series_of,
+    usable_attributes,
+    volume,
+)
 from .segments import common_labels
 from .source import SegmentLayer, Segments, Source, SourceCase, image_files
 
@@ -77,7 +86,8 @@ def _is_segmentation(header) -> bool:
 
 def _matched(path: Path, header, images: Sequence[Series]) -> _Found:
     """The segmentation with its series: the one it names, that of its source images, or the only one in its frame of reference."""
-    wanted = dicom_seg.reference(header)
+    with usable_attributes(path):
+        wanted = dicom_seg.reference(header)
     named = [series for series in images if series.uid in wanted.series]
     sources = [series for series in images if any(plane.uid in wanted.instances for plane in series.planes)]
     around = [s for s in images if wanted.frame_of_reference and s.frame_of_reference == wanted.frame_of_reference]

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ImageError, TaskError
 from ..labels import BACKGROUND
 from ..segments.names import SegmentRow
-from .dicom_series import Plane, Series, head, is_dicom, plane_matrix, planes_of, same_plane
+from .dicom_series import Plane, Series, head, is_dicom, plane_matrix, planes_of, same_plane, usable_attributes
 from .source import SegmentLayer, Segments
 
 SOP_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -61,8 +61,9 @@ def reference(header) -> Reference:
 
 def read(path: Path, header, series: Series) -> Segments:
     """Describe a segmentation of a series; raises TaskError when its frames do not lie on one grid."""
-    described = header.get("SegmentSequence") or ()
-    if not described:
+    with usable_attributes(path):
+        rows = tuple(_row(path, segment) for segment in header.get("SegmentSequence") or ())
+    if not rows:
         raise TaskError(f"{path} should describe at least one segment, found none; leave the file out.")
     planes = planes_of(path, header)
     if not planes:
@@ -70,7 +71,6 @@ def read(path: Path, header, series: Series) -> Segments:
             f"{path} does not say where its frames lie in the patient; only such segmentations can be used."
         )
     step = _step(path, planes, series)
-    rows = tuple(_row(path, segment) for segment in described)
     return Segments((path,), rows, partial(_layers, path, planes, step))
 
 
@@ -156,12 +156,14 @@ def _height(plane: Plane) -> float:
 
 
 def _layers(path: Path, planes: Sequence[Plane], step: np.ndarray) -> Iterator[SegmentLayer]:
-    dataset, pixels = _pixels(path)
-    if dataset.SegmentationType == _LABELMAP:
+    with usable_attributes(path):
+        dataset, pixels = _pixels(path)
+        frames_of = {} if dataset.SegmentationType == _LABELMAP else _frames_of(dataset, planes)
+    if not frames_of:
         numbers = [int(segment.SegmentNumber) for segment in dataset.SegmentSequence]
         yield _layer(planes, range(len(planes)), step, partial(_codes, pixels, numbers), _ids(path, numbers))
         return
-    for number, frames in _frames_of(dataset, planes).items():
+    for number, frames in frames_of.items():
         yield _layer(planes, frames, step, pixels, ((1, _row_id(path, number)),))
 
 

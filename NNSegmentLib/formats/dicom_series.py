@@ -6,6 +6,7 @@ C.7.6.2), never from file names or instance numbers. Planes may lie in a file ea
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from .source import Volume
 _MAGIC_AT = 128
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SAME_DIRECTION = 1e-3
+_FARTHEST = 1e9
+"""In mm."""
 _UNEVEN = 0.1
 """Gaps between planes may differ by this part of the usual gap."""
 
@@ -44,6 +47,12 @@ class Plane:
     shape: tuple[int, int]
     """Rows, columns."""
     thickness_mm: float
+
+    def __post_init__(self) -> None:
+        lengths = len(self.position), len(self.orientation)
+        numbers = (*self.position, *self.orientation, *self.pixel_mm, self.thickness_mm)
+        if lengths != (3, 6) or not all(abs(n) < _FARTHEST for n in numbers) or min(*self.pixel_mm, *self.shape) <= 0:
+            raise ValueError("the place of its pixels")
 
     @property
     def normal(self) -> np.ndarray:
@@ -109,12 +118,29 @@ def series_of(headers: Iterable[tuple[Path, object]]) -> tuple[Series, ...]:
     for path, header in headers:
         planes = planes_of(path, header)
         if planes:
-            found.setdefault(str(header.SeriesInstanceUID), []).append((header, planes))
+            found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((header, planes))
     return tuple(_series(uid, files) for uid, files in sorted(found.items()))
 
 
 def planes_of(path: Path, header) -> list[Plane]:
     """The planes of a file in the order of its frames; none when it does not say where they lie."""
+    with usable_attributes(path):
+        return _planes(path, header)
+
+
+@contextlib.contextmanager
+def usable_attributes(path: Path) -> Iterator[None]:
+    """Turn what pydicom and Python raise for attributes that are missing, or of another kind, into an ImageError."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
+        raise ImageError(
+            f"{path} should have the attributes of its kind of DICOM object, found one missing or of another kind "
+            f"({error!s:.80}); export it again."
+        ) from error
+
+
+def _planes(path: Path, header) -> list[Plane]:
     frames = header.get("PerFrameFunctionalGroupsSequence")
     if not frames:
         return [_plane(path, 0, header, (header,))] if "ImagePositionPatient" in header else []

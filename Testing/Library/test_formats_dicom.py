@@ -11,6 +11,7 @@ import pytest
 from task_on_disk import OBLIQUE, noise, tree
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (the extra 'dicom')")
+import pydicom
 from dicom_on_disk import ct_series, seg
 
 from NNSegmentLib.cases import load_origin
@@ -305,3 +306,36 @@ def test_real_overlapping_segments_equal_what_another_program_reads(tmp_path, wo
         slips = 67 + 22 + 28  # voxels of overlaps below one percent, which are no regions
         assert np.count_nonzero(label_mask(task, name)[0] != expected) <= slips
         assert np.count_nonzero(expected) > 20 * slips
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize(
+    ("is_drawn", "keyword", "value"),
+    [
+        (True, "ImagePositionPatient", [0, 0, 0, 0]), (False, "ImagePositionPatient", [1e300, 0, 0]),
+        (True, "PixelSpacing", 0), (False, "ImageOrientationPatient", [1, 0, 0]), (False, "Rows", None),
+        (False, "SOPInstanceUID", None), (True, "SegmentNumber", None), (True, "ReferencedSOPInstanceUID", None),
+        (True, "ReferencedSegmentNumber", []),
+    ],
+)  # fmt: skip
+def test_attributes_that_are_missing_or_odd_are_told_in_a_sentence(tmp_path, workspace, is_drawn, keyword, value):
+    simple(tmp_path / "source")
+    files = [path for path in sorted((tmp_path / "source").rglob("*")) if path.is_file()]
+    file = next(path for path in files if (path.name == "seg.dcm") == is_drawn)
+    dataset = pydicom.dcmread(file)
+    assert change(dataset, keyword, value)
+    dataset.save_as(file)
+
+    with pytest.raises((ImageError, TaskError)):
+        convert(tmp_path / "source", workspace)
+
+
+def change(dataset, keyword: str, value: object) -> bool:
+    """Change or delete an attribute wherever it stands; returns whether it stood anywhere."""
+    changed = keyword in dataset
+    if changed and value is None:
+        del dataset[keyword]
+    elif changed:
+        dataset[keyword] = pydicom.DataElement(dataset[keyword].tag, dataset[keyword].VR, value)
+    below = [change(item, keyword, value) for element in dataset if element.VR == "SQ" for item in element.value]
+    return changed or any(below)
