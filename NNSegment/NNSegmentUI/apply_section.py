@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import zip_longest
 from pathlib import Path
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -22,6 +21,7 @@ from .widgets import (
     fill_box,
     fill_devices,
     load_section,
+    plain_label,
     set_enabled,
     show_text,
 )
@@ -114,7 +114,7 @@ class ApplySection:
                 label.text = _("{channel}:").format(channel=names[n])
 
     def _add_selector(self, number: int) -> None:
-        label, selector = qt.QLabel(), slicer.qMRMLNodeComboBox()
+        label, selector = plain_label(), slicer.qMRMLNodeComboBox()
         label.setMinimumWidth(self.ui.applyOutputLabel.minimumWidth)  # the fields stand below each other
         selector.setObjectName(f"applyVolume{number}")
         selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]

@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .widgets import fit_height, keep_room_for_name
+from .widgets import fit_height, keep_room_for_name, tip
 
 OK, WARNING, ERROR, UNKNOWN = "ok", "warning", "error", "unknown"
 MOST_LETTERS = 70
@@ -103,7 +103,7 @@ class CaseTable:
             button = self._table.cellWidget(row, 2)
             if button is not None:
                 button.enabled = not reason
-                button.toolTip = reason or _fix_tip()
+                button.toolTip = tip(reason or _fix_tip())
 
     def _fix_button(self, row: int):
         button = qt.QToolButton()
@@ -125,13 +125,13 @@ def _fix_tip() -> str:
 
 def _name_cell(row: CaseRow):
     item = qt.QTableWidgetItem(row.id or _("whole task"))
-    item.setToolTip("\n".join(text for text in (row.id, row.advice) if text))
+    item.setToolTip(tip("\n".join(text for text in (row.id, row.advice) if text)))
     return item
 
 
 def _cell(text: str, row: CaseRow):
     item = qt.QTableWidgetItem(text)
-    item.setToolTip(row.advice)
+    item.setToolTip(tip(row.advice))
     return item
 
 

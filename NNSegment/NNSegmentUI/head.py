@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .context import ERROR, INFO, SUCCESS, TASK_KEY, WARNING, WORKSPACE_KEY, PanelContext, saved_workspace
+from .widgets import tip
 
 OWN_SECTIONS = ("train", "validate", "predict", "best")
 """Commands that have a place of their own further down in the panel."""
@@ -71,7 +72,7 @@ class PanelHead:
         size = ui.statusLabel.fontMetrics().height()
         ui.statusIcon.setPixmap(slicer.app.style().standardIcon(_ICONS[severity]).pixmap(size, size))
         ui.statusLabel.text = text
-        ui.statusLabel.setToolTip(text)
+        ui.statusLabel.setToolTip(tip(text))
 
     def refresh_tasks(self) -> None:
         """The tasks of the workspace, after the entry for a new one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
-from .widgets import open_file
+from .widgets import open_file, plain_label, tip
 
 _STEPS = 1000
 
@@ -64,7 +64,7 @@ class JobView:
         self._refresh()
 
     def _build(self) -> None:
-        self._title = self._named(qt.QLabel(), "JobLabel")
+        self._title = self._named(plain_label(), "JobLabel")
         self._title.wordWrap = True
         self._bar = self._named(qt.QProgressBar(), "ProgressBar")
         self._bar.maximum = _STEPS
@@ -112,12 +112,12 @@ class JobView:
         self._left.setVisible(bool(self._left.text))
         self._stop.setVisible(running)
         self._stop.text = _("Stop now") if self._stop_asked else _("Stop")
-        tip = (
+        meaning = (
             _("Ends “{title}” at once with its processes; what was not saved yet is lost.")
             if self._stop_asked
             else _("Stops “{title}” after the current step; what is done is kept, and training can be resumed.")
         )
-        self._stop.toolTip = tip.format(title=self.job.request.title)
+        self._stop.toolTip = tip(meaning.format(title=self.job.request.title))
 
     def _show_bar(self, state) -> None:
         fraction = self._progress.fraction

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .pairs import ListedPair
-from .widgets import fit_height
+from .widgets import fit_height, tip
 
 MOST_ROWS = 6
 SETTLE_MS = 200
@@ -96,7 +96,7 @@ class PairList(VTKObservationMixin):
         for row, pair in enumerate(pairs):
             for column, text in enumerate(names_of(pair)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(tip(text))
                 table.setItem(row, column, item)
             table.setCellWidget(row, 2, self._remove_button(row, pair))
         fit_height(table, MOST_ROWS)

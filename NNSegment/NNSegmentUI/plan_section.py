@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from .context import PanelContext, untrained_text
 from .fingerprint_picture import draw_fingerprint
-from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text
+from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text, tip
 
 COMMON_REASONS = ("spacing", "normalization", "transpose", "mask")
 LEAST_WIDTH = 300
@@ -170,7 +170,7 @@ class PlanSection:
         for row in range(len(planned), len(self._names)):
             for column in range(table.columnCount):
                 table.item(row, column).setFlags(qt.Qt.ItemIsSelectable)
-                table.item(row, column).setToolTip(self._plan.reasons[self._names[row]])
+                table.item(row, column).setToolTip(tip(self._plan.reasons[self._names[row]]))
         table.selectRow(self._names.index("3d_fullres") if "3d_fullres" in planned else 0)
         table.blockSignals(blocked)
         self._show_configuration()

@@ -12,7 +12,7 @@ from .pair_list import PairList, names_of
 from .pairs import channel_names, companions, with_channels
 from .scene_application import wait_cursor
 from .segment_list import SegmentList
-from .widgets import set_enabled
+from .widgets import plain_label, set_enabled
 
 VOLUME_TYPES = ["vtkMRMLScalarVolumeNode"]
 NOT_VOLUMES = ["vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode"]
@@ -262,7 +262,7 @@ class SceneCases(VTKObservationMixin):
             chosen = self._on_first_volume_chosen if is_first else self._refresh_buttons
             selector.connect("currentNodeChanged(vtkMRMLNode*)", chosen)
             self._selectors.append(selector)
-            form.insertRow(len(self._selectors), qt.QLabel(), selector)
+            form.insertRow(len(self._selectors), plain_label(), selector)
         for name, selector in zip(channels, self._selectors, strict=True):
             text = _("Volume:") if len(channels) == 1 else _("Volume {channel}:").format(channel=name)
             form.labelForField(selector).text = text

@@ -8,7 +8,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .pairs import SegmentChoice, segment_choices
-from .widgets import show_text
+from .widgets import show_text, tip
 
 MOST_ROWS = 6
 
@@ -68,7 +68,7 @@ class SegmentList:
     def _item(self, choice: SegmentChoice, n_pairs: int, task):
         text = _("{name}   in {count} of {all}").format(name=choice.name, count=choice.count, all=n_pairs)
         item = qt.QListWidgetItem(text)
-        item.setToolTip(text)
+        item.setToolTip(tip(text))
         item.setData(qt.Qt.UserRole, choice.name)
         if choice.color is not None:
             pixmap = qt.QPixmap(12, 12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -82,12 +84,26 @@ def choose_value(box, value) -> None:
 def set_enabled(button, reason: str, tooltip: str) -> None:
     """Enable a button when there is no reason against it; a disabled one tells the reason."""
     button.enabled = not reason
-    button.toolTip = reason or tooltip
+    button.toolTip = tip(reason or tooltip)
 
 
 def breakable(path) -> str:
     """A path for a label that wraps; Qt breaks lines after a slash, after a backslash only with this help."""
     return str(path).replace("\\", "\\\u200b")
+
+
+def plain_label():
+    """A label that shows every text as it is; Qt's own take what looks like HTML for it, and load its pictures."""
+    label = qt.QLabel()
+    label.textFormat = qt.Qt.PlainText
+    return label
+
+
+def tip(text: str) -> str:
+    """A tooltip that shows the text as it is; Qt has no tooltips of plain text."""
+    if not {"<", "&"} & set(text):
+        return text
+    return f'<p style="white-space: pre-wrap">{escape(text, quote=False)}</p>'
 
 
 def show_text(label, text: str) -> None:
@@ -151,13 +167,13 @@ def _title(text: str, shorten: bool):
     """A column's title; the tooltip has the whole of a long one."""
     is_short = not shorten or len(text) <= TITLE_LETTERS
     item = qt.QTableWidgetItem(text if is_short else text[: TITLE_LETTERS - 1].rstrip() + "…")
-    item.setToolTip(text)
+    item.setToolTip(tip(text))
     return item
 
 
 def _item(text: str, centred: bool, bold: bool):
     item = qt.QTableWidgetItem(str(text))
-    item.setToolTip(str(text))
+    item.setToolTip(tip(str(text)))
     if centred:
         item.setTextAlignment(qt.Qt.AlignCenter)
     if bold:

@@ -67,6 +67,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def setupOptionsFrame(self):
         from NNSegmentUI.context import PanelContext
         from NNSegmentUI.job_view import JobView
+        from NNSegmentUI.widgets import plain_label
 
         self.context = PanelContext()
         self.model_box = qt.QComboBox()
@@ -75,7 +76,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.mirroring_box = qt.QCheckBox(_("Mirror the volume for a better result (slower)"))
         self.mirroring_box.checked = True
         self.apply_button = qt.QPushButton(_("Apply"))
-        self.status_label = qt.QLabel()
+        self.status_label = plain_label()
         self.status_label.wordWrap = True
         job_frame = qt.QWidget()
         self.job_view = JobView(job_frame, self.context, "effect")
