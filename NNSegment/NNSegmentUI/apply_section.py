@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .apply_models import OTHER, model_choices, read_card
+from .dependencies import without_torch
 from .job_view import JobView
 from .pairs import companions
 from .scene_application import late_answers, write_volumes
@@ -206,12 +207,12 @@ class ApplySection:
         ui.applyFolderRow.setVisible(kind == FOLDER)
         for button in (ui.applyShow3DButton, ui.applyUndoButton):
             button.setVisible(kind != FOLDER)
-        running, why = self._job_view.is_running, self._why_not()
+        running, why, lacking = self._job_view.is_running, self._why_not(), without_torch(self._context)
         self._can_cancel = running
         ui.applyRunButton.text = _("Cancel") if running else _("Apply")
         tip = _("Stop the prediction.") if running else _("Segment with this model.")
-        set_enabled(ui.applyRunButton, "" if running else why, tip)
-        show_text(ui.applyHintLabel, "" if self._context.workspace else why)
+        set_enabled(ui.applyRunButton, "" if running else lacking or why, tip)
+        show_text(ui.applyHintLabel, lacking if self._context.workspace else why)
         set_enabled(
             ui.applyShow3DButton,
             "" if ui.applyShow3DButton.segmentationNode() else _("Nothing is predicted yet."),

@@ -78,16 +78,21 @@ def has_no_torch() -> bool:
     return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
-def without_torch() -> str:
-    """Why Slicer's own Python cannot do the work and who mends that, or nothing."""
+def without_torch(context: PanelContext) -> str:
+    """Why nothing can be trained or predicted and what to do about it, or nothing; a chosen Python has PyTorch."""
+    if context.python is not None:
+        return ""
     if has_no_torch():
-        return _("Slicer's own Python cannot have the PyTorch that is needed: choose another in the module NNSegment.")
+        return _(
+            "Slicer's own Python cannot have the PyTorch that is needed: choose another at the top of the module "
+            "NNSegment."
+        )
     if torch_is_missing():
-        return _("PyTorch is not installed: the module NNSegment installs it.")
+        return _("PyTorch is not installed: press Install at the top of the module NNSegment.")
     version = unsuitable_torch()
     if not version:
         return ""
-    text = _("Slicer has PyTorch {version}, but {needed} is needed: the module NNSegment replaces it.")
+    text = _("Slicer has PyTorch {version}, but {needed} is needed: press Install at the top of the module NNSegment.")
     return text.format(version=version, needed=_needed_torch())
 
 
@@ -242,6 +247,7 @@ class SetupRow:
         self._show_running(False)
         self.refresh()
         self._report()
+        self._context.results_changed.emit()  # the sections tell what they cannot do without PyTorch
 
     def _report(self) -> None:
         packages, torch = missing_packages(self._requirements), lacks_torch()

@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from .context import untrained_text
 from .curves import Curves
+from .dependencies import without_torch
 from .job_view import JobView
 from .widgets import (
     choose_value,
@@ -186,8 +187,8 @@ class TrainSection:
         from NNSegmentLib.errors import NNSegmentError
 
         self.ui.trainLengthEdit.setVisible(chosen(self.ui.trainLengthBox) == "other")
-        hint = self._why_nothing()
-        show_text(self.ui.trainHintLabel, hint)
+        hint, lacking = self._why_nothing(), without_torch(self._context)
+        show_text(self.ui.trainHintLabel, hint or lacking)
         for part in (self.ui.trainForm, self.ui.trainAdvancedBox, self.ui.trainCurvesButton, self.ui.trainCommandRow):
             part.setVisible(not hint)
         command, wrong = "", ""
@@ -199,7 +200,7 @@ class TrainSection:
         if not self._job_view.is_running:
             self.ui.trainCommandEdit.text = command
         self.ui.trainCommandEdit.setCursorPosition(0)
-        self._refresh_buttons(hint or wrong)
+        self._refresh_buttons(hint or lacking or wrong)
 
     def _refresh_buttons(self, wrong: str) -> None:
         status = self._chosen_status()

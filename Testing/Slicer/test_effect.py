@@ -218,7 +218,7 @@ def test_without_a_model_apply_says_where_to_train_one(effect, tmp_path):
     assert "train one in the module NNSegment" in effect.self().apply_button.toolTip
 
 
-def test_without_torch_apply_says_who_installs_it(effect, monkeypatch):
+def test_without_torch_apply_says_where_to_install_it(effect, monkeypatch):
     from NNSegmentUI import dependencies
 
     monkeypatch.setattr(dependencies, "torch_is_missing", lambda: True)
@@ -226,7 +226,10 @@ def test_without_torch_apply_says_who_installs_it(effect, monkeypatch):
 
     effect.activate()
 
-    assert effect.self().apply_button.toolTip == "PyTorch is not installed: the module NNSegment installs it."
+    assert (
+        effect.self().apply_button.toolTip
+        == "PyTorch is not installed: press Install at the top of the module NNSegment."
+    )
 
 
 def test_with_a_torch_that_cannot_be_used_apply_says_what_is_needed(effect, monkeypatch):
@@ -238,7 +241,8 @@ def test_with_a_torch_that_cannot_be_used_apply_says_what_is_needed(effect, monk
     effect.activate()
 
     assert effect.self().apply_button.toolTip == (
-        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed: the module NNSegment replaces it."
+        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed: press Install at the top of the module "
+        "NNSegment."
     )
 
 
@@ -265,7 +269,7 @@ def test_where_no_torch_exists_for_slicer_apply_says_where_to_choose_another_pyt
 
     effect.activate()
 
-    assert "choose another in the module NNSegment" in effect.self().apply_button.toolTip
+    assert "choose another at the top of the module NNSegment" in effect.self().apply_button.toolTip
 
 
 def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(factory):

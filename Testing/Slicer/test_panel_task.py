@@ -991,11 +991,14 @@ def test_what_is_missing_is_installed_with_one_click(panel, monkeypatch, without
     torch_extension(monkeypatch, installed, signature)
     monkeypatch.setattr(slicer.util, "pip_install", lambda what: installed.update(tqdm=what), raising=False)
     panel.widget.head._setup.refresh()
+    panel.widget.context.results_changed.emit()
     assert "PyTorch, tqdm" in panel["setupLabel"].text
+    assert "press Install" in panel["applyRunButton"].toolTip
 
     panel.choose("cpuOnlyBox", True)
     panel.click("installButton")
     panel.wait_until(lambda: not panel["setupFrame"].visible, 30)
+    assert "press Install" not in panel["applyRunButton"].toolTip
 
     assert installed["tqdm"] == "tqdm>=4.66"
     assert set(installed["torch"]) == arguments

@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from finished_runs import NAME, make_task, train
 
 from NNSegmentLib.errors import SettingsError
 
@@ -185,6 +186,25 @@ def test_where_no_torch_exists_for_slicer_nothing_is_installed_and_the_way_out_i
     assert panel.overflow_px(400) == 0
     choose(panel, program("python"), "computes on: ")
     assert panel["setupLabel"].text.startswith("Training and prediction run in")
+
+
+def test_without_torch_training_and_applying_say_where_to_install_it(open_panel, program, root):
+    train(make_task(root), "3d_fullres", 0)
+    panel = open_panel()
+    panel.choose("taskCombo", NAME)
+    panel["trainButton"].collapsed = panel["applyButton"].collapsed = False
+    reason = "PyTorch is not installed: press Install at the top of the module NNSegment."
+
+    for button, hint in (("trainStartButton", "trainHintLabel"), ("applyRunButton", "applyHintLabel")):
+        assert not panel[button].enabled
+        assert panel[button].toolTip == panel[hint].text == reason
+        assert panel[hint].visible
+    assert " train " in panel["trainCommandEdit"].text  # to run it where there is PyTorch
+    choose(panel, program("python"), "computes on: ")
+
+    assert panel["trainStartButton"].enabled
+    assert not panel["trainHintLabel"].visible
+    assert panel["applyRunButton"].toolTip == "Choose a volume for MRI."
 
 
 def test_the_console_takes_the_panels_python_or_one_of_its_own(open_panel, program, root):

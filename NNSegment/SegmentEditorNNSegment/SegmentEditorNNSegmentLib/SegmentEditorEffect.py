@@ -265,8 +265,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
         if self.job is not None:
             return _("The model is at work.")
-        if self.context.python is None and without_torch():
-            return without_torch()
+        if lacking := without_torch(self.context):
+            return lacking
         if not self.model_box.count:
             return _("There is no trained model in the workspace yet: train one in the module NNSegment.")
         if self._volume() is None or self._segmentation() is None:
