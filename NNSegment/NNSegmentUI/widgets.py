@@ -53,9 +53,8 @@ def device_words(box) -> tuple[str, ...]:
 
 
 def connect_path(edit, receiver) -> None:
-    """Call when a path changes, or is emptied: of that a ctkPathLineEdit tells by another signal."""
-    for signal in ("currentPathChanged(QString)", "validInputChanged(bool)"):
-        edit.connect(signal, receiver)
+    """Call whenever a path changes: of one that is emptied, or that no name filter fits, a ctkPathLineEdit tells nobody."""
+    edit.comboBox().lineEdit().connect("textChanged(QString)", receiver)
 
 
 def fill_box(box, entries, keep: bool = True) -> None:

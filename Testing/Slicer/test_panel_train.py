@@ -163,6 +163,37 @@ def test_settings_and_weights_to_start_from_are_passed_on(panel, root, monkeypat
     assert asked[0][-3:] == ("--settings", str(root / "settings.json"), "--save-probabilities")
 
 
+@pytest.mark.parametrize("written", ["a model", "a model/fold_0/checkpoint_final.pth"])
+def test_the_training_starts_from_a_model_or_a_checkpoint_as_the_command_line_shows(panel, root, monkeypatch, written):
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    panel["trainAdvancedBox"].collapsed = False
+    accepted = []
+    panel["trainPretrainedPath"].connect("currentPathChanged(QString)", accepted.append)
+
+    panel.choose("trainPretrainedPath", root / written)
+    shown = panel["trainCommandEdit"].text
+    panel.click("trainStartButton")
+
+    assert accepted == [str(root / written)]
+    assert asked[0][-2:] == ("--pretrained", str(root / written))
+    assert shown == panel.widget.context.command_line(asked[0])
+
+
+def test_the_command_line_shows_settings_of_another_ending_that_the_training_would_take(panel, root, monkeypatch):
+    open_task(panel, root, "trainButton")
+    asked = started(panel, monkeypatch)
+    panel["trainAdvancedBox"].collapsed = False
+
+    for name in ("settings", "settings.txt"):
+        panel.choose("trainSettingsPath", root / name)
+    shown = panel["trainCommandEdit"].text
+    panel.click("trainStartButton")
+
+    assert asked[0][-2:] == ("--settings", str(root / "settings.txt"))
+    assert shown == panel.widget.context.command_line(asked[0])
+
+
 def test_emptied_settings_leave_the_command_line(panel, root):
     (root / "settings.json").write_text("{}")
     open_task(panel, root, "trainButton")
