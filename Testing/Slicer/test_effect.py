@@ -175,6 +175,14 @@ def test_the_hidden_module_registers_one_effect_with_an_icon(factory):
     assert "trained model" in found.self().helpText()
 
 
+def test_the_texts_of_the_effect_are_translated_under_its_own_name(factory):
+    from slicer.i18n import getContext
+
+    source = EFFECT_MODULE.parent / "SegmentEditorNNSegmentLib" / "SegmentEditorEffect.py"
+
+    assert getContext(str(source)) == "SegmentEditorNNSegmentLib.SegmentEditorEffect"
+
+
 def test_the_self_test_of_developer_mode_passes(factory):
     script = f"""
 import sys
