@@ -25,3 +25,19 @@ def test_what_a_person_reads_is_translated_and_no_value_is(file):
                 wrong.append(f"{widget.get('name')}.{name}")
 
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("widget", "taken"),
+    [
+        ("importEdit", ("nnU-Net (version 1 or 2)", "Decathlon", "TotalSegmentator", "MONAI Label", "DICOM", "images")),
+        ("applyModelBox", ("nnU-Net, version 1 or 2",)),
+        ("applyModelPath", ("nnU-Net, version 1 or 2", "checkpoint", "dataset.json", "plans.json", "zip")),
+        ("trainPretrainedPath", ("folder", ".pth")),
+    ],
+)
+def test_a_tooltip_names_all_that_the_library_takes(widget, taken):
+    (found,) = [part for file in FILES for part in ElementTree.parse(file).iterfind(f".//widget[@name='{widget}']")]
+    tip = found.findtext("property[@name='toolTip']/string")
+
+    assert not [words for words in taken if words not in tip]
