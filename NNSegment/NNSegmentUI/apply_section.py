@@ -116,6 +116,7 @@ class ApplySection:
 
     def _add_selector(self, number: int) -> None:
         label, selector = plain_label(), slicer.qMRMLNodeComboBox()
+        label.setBuddy(selector)
         label.setMinimumWidth(self.ui.applyOutputLabel.minimumWidth)  # the fields stand below each other
         selector.setObjectName(f"applyVolume{number}")
         selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]

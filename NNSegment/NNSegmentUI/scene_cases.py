@@ -266,6 +266,7 @@ class SceneCases(VTKObservationMixin):
         for name, selector in zip(channels, self._selectors, strict=True):
             text = _("Volume:") if len(channels) == 1 else _("Volume {channel}:").format(channel=name)
             form.labelForField(selector).text = text
+            form.labelForField(selector).setBuddy(selector)
         self._refresh_buttons()
 
     def _on_first_volume_chosen(self, *_unused) -> None:
@@ -355,6 +356,7 @@ def _volume_selector(number: int):
     selector.nodeTypes, selector.hideChildNodeTypes = VOLUME_TYPES, NOT_VOLUMES
     selector.addEnabled = selector.removeEnabled = False
     selector.noneEnabled = True
+    selector.toolTip = _("The volume of the case, in this channel.")
     selector.setMRMLScene(slicer.mrmlScene)
     return selector
 

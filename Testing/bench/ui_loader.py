@@ -35,7 +35,8 @@ def check_properties(widget: ElementTree.Element, cls: type) -> None:
     """Designer turns a misspelt property into a dynamic one without a word; here it is an error."""
     for item in widget.findall("property"):
         name = item.get("name")
-        if item.get("stdset") != "0" and not has_property(cls, name):
+        is_of_designer = (cls, name) == (QtWidgets.QLabel, "buddy")
+        if item.get("stdset") != "0" and not is_of_designer and not has_property(cls, name):
             raise AttributeError(f"{widget.get('class')} '{widget.get('name')}' has no property '{name}'")
 
 
@@ -54,6 +55,9 @@ class UiLoader(QtUiTools.QUiLoader):
             setattr(by_name[name], property_name, value)
         for sender, signal, receiver, slot in connections:
             self._connect(by_name, sender, signal, receiver, slot)
+        for buddy in root.iterfind(".//property[@name='buddy']/cstring"):
+            if buddy.text not in by_name:
+                raise AttributeError(f"a label's buddy is '{buddy.text}', which is not a widget of the .ui file")
         return top
 
     def _prepare(self, widget):

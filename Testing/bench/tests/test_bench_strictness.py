@@ -267,11 +267,13 @@ def test_a_ui_file_connects_the_scene_to_its_selectors(bench, tmp_path):
         {"property": '<property name="nonEnabled"><bool>true</bool></property>'},
         {"cls": "QPushButton", "property": '<property name="txt"><string>a</string></property>'},
         {"cls": "ctkPathLineEdit", "property": '<property name="filters"><set>ctkPathLineEdit::Dir</set></property>'},
+        {"cls": "QLabel", "property": '<property name="buddy"><cstring>bax</cstring></property>'},
+        {"cls": "QFrame", "property": '<property name="buddy"><cstring>box</cstring></property>'},
         {"connection": CONNECTION.format("Panel", "sceneChanged()", "setMRMLScene(vtkMRMLScene*)")},
         {"connection": CONNECTION.format("Panel", "mrmlSceneChanged(vtkMRMLScene*)", "setScene(vtkMRMLScene*)")},
         {"connection": CONNECTION.format("Other", "mrmlSceneChanged(vtkMRMLScene*)", "setMRMLScene(vtkMRMLScene*)")},
     ],
-    ids=["class", "property", "Qt's property", "flag", "signal", "slot", "sender"],
+    ids=["class", "property", "Qt's property", "flag", "buddy", "buddy of no label", "signal", "slot", "sender"],
 )
 def test_a_misspelt_name_in_a_ui_file_is_refused(bench, tmp_path, part):
     with pytest.raises(AttributeError):
