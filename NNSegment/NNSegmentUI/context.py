@@ -159,20 +159,21 @@ class PanelContext:
             self.say(cannot_read(self.workspace_path, error), ERROR)
             return None
 
-    def untrained_cases(self) -> tuple[str, ...]:
-        """The cases that came since the open task's models were trained and are in none of their folds."""
+    def unlearned_cases(self):
+        """The `Unlearned` cases of the open task: those that came or were corrected since its models were trained."""
         from NNSegmentLib.errors import NNSegmentError
-        from NNSegmentLib.lookup import cases_in_no_fold
+
+        from .unlearned import Unlearned, unlearned_cases
 
         if not self.is_begun():
-            return ()
+            return Unlearned()
         try:
-            return cases_in_no_fold(self.folders, self.task)
+            return unlearned_cases(self.folders, self.task)
         except NNSegmentError as error:
             self.say(str(error), ERROR)
         except OSError as error:
             self.say(cannot_read(self.workspace_path, error), ERROR)
-        return ()
+        return Unlearned()
 
     def is_begun(self) -> bool:
         """Whether a fold of the open task was trained or is being trained."""
@@ -321,14 +322,6 @@ def _unreadable(folder: Path) -> str:
     except OSError as error:
         return cannot_read(folder, error)
     return ""
-
-
-def untrained_text(cases: Sequence[str]) -> str:
-    """The sentence about `PanelContext.untrained_cases`; empty without any."""
-    from NNSegmentLib.errors import some
-
-    text = _("New since the training, and in none of its folds: {cases}.")
-    return text.format(cases=some(cases)) if cases else ""
 
 
 def cannot_read(folder: Path, error: OSError) -> str:

@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .context import PanelContext, untrained_text
+from .context import PanelContext
 from .fingerprint_picture import draw_fingerprint
 from .widgets import chosen, fill_box, fill_table, load_section, open_file, set_enabled, show_text, tip
 
@@ -125,13 +125,13 @@ class PlanSection:
     # what is shown --------------------------------------------------------------------------------------------------
 
     def _offer_to_begin_again(self) -> None:
-        """Where models were trained; ticked when cases came that they do not know, until the user decides otherwise."""
-        task, begun, untrained = self._context.task, self._context.is_begun(), self._context.untrained_cases()
+        """Where models were trained; ticked when they do not know all cases as they are, until the user decides otherwise."""
+        task, begun, unlearned = self._context.task, self._context.is_begun(), self._context.unlearned_cases()
         self._ui.anewBox.setVisible(begun)
-        offered = (task.folder if task else None, begun, untrained)
+        offered = (task.folder if task else None, begun, unlearned)
         if offered != self._offered:
-            self._offered, self._ui.anewBox.checked = offered, bool(untrained)
-        show_text(self._ui.newCasesLabel, untrained_text(untrained))
+            self._offered, self._ui.anewBox.checked = offered, bool(unlearned)
+        show_text(self._ui.newCasesLabel, unlearned.text())
 
     def _show_fingerprint(self, palette=None) -> None:
         found = self._fingerprint()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
-from .context import untrained_text
 from .curves import Curves
 from .dependencies import without_torch
 from .job_view import JobView
@@ -103,10 +102,10 @@ class TrainSection:
         fill_box(self.ui.trainFoldBox, entries)
 
     def _tell_of_new_cases(self) -> None:
-        new = untrained_text(self._context.untrained_cases())
+        unlearned = self._context.unlearned_cases().text()
         advice = _("To train on them, tick “{box}” under Plan.")
         box = _("Begin again with all cases, new and corrected ones")
-        show_text(self.ui.trainNewCasesLabel, f"{new} {advice.format(box=box)}" if new else "")
+        show_text(self.ui.trainNewCasesLabel, f"{unlearned} {advice.format(box=box)}" if unlearned else "")
 
     def _folds(self) -> list:
         return sorted({status.fold for status in self._statuses if status.fold != ALL})

@@ -735,6 +735,43 @@ def test_cases_that_came_after_the_training_are_told_and_taken(panel, root, fold
     assert not panel["newCasesLabel"].visible
 
 
+@pytest.mark.parametrize("trained_by", ["NNSegment", "nnU-Net"])
+def test_cases_that_were_corrected_since_the_training_are_told_and_taken(panel, root, folders, monkeypatch, trained_by):
+    run = train(folders, "3d_fullres", 0)
+    if trained_by == "NNSegment":
+        run.settings.write_text("{}")
+        run.checkpoint_latest.touch()
+        os.utime(run.checkpoint_latest, (time.time() + 3600,) * 2)  # it trains on, with the label maps from before
+    for case, minutes in (("case0", -5), ("case2", 5)):
+        os.utime(folders.raw / "labelsTr" / f"{case}.nii.gz", (time.time() + 60 * minutes,) * 2)
+    open_task(panel, root, "trainButton")
+    assert panel["trainNewCasesLabel"].text.startswith(
+        "Corrected since the last training: case2. To train on them, tick"
+    )
+
+    open_task(panel, root, "planButton")
+    asked = started(panel, monkeypatch)
+    panel.click("makePlanButton")
+
+    assert panel["newCasesLabel"].text == "Corrected since the last training: case2."
+    assert "--anew" in asked[0]
+
+
+def test_what_a_later_training_has_learnt_is_no_longer_told(panel, root, folders):
+    train(folders, "3d_fullres", 0)
+    os.utime(folders.raw / "labelsTr" / "case2.nii.gz", (time.time() + 60,) * 2)
+    add_case(folders, 4)
+    open_task(panel, root, "trainButton")
+    before = panel["trainNewCasesLabel"].text
+
+    later = train(folders, "3d_fullres", 1)
+    os.utime(later.checkpoint_final, (time.time() + 120,) * 2)
+    panel.widget.context.results_changed.emit()
+
+    assert "none of its folds: case4. Corrected since the last training: case2. To" in before
+    assert "none of its folds: case4. To" in panel["trainNewCasesLabel"].text
+
+
 def test_beginning_again_is_offered_where_something_was_trained(panel, root, folders, monkeypatch):
     open_task(panel, root, "planButton")
     assert not panel["anewBox"].visible
