@@ -421,6 +421,27 @@ def test_a_click_on_a_case_shows_image_reference_and_prediction(panel, root, fol
     assert background == volumes[0].GetID()
 
 
+def test_the_picture_for_the_tutorial_shows_the_worst_case(panel, root, folders, monkeypatch):
+    from bench.screenshots import Photographer
+
+    for fold in range(3):
+        train(folders, "3d_fullres", fold, shift=fold)
+    pipeline.best(NAME, root)
+    open_task(panel, root, "resultsButton")
+    started(panel, monkeypatch)
+    photographer = object.__new__(Photographer)
+    photographer.panel = panel
+    for step in ("unfold", "finish", "picture"):
+        monkeypatch.setattr(photographer, step, lambda name: None)
+
+    photographer.results()
+
+    rows = table_texts(panel["scoresTable"])
+    assert panel["scoresTable"].currentRow() == 0
+    assert panel["statusLabel"].text.startswith(f"{rows[0][0]}: ")
+    assert float(rows[0][1]) < float(rows[-1][1])
+
+
 def test_a_case_without_a_dice_is_shown_with_a_dash(panel, root, folders):
     from dataclasses import replace
 
