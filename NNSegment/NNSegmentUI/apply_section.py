@@ -46,12 +46,19 @@ class ApplySection:
         """Whether the button says Cancel."""
         fill_devices(self.ui.applyDeviceBox)
         self._fill_inputs()
+        self._offer_half()
         self._connect()
         self.refresh()
 
     def _fill_inputs(self) -> None:
         entries = ((ONE, _("One volume")), (LOADED, _("All loaded volumes")), (FOLDER, _("A folder of images")))
         fill_box(self.ui.applyInputBox, entries)
+
+    def _offer_half(self) -> None:
+        from NNSegmentLib.machine.processor import tells_amx
+
+        reason = "" if tells_amx() else _("It would take longer here: it needs Linux and a processor with Intel's AMX.")
+        set_enabled(self.ui.applyHalfBox, reason, self.ui.applyHalfBox.toolTip)
 
     def _connect(self) -> None:
         ui, context = self.ui, self._context
@@ -62,8 +69,8 @@ class ApplySection:
             connect_path(path, self._refresh_controls)
         ui.applyFoldsEdit.connect("textChanged(QString)", self._refresh_controls)
         ui.applyDeviceBox.connect("currentIndexChanged(int)", self._refresh_controls)
-        ui.applyMirroringBox.connect("toggled(bool)", self._refresh_controls)
-        ui.applyProbabilitiesBox.connect("toggled(bool)", self._refresh_controls)
+        for box in (ui.applyMirroringBox, ui.applyHalfBox, ui.applyProbabilitiesBox):
+            box.connect("toggled(bool)", self._refresh_controls)
         ui.applyRunButton.connect("clicked()", self._on_run)
         ui.applyCopyButton.connect("clicked()", self._copy)
         ui.applyUndoButton.connect("clicked()", self._undo)
@@ -174,6 +181,7 @@ class ApplySection:
         if ui.applyFoldsEdit.text.split():
             words += ["-f", *ui.applyFoldsEdit.text.replace(",", " ").split()]
         words += [] if ui.applyMirroringBox.checked else ["--no-mirroring"]
+        words += ["--half"] if ui.applyHalfBox.checked else []
         words += ["--save-probabilities"] if ui.applyProbabilitiesBox.checked else []
         return (*words, *device_words(ui.applyDeviceBox))
 

@@ -645,6 +645,30 @@ def test_options_reach_the_command(panel, predicting):
     assert predicting.words[-5:] == ("-f", "0", "--no-mirroring", "--device", "cpu")
 
 
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_half_precision_is_offered_where_the_processor_has_a_unit_for_it(bench, root, tmp_path, monkeypatch, has_amx):
+    from NNSegmentLib.machine import processor
+
+    train(pipeline.folders_of(NAME, root), "3d_fullres", 0)
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    processor.CPUINFO.write_text("flags : fpu amx_bf16\n" if has_amx else "flags : fpu\n")
+    panel = open_task(bench.open_module(MODULE), root, "applyButton")
+    panel.choose("applyVolume0", load_volume())
+    panel["applyAdvancedBox"].collapsed = False
+
+    if has_amx:
+        panel.click("applyHalfBox")
+    else:
+        with pytest.raises(
+            BenchError, match="It would take longer here: it needs Linux and a processor with Intel's AMX"
+        ):
+            panel.click("applyHalfBox")
+    shown = panel["applyCommandEdit"].text
+    panel.close()
+
+    assert shown.endswith(" --half") == has_amx
+
+
 def test_a_region_restricts_the_prediction_to_its_box(panel, predicting):
     import slicer
 
