@@ -52,7 +52,7 @@ def find_best(
     `candidates` are (plans name, configuration) or model folders; `folds` None compares those that all have finished
     and predicts with every fold that the best one has. Ensembles whose probabilities are missing are left out with a
     note. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into
-    the results folder. Raises RunError for missing or incomplete folds.
+    the results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
     compared = choose_folds(folders, _models(folders, candidates), folds, file_ending)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RunError, some
+from ..errors import RunError, SettingsError, some
 from ..evaluation import evaluate_folder, label_files
 from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
@@ -39,12 +39,10 @@ def choose_folds(
     """The folds to compare models on: those asked for, else all listed folds that every model has finished.
 
     Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
-    asked for is missing or incomplete, or nothing is left to compare.
+    asked for is missing or incomplete, or nothing is left to compare, SettingsError for the fold 'all'.
     """
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
-    wanted, beyond = (
-        _existing_folds(models, len(splits)) if folds is None else ([fold_name(fold) for fold in folds], [])
-    )
+    wanted, beyond = _existing_folds(models, len(splits)) if folds is None else (_numbered(folds), [])
     problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
     usable = [m for m in models if len(problems[m]) < len(wanted)]
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
@@ -121,6 +119,17 @@ def folds_to_predict(models: Sequence[ModelFolders], compared: Sequence[int]) ->
 def cards(model: ModelFolders) -> list[Path]:
     """plans.json and dataset.json of a model, where it has them."""
     return [model.folder / name for name in CARDS if (model.folder / name).is_file()]
+
+
+def _numbered(folds: Sequence[FoldName]) -> list[int]:
+    """The folds that were asked for; raises SettingsError for 'all'."""
+    names = [fold_name(fold) for fold in folds]
+    if "all" in names:
+        raise SettingsError(
+            "Cross-validation needs cases that a fold was not trained on, and fold 'all' was trained on every one; name "
+            "numbered folds such as -f 0 1 2 3 4."
+        )
+    return names
 
 
 def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[int], list[int]]:

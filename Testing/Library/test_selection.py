@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from NNSegmentLib.arguments import build_parser
-from NNSegmentLib.errors import ModelError, RunError
+from NNSegmentLib.errors import ModelError, RunError, SettingsError
 from NNSegmentLib.evaluation import load_scores
 from NNSegmentLib.folders import ModelFolders, Workspace
 from NNSegmentLib.folds import Fold, save_folds
@@ -356,6 +356,13 @@ def test_missing_folds_and_models_are_named(world, tmp_path):
     empty.folders.model(*MODELS[0]).folder.mkdir(parents=True)
     with pytest.raises(RunError, match="No fold"):
         empty.best([MODELS[0]])
+
+
+def test_the_fold_of_all_cases_is_no_cross_validation(world):
+    world.predict(world.folders.model(*MODELS[0]).fold("all").validation, "a", guess("a", 0.9, 3))
+
+    with pytest.raises(SettingsError, match="trained on every one; name numbered folds"):
+        world.best([MODELS[0]], folds=["all"])
 
 
 def test_a_random_fold_beyond_the_list_is_left_out_with_a_note(world):
