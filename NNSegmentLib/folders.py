@@ -242,9 +242,15 @@ class FoldFolder:
         return self.folder / "checkpoint_latest.pth"
 
     @property
+    def weights(self) -> Path | None:
+        """The checkpoint to predict with: the final one, else the best, else the latest; None before there is one."""
+        checkpoints = (self.checkpoint_final, self.checkpoint_best, self.checkpoint_latest)
+        return next((path for path in checkpoints if path.is_file()), None)
+
+    @property
     def has_weights(self) -> bool:
         """Whether something was trained here."""
-        return any(p.is_file() for p in (self.checkpoint_final, self.checkpoint_best, self.checkpoint_latest))
+        return self.weights is not None
 
     @property
     def events(self) -> Path:
@@ -270,6 +276,11 @@ class FoldFolder:
     @property
     def summary(self) -> Path:
         return self.validation / "summary.json"
+
+    @property
+    def predicted_by(self) -> Path:
+        """The weights that made the label maps in `validation`, and the cases' files of that time."""
+        return self.validation / "predicted_by.json"
 
     @property
     def earlier(self) -> Path:

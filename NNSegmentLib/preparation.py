@@ -16,6 +16,7 @@ from .folders import ModelFolders, TaskFolders
 from .image import copy_image
 from .machine.locks import LOCK, one_after_another_in, require_free
 from .machine.memory import Say, affordable_workers, announce, unsaid
+from .made_of import preparation_note
 from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
@@ -74,7 +75,7 @@ def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> flo
     from .preprocessing.prepare import prepare_case
     from .preprocessing.storage import save_prepared
 
-    noted, stamps = _note(folder, case), _stamps(case)
+    noted, stamps = preparation_note(folder, case.id), _stamps(case)
     remove(noted)
     save_prepared(prepare_case(case, plan, name, task.labels), folder)
     write_json(noted, stamps)
@@ -139,15 +140,10 @@ def _signature(task: Task, plan: Plan, c: Configuration) -> str:
 def _is_current(case: Case, folder: Path) -> bool:
     from .preprocessing.storage import prepared_files
 
-    noted = _note(folder, case)
+    noted = preparation_note(folder, case.id)
     if not noted.is_file() or not all(path.is_file() for path in prepared_files(folder, case.id)):
         return False
     return _are_of_one_state(read_json(noted), _stamps(case))
-
-
-def _note(folder: Path, case: Case) -> Path:
-    """Where it says which files a prepared case was made of; there only when the case is complete."""
-    return folder / f"{case.id}.made_of"
 
 
 def _stamps(case: Case) -> Stamps:

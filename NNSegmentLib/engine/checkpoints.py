@@ -116,6 +116,11 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     return checkpoint
 
 
+def steps_done(checkpoint: Checkpoint, iterations_per_epoch: int) -> int:
+    """Optimiser steps behind a checkpoint; nnU-Net's count whole epochs."""
+    return int(checkpoint.extra.get("steps", checkpoint.current_epoch * iterations_per_epoch))
+
+
 def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], where: str = "the checkpoint") -> None:
     """Copy weights into a network whose parameters have several names; one name of each is enough.
 

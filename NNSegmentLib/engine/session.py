@@ -20,7 +20,7 @@ from ..machine.memory import Say, unsaid
 from ..planning.plan import Configuration, Plan, plan_to_json
 from ..run import TrainingSettings
 from .batches import Batch
-from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint
+from .checkpoints import LOGGED, Checkpoint, load_weights, save_checkpoint, steps_done
 from .compilation import Compiled
 from .devices import autocast, half_precision, has_amx
 from .losses import make_loss, targets_of
@@ -311,7 +311,7 @@ class Session:
         return Counters(
             epoch=epoch,
             iteration=int(extra.get("iteration", 0)),
-            steps=int(extra.get("steps", epoch * self.settings.iterations_per_epoch)),
+            steps=steps_done(checkpoint, self.settings.iterations_per_epoch),
             elapsed_s=float(extra.get("elapsed_s", 0.0)),
             losses=[float(v) for v in extra.get("losses", [])],
             best=checkpoint.best_ema,

@@ -84,15 +84,14 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
 
 def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
     """Settings and first words of a run, which replaces an earlier one unless it goes on from a `stored` state."""
+    try:
+        remove(run.folder.summary) if stored else _put_earlier_run_aside(run)  # weights to come score differently
+    except OSError as error:
+        raise StorageError(cannot_write(run.folder.folder, error)) from error
     if stored:
         _tell(run, f"Resumed from {stored.name} after {session.counters.steps} steps.")
-    else:
-        try:
-            _put_earlier_run_aside(run)
-        except OSError as error:
-            raise StorageError(cannot_write(run.folder.folder, error)) from error
-        if session.request.resume:
-            _tell(run, "Nothing is stored to resume from, so this run starts at its beginning.")
+    elif session.request.resume:
+        _tell(run, "Nothing is stored to resume from, so this run starts at its beginning.")
     save_settings(session.settings, run.folder.settings)
     _tell(run, _introduction(session))
 

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import RunError, TaskError
+from ..errors import RunError, StorageError, TaskError, counted, some
 from ..evaluation import evaluate_folder
 from ..folders import REFERENCE_LABELS, FoldFolder, prepared_folder
 from ..geometry import Geometry
 from ..image import REORIENTING_READERS, read_geometry
-from ..model import CHECKPOINTS
+from ..made_of import CaseFiles, files_of
 from ..planning.plan import Configuration
+from ..predicted_by import (
+    PredictedBy,
+    StageInput,
+    Weights,
+    forget_stage_input,
+    keep_present,
+    load_stage_input,
+    note_stage_input,
+)
 from ..prediction import Prediction, save_prediction
 from ..preprocessing.prepared import Placement, PreparedCase
 from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
 from ..progress import Progress, silent, within
+from ..records import cannot_write
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores
 from .cascade import with_previous_labels
-from .checkpoints import load_checkpoint, load_weights
+from .checkpoints import load_checkpoint, load_weights, steps_done
 from .devices import choose_device, memory_errors, prepare_device
 from .normalization import placed
 from .session import TrainingRequest, make_network
@@ -46,15 +56,17 @@ def validate_fold(
 ) -> Scores | None:
     """Predict the fold's validation cases and score them: CASE with the task's file ending, and summary.json.
 
-    Cases that are there already are kept unless `again`. The final weights are used, or the best ones of a run that
-    was stopped. A configuration with a next stage also writes what that stage takes as input. None without
-    validation cases. Raises RunError when the fold was never trained, OutOfMemoryError, StorageError.
+    What the same weights made of the same files is kept unless `again`, and everything else there is removed. The final
+    weights are used, or the best ones of a run that was stopped. A configuration with a next stage also writes what that
+    stage takes as input. None without validation cases. Raises RunError when the fold was never trained,
+    OutOfMemoryError, StorageError.
     """
     run = Run(request.folder, request.configuration, request.fold_name)
     with memory_errors(_ADVICE):
         validation = Validation.of(request, run, save_probabilities)
         if again:
             shutil.rmtree(request.folder.validation, ignore_errors=True)
+        validation.keep_present()
         cases = request.fold.validation
         for done, case_id in enumerate(cases):
             what = f"validating {case_id}"
@@ -77,6 +89,9 @@ class Validation:
 
     request: TrainingRequest
     network: torch.nn.Module
+    weights: Weights
+    files: Mapping[str, CaseFiles]
+    """Case id → its files as they were prepared."""
     device: torch.device
     save_probabilities: bool
     tell: Callable[[str], None]
@@ -88,21 +103,40 @@ class Validation:
         prepare_device(device, request.settings.threads)
         path = trained_checkpoint(request.folder)
         network = make_network(request)
-        load_weights(network, load_checkpoint(path, mapped=True).network_weights, str(path))
+        checkpoint = load_checkpoint(path, mapped=True)
+        load_weights(network, checkpoint.network_weights, str(path))
         placed(network, device).eval()
-        return cls(request, network, device, save_probabilities, lambda text: run.record(Message(text, time.time())))
+        steps = steps_done(checkpoint, request.settings.iterations_per_epoch)
+        weights = Weights.of(path, request.fold_name, steps)
+        files = {files.case_id: files for files in files_of(request.prepared, request.fold.validation)}
+        return cls(
+            request, network, weights, files, device, save_probabilities,
+            lambda text: run.record(Message(text, time.time())),
+        )  # fmt: skip
+
+    def keep_present(self) -> None:
+        """Remove what other weights made, or of other files or cases; raises StorageError."""
+        made_by = PredictedBy(self.weights, tuple(self.files.values()))
+        try:
+            removed = keep_present(self.request.folder, made_by, self.request.dataset_json["file_ending"])
+        except OSError as error:
+            raise StorageError(cannot_write(self.request.folder.validation, error)) from error
+        if removed:
+            self.tell(
+                f"The validation of {counted(len(removed), 'case')} ({some(removed)}) was of other weights, files or folds "
+                "and is removed."
+            )
 
     def predict(self, case_id: str, progress: Progress = silent) -> None:
-        """Write what is missing of one case."""
+        """Write what is missing of one case, and with it what the next stage takes as input."""
         target = self.request.folder.validation / (case_id + self.request.dataset_json["file_ending"])
         archive = target.with_name(case_id + ".npz") if self.save_probabilities else None
-        next_files = self._missing_next(case_id)
-        if target.is_file() and (archive is None or archive.is_file()) and not next_files:
+        if target.is_file() and (archive is None or archive.is_file()) and not self._lacks_next(case_id):
             return
         case = PreparedStore(self.request.prepared).open(case_id)
         logits = self._logits(case, progress)
-        for next_name, folder in next_files.items():
-            self._write_next_stage(logits, case, next_name, folder)
+        if self._serves_next(case_id):
+            self._write_next_stage(logits, case)
         placement, wanted, label_set = case.placement, self.request.wanted, self.request.label_set
         labels = labels_from_logits(logits, placement, wanted, label_set)
         probabilities = probabilities_from_logits(logits, placement, wanted, label_set) if archive else None
@@ -140,13 +174,39 @@ class Validation:
         ending = self.request.dataset_json["file_ending"]
         return read_geometry(self.request.prepared.parent / REFERENCE_LABELS / (case.id + ending))
 
-    def _missing_next(self, case_id: str) -> dict[str, Path]:
-        """Next stage → folder of its input, for stages that lack this case's."""
-        name = self.request.wanted.next_stage
-        folder = self.request.model_folder.next_stage(name)
-        return {name: folder} if name and not previous_stage_file(folder, case_id).is_file() else {}
+    @property
+    def _next_folder(self) -> Path:
+        return self.request.model_folder.next_stage(self.request.wanted.next_stage)
 
-    def _write_next_stage(self, logits: np.ndarray, case: PreparedCase, name: str, folder: Path) -> None:
+    def _lacks_next(self, case_id: str) -> bool:
+        """Whether the next stage's input is not what these weights make of this case, and should be."""
+        if not self._serves_next(case_id):
+            return False
+        made_by = load_stage_input(self._next_folder, case_id)
+        is_there = previous_stage_file(self._next_folder, case_id).is_file()
+        return not (is_there and made_by and made_by.is_of(self.files[case_id], self.weights))
+
+    def _serves_next(self, case_id: str) -> bool:
+        """Whether there is a next stage and no fold that never saw the case predicted it: that one's is worth more."""
+        if not self.request.wanted.next_stage:
+            return False
+        if self._held_out(case_id) or not previous_stage_file(self._next_folder, case_id).is_file():
+            return True
+        made_by = load_stage_input(self._next_folder, case_id)
+        if made_by:
+            return not made_by.held_out
+        others = (fold for fold in self.request.model_folder.folds() if fold != self.request.folder)
+        return not any(fold.has_weights for fold in others)
+
+    def _held_out(self, case_id: str) -> bool:
+        return case_id not in self.request.fold.train
+
+    def _write_next_stage(self, logits: np.ndarray, case: PreparedCase) -> None:
+        folder, name = self._next_folder, self.request.wanted.next_stage
+        try:
+            forget_stage_input(folder, case.id)
+        except OSError as error:
+            raise StorageError(cannot_write(folder, error)) from error
         following = self.request.plan.configuration(name)
         try:
             goal = PreparedStore(prepared_folder(self.request.prepared.parent, following.data_identifier)).open(case.id)
@@ -156,14 +216,14 @@ class Validation:
         configuration = _without_choice(self.request.wanted, case.placement.spacing_mm)
         labels = labels_from_logits(logits, _onto(case, goal), configuration, self.request.label_set)
         save_previous_stage(labels, folder, case.id)
+        note_stage_input(StageInput(self.weights, self.files[case.id], self._held_out(case.id)), folder)
 
 
 def trained_checkpoint(folder: FoldFolder) -> Path:
     """The weights to use of a fold: final, else best, else latest; raises RunError when there are none."""
-    found = [folder.folder / name for name in CHECKPOINTS if (folder.folder / name).is_file()]
-    if found:
-        return found[0]
-    raise RunError(f"Expected trained weights in {folder.folder}, found none; train this fold first.")
+    if folder.weights is None:
+        raise RunError(f"Expected trained weights in {folder.folder}, found none; train this fold first.")
+    return folder.weights
 
 
 def _onto(case: PreparedCase, goal: PreparedCase) -> Placement:

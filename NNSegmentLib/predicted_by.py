@@ -1,0 +1,138 @@
+"""Which weights made a prediction, noted beside it, so that what earlier weights made is not taken for the present's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import TaskError
+from .folders import FoldFolder, visible
+from .made_of import CaseFiles
+from .preprocessing.storage import previous_stage_file
+from .records import from_json, read_json, remove, to_json, write_json
+
+_WITH_PROBABILITIES = (".npz", ".pkl")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint as it was when it predicted."""
+
+    fold: int | str
+    checkpoint: str
+    """Name of the file."""
+    steps: int
+    """Optimiser steps that had been done."""
+    stamp: tuple[int, ...]
+    """Time of change (ns) and size (bytes) of the file."""
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, fold: int | str, steps: int) -> Weights:
+        """What identifies a checkpoint file, wherever it is copied to."""
+        return cls(fold, path.name, steps, _stamp(path), _sha256(path))
+
+    def are_replaced_in(self, folder: FoldFolder) -> bool:
+        """Whether a fold would predict with other weights now; not where it has none to compare with."""
+        path = folder.weights
+        return path is not None and _stamp(path) != self.stamp and _sha256(path) != self.sha256
+
+
+@dataclass(frozen=True)
+class PredictedBy:
+    """What made the label maps of a validation."""
+
+    weights: Weights
+    cases: tuple[CaseFiles, ...]
+
+    def has_made(self, files: CaseFiles, weights: Weights) -> bool:
+        """Whether a case's label map is what these weights make of these files."""
+        return self.weights.sha256 == weights.sha256 and files in self.cases
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """What made the segmentation of a case that the cascade's next stage takes as input."""
+
+    weights: Weights
+    files: CaseFiles
+    held_out: bool
+    """Whether the weights were not trained on the case."""
+
+    def is_of(self, files: CaseFiles, weights: Weights) -> bool:
+        """Whether it is what this fold's weights make of these files."""
+        return (self.weights.fold, self.weights.sha256, self.files) == (weights.fold, weights.sha256, files)
+
+
+def load_predicted_by(folder: FoldFolder) -> PredictedBy | None:
+    """What made a fold's validation; None for those of nnU-Net or earlier versions."""
+    return _load(PredictedBy, folder.predicted_by)
+
+
+def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:
+    """Remove the label maps of other weights, files or cases from a validation, and note what makes those to come.
+
+    Without a note they are kept where they are younger than the weights. Returns the removed cases' ids; raises
+    StorageError, OSError.
+    """
+    before, weights_ns = load_predicted_by(folder), folder.weights.stat().st_mtime_ns
+    wanted = {files.case_id: files for files in now.cases}
+    removed = set()
+    for path in visible(folder.validation):
+        case_id = _case_of(path, ending)
+        if case_id is None:
+            continue
+        is_present = case_id in wanted and (
+            before.has_made(wanted[case_id], now.weights) if before else path.stat().st_mtime_ns >= weights_ns
+        )
+        if not is_present:
+            remove(path)
+            removed.add(case_id)
+    if removed:
+        remove(folder.summary)
+    write_json(folder.predicted_by, to_json(now))  # last: until then the next look removes the same
+    return tuple(sorted(removed))
+
+
+def load_stage_input(folder: Path, case_id: str) -> StageInput | None:
+    """What made a case's input of the next stage; None when there is none, or an earlier version wrote it."""
+    return _load(StageInput, _stage_note(folder, case_id))
+
+
+def note_stage_input(made_by: StageInput, folder: Path) -> None:
+    """Say what made the input that was just written; raises StorageError."""
+    write_json(_stage_note(folder, made_by.files.case_id), to_json(made_by))
+
+
+def forget_stage_input(folder: Path, case_id: str) -> None:
+    """Remove what is there of a case's input, its note first; raises OSError."""
+    remove(_stage_note(folder, case_id))
+    remove(previous_stage_file(folder, case_id))
+
+
+def _load(cls: type, path: Path):
+    """A note; None where there is none or it cannot be read, since what it is about can be made anew."""
+    try:
+        return from_json(cls, read_json(path)) if path.is_file() else None
+    except TaskError:
+        return None
+
+
+def _stage_note(folder: Path, case_id: str) -> Path:
+    return previous_stage_file(folder, case_id).with_suffix(".json")
+
+
+def _case_of(path: Path, ending: str) -> str | None:
+    """The case that a file of a validation belongs to; None for summaries and notes."""
+    return next((path.name.removesuffix(e) for e in (ending, *_WITH_PROBABILITIES) if path.name.endswith(e)), None)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
