@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PlanError, SettingsError, TaskError, some
+from ..errors import PlanError, SettingsError
 from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
@@ -13,12 +13,12 @@ from ..machine.memory import Need, Say, announce, unsaid
 from ..planning.plan import Configuration, Plan, load_plan, save_plan
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all
-from ..preprocessing.storage import previous_stage_file
 from ..progress import Progress, silent
 from ..records import copy_whole, read_json
 from ..run import Run, TrainingSettings
 from ..task import Task, parse_dataset_json
 from .budget import default_settings
+from .previous_stage import previous_stage_of
 
 
 def training_request(
@@ -60,7 +60,7 @@ def training_request(
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = _fold_of(folders, task, name, say or unsaid)
-    previous_stage = _previous_stage(folders, chosen, configuration, cases)
+    previous_stage = previous_stage_of(folders, chosen, configuration, cases)
     if say and not (resume and run.finished):
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
         need, free = _training_need(task, wanted, settings, cases, gpus)
@@ -149,24 +149,6 @@ def _used_with_weights(plan: Plan, name: str) -> tuple[object, ...]:
     scaled = plan.intensities if any(scheme.startswith("CT") for scheme in c.normalization) else ()
     return (plan.transpose_forward, scaled, c.patch_size, c.spacing_mm, c.normalization, c.use_mask_for_norm,
             c.network, c.resampling_data, c.previous_stage)  # fmt: skip
-
-
-def _previous_stage(folders: TaskFolders, plan: Plan, configuration: str, fold: Fold) -> Path | None:
-    """The folder with the predictions that a cascade takes as input; raises TaskError when some are missing."""
-    previous = plan.configuration(configuration).previous_stage
-    if not previous:
-        return None
-    folder = folders.model(plan.name, previous).next_stage(configuration)
-    missing = [
-        case_id for case_id in fold.train + fold.validation if not previous_stage_file(folder, case_id).is_file()
-    ]
-    if missing:
-        raise TaskError(
-            f"{configuration} takes the validation predictions of {previous} as input, which are missing for "
-            f"{len(missing)} cases ({some(missing)}); train all folds of {previous} first, and 'nnsegment validate' "
-            f"those that were trained before {configuration} was prepared."
-        )
-    return folder
 
 
 def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:
