@@ -261,6 +261,11 @@ class FoldFolder:
         return self.folder / "settings.json"
 
     @property
+    def made_of(self) -> Path:
+        """The cases that the run trains on and validates with."""
+        return self.folder / "made_of.json"
+
+    @property
     def stop(self) -> Path:
         """A file whose presence asks for a clean stop."""
         return self.folder / "STOP"

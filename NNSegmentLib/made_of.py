@@ -1,4 +1,4 @@
-"""What prepared cases are made of: the state of their files, as preparation notes it."""
+"""What a run is made of: the cases of its fold and the state of their files, noted beside it when it begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .records import read_json
+from .errors import RunError, counted, some
+from .folders import FoldFolder
+from .folds import Fold
+from .records import from_json, read_json, to_json, write_json
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,29 @@ class CaseFiles:
     case_id: str
     stamps: tuple[tuple[int, ...], ...] = ()
     """Time of change (ns) and size (bytes) of each file; empty where preparation noted nothing."""
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """The cases that a run trains on and validates with."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    files: tuple[CaseFiles, ...]
+
+    @classmethod
+    def of(cls, fold: Fold, prepared: Path) -> MadeOf:
+        """The fold as it is now, its files as they were prepared."""
+        return cls(fold.train, fold.validation, files_of(prepared, sorted({*fold.train, *fold.validation})))
+
+    def seen(self, case_ids: Iterable[str]) -> list[str]:
+        """Those of the cases that only trained: what was in both from the beginning is meant to be."""
+        return sorted({*case_ids} & {*self.train} - {*self.validation})
+
+    def changed(self, prepared: Path) -> list[str]:
+        """The training cases whose files were prepared in another state since."""
+        now = files_of(prepared, self.train)
+        return sorted(files.case_id for files in {*now} - {*self.files})
 
 
 def preparation_note(prepared: Path, case_id: str) -> Path:
@@ -29,3 +55,39 @@ def files_of(prepared: Path, case_ids: Iterable[str]) -> tuple[CaseFiles, ...]:
     return tuple(
         CaseFiles(case_id, tuple(map(tuple, read_json(note))) if note.is_file() else ()) for case_id, note in notes
     )
+
+
+def save_made_of(made_of: MadeOf, folder: FoldFolder) -> None:
+    """Note what a run is made of; raises StorageError."""
+    write_json(folder.made_of, to_json(made_of))
+
+
+def load_made_of(folder: FoldFolder) -> MadeOf | None:
+    """What the weights in a folder are made of; None without weights, and for those of nnU-Net or earlier versions."""
+    if not folder.has_weights or not folder.made_of.is_file():
+        return None
+    return from_json(MadeOf, read_json(folder.made_of))
+
+
+def require_unseen(folder: FoldFolder, validation: Iterable[str]) -> None:
+    """Raises RunError when a run was trained on cases that it would validate with now."""
+    made_of = load_made_of(folder)
+    if made_of and (seen := made_of.seen(validation)):
+        raise RunError(
+            f"The run in {folder.folder} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it would be "
+            "validated with now; restore the splits_final.json of that time, or train it again without --resume."
+        )
+
+
+def require_same_training(folder: FoldFolder, train: Iterable[str], task: str) -> None:
+    """Raises RunError when a run was begun with other training cases than it would go on with."""
+    made_of = load_made_of(folder)
+    before, now = {*made_of.train} if made_of else {*train}, {*train}
+    differences = (("new", sorted(now - before)), ("gone", sorted(before - now)))
+    told = "; ".join(f"{what}: {some(case_ids)}" for what, case_ids in differences if case_ids)
+    if told:
+        raise RunError(
+            f"The run in {folder.folder} was begun with other training cases than it has now ({told}); restore the "
+            "splits_final.json and cases of that time to go on, or begin again with 'nnsegment train' without --resume, "
+            f"or with all folds by 'nnsegment plan {task} --anew'."
+        )

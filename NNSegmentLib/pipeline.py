@@ -242,7 +242,8 @@ def train(
     "small" the quick recipe; a resumed run keeps its own. A run that is stopped leaves a valid model and can be resumed.
     Several `gpus` share each batch, one process for each; a script that asks for them needs the usual
     `if __name__ == "__main__":`. Raises TaskError, PlanError, SettingsError, ModelError (`pretrained`), ImageError,
-    RunError when the fold is trained by another process or cannot go on, OutOfMemoryError, StorageError.
+    RunError when the fold is trained by another process or cannot go on, also since its cases are others than it was
+    begun with, OutOfMemoryError, StorageError.
     """
     from .engine.rank_processes import train_fold_on
 
@@ -276,11 +277,11 @@ def validate(
     """Predict and score the full validation cases of a trained fold again; `fold` is a number or 'all'.
 
     Their label maps and summary.json are written into the fold's folder validation. Raises RunError when it is not
-    trained, TaskError, PlanError, SettingsError, ImageError, OutOfMemoryError, StorageError.
+    trained, or was trained on these cases, TaskError, PlanError, SettingsError, ImageError, OutOfMemoryError, StorageError.
     """
     request = training_request(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
-        resume=True, workers=workers, progress=progress,
+        resume=True, trains=False, workers=workers, progress=progress,
     )  # fmt: skip
     with only_one_in(request.folder.folder):
         return _validate(request, save_probabilities, workers, progress, again=True)

@@ -18,6 +18,7 @@ import torch
 from ..errors import ModelError, NNSegmentError, RunError, StorageError, counted
 from ..machine.memory import unsaid
 from ..machine.stopping import stopping_cleanly
+from ..made_of import MadeOf, save_made_of
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
 from ..records import cannot_write, copy_whole, move, patiently, remove, remove_unfinished
@@ -93,6 +94,7 @@ def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
     elif session.request.resume:
         _tell(run, "Nothing is stored to resume from, so this run starts at its beginning.")
     save_settings(session.settings, run.folder.settings)
+    save_made_of(MadeOf.of(session.request.fold, session.request.prepared), run.folder)
     _tell(run, _introduction(session))
 
 
@@ -362,11 +364,8 @@ def _put_earlier_run_aside(run: Run) -> None:
     """Leave nothing of an earlier run to be taken for this one's; the last one is kept, a finished one above all."""
     folder = run.folder
     checkpoints = (folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest)
-    left = [
-        path
-        for path in (*checkpoints, folder.events, folder.progress_picture, folder.settings, folder.validation)
-        if path.exists()
-    ]
+    others = (folder.events, folder.progress_picture, folder.settings, folder.made_of, folder.validation)
+    left = [path for path in (*checkpoints, *others) if path.exists()]
     worth_keeping = any(path in left for path in checkpoints)
     if worth_keeping and (run.finished or not (folder.earlier / folder.checkpoint_final.name).exists()):
         kept = _new_in_place_of(folder.earlier)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PlanError, SettingsError
+from ..errors import PlanError, SettingsError, counted, some
 from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
 from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from ..machine.memory import Need, Say, announce, unsaid
+from ..made_of import load_made_of, require_same_training, require_unseen
 from ..planning.plan import Configuration, Plan, load_plan, save_plan
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all
@@ -31,6 +32,7 @@ def training_request(
     plans: str | None = None,
     preset: str | None = None,
     resume: bool = False,
+    trains: bool = True,
     pretrained: Path | str | None = None,
     gpus: int = 1,
     workers: int = 2,
@@ -41,7 +43,8 @@ def training_request(
 
     With `say` the memory that training needs is estimated first; raises OutOfMemoryError when it cannot fit.
     What the user can get wrong is looked at before any work: raises PlanError, SettingsError, TaskError.
-    A run that is resumed keeps the plan that it was begun with.
+    A run that is resumed keeps the plan that it was begun with, and needs its training cases unless, to validate only, it
+    does not train (`trains`); raises RunError when it would validate cases that it was trained on.
     """
     from ..engine.ranks import require_ranks
     from ..engine.trainer import TrainingRequest
@@ -60,6 +63,8 @@ def training_request(
     if gpus > 1:
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = _fold_of(folders, task, name, say or unsaid)
+    if resume:
+        _require_same_cases(run_folder, cases, task.name, trains)
     previous_stage = previous_stage_of(folders, chosen, configuration, cases)
     if say and not (resume and run.finished):
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
@@ -67,6 +72,8 @@ def training_request(
         announce(need, say, free)
     keep_references(task, folders, workers, progress)
     prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
+    if resume and say:
+        _tell_changed(run, folders.prepared(wanted.data_identifier), say)
     if not is_described:
         _write_model_card(model, folders, task, chosen)
     return TrainingRequest(
@@ -100,6 +107,28 @@ def _fold_of(folders: TaskFolders, task: Task, name: int | str, say: Say) -> Fol
             f"{len(fold.validation)} validation cases are drawn at random."
         )
     return fold
+
+
+def _require_same_cases(folder: FoldFolder, fold: Fold, task: str, trains: bool) -> None:
+    """Raises RunError when a run cannot go on, or be validated, with the cases that the fold has now."""
+    require_unseen(folder, fold.validation)
+    if trains:
+        require_same_training(folder, fold.train, task)
+
+
+def _tell_changed(run: Run, prepared: Path, say: Say) -> None:
+    """Say which training cases are not what the run was begun with; their corrections are no reason to end it."""
+    made_of = load_made_of(run.folder)
+    if made_of and (changed := made_of.changed(prepared)):
+        then = (
+            "its weights were trained on them as they were, and 'nnsegment train' without --resume begins again"
+            if run.finished
+            else "training goes on with them as they are now"
+        )
+        say(
+            f"Images or labels of {counted(len(changed), 'training case')} ({some(changed)}) changed since this run was "
+            f"begun; {then}."
+        )
 
 
 def _training_need(

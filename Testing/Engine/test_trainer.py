@@ -32,6 +32,7 @@ from NNSegmentLib.folds import Fold
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import Label, LabelSet
+from NNSegmentLib.made_of import load_made_of
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, Configuration, NetworkSpec, Plan
 from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
 from NNSegmentLib.preprocessing.storage import save_prepared
@@ -293,6 +294,18 @@ def test_starting_anew_keeps_the_earlier_run_aside(request_of):
     assert len(epochs_of(run)) == 1
     assert (run.folder.earlier / "checkpoint_final.pth").read_bytes() == weights
     assert not run.folder.validation.exists()
+
+
+def test_a_run_says_what_it_is_made_of_and_takes_that_along(request_of):
+    request = request_of(replace(QUICK, epochs=1, iterations_per_epoch=1))
+    run = train_fold(request)
+    first = load_made_of(run.folder)
+
+    train_fold(replace(request, fold=Fold(IDS[1:], IDS[:1])))
+
+    assert (first.train, first.validation) == (IDS[:3], IDS[3:])
+    assert load_made_of(FoldFolder(run.folder.earlier)) == first
+    assert load_made_of(run.folder).train == IDS[1:]
 
 
 def test_a_finished_earlier_run_is_not_given_up_for_one_that_was_stopped(request_of):
