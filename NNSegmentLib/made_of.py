@@ -34,10 +34,6 @@ class MadeOf:
         """The fold as it is now, its files as they were prepared."""
         return cls(fold.train, fold.validation, files_of(prepared, sorted({*fold.train, *fold.validation})))
 
-    def seen(self, case_ids: Iterable[str]) -> list[str]:
-        """Those of the cases that only trained: what was in both from the beginning is meant to be."""
-        return sorted({*case_ids} & {*self.train} - {*self.validation})
-
     def changed(self, prepared: Path) -> list[str]:
         """The training cases whose files were prepared in another state since."""
         now = files_of(prepared, self.train)
@@ -69,10 +65,15 @@ def load_made_of(folder: FoldFolder) -> MadeOf | None:
     return from_json(MadeOf, read_json(folder.made_of))
 
 
+def seen_in_training(folder: FoldFolder, validation: Iterable[str]) -> list[str]:
+    """Those of the cases that a run was only trained on; what trains and validates from its beginning is meant to."""
+    made_of = load_made_of(folder)
+    return sorted({*validation} & {*made_of.train} - {*made_of.validation}) if made_of else []
+
+
 def require_unseen(folder: FoldFolder, validation: Iterable[str]) -> None:
     """Raises RunError when a run was trained on cases that it would validate with now."""
-    made_of = load_made_of(folder)
-    if made_of and (seen := made_of.seen(validation)):
+    if seen := seen_in_training(folder, validation):
         raise RunError(
             f"The run in {folder.folder} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it would be "
             "validated with now; restore the splits_final.json of that time, or train it again without --resume."

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RunError, SettingsError, some
+from ..errors import RunError, SettingsError, counted, some
 from ..evaluation import evaluate_folder, label_files
-from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders, visible
+from ..folders import DATASET_NAME, TRAINER, FoldFolder, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
+from ..made_of import seen_in_training
 from ..postprocessing import PostProcessing, determine_postprocessing
+from ..predicted_by import load_predicted_by
 from ..progress import Progress, silent
 from ..records import copy_whole
 from ..scores import Scores, case_id
@@ -151,10 +153,14 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     expected = splits[fold].validation if isinstance(fold, int) and fold < len(splits) else ()
     endings = (ending,) if ending else FILE_ENDINGS
     present = {case_id(path) for path in visible(validation) if path.name.endswith(endings)}
-    missing = sorted(set(expected) - present)
-    if present and not missing:
+    if seen := seen_in_training(model.fold(fold), expected or present):
+        return (
+            f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it is to "
+            "be validated with; restore the splits_final.json of that time, or train it again."
+        )
+    found = _lack(model.fold(fold), expected, present)
+    if not found:
         return ""
-    found = f"lacks {len(missing)} of {len(expected)} validation cases ({some(missing)})" if missing else "is empty"
     command = f"nnsegment validate {folders.name} {model.configuration} {fold}"
     if model.trainer != TRAINER:  # its folds are nnU-Net's to finish
         number = DATASET_NAME.match(folders.name).group(1)
@@ -162,3 +168,13 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
             f"nnUNetv2_train {number} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name} --val"
         )
     return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."
+
+
+def _lack(fold: FoldFolder, expected: Sequence[str], present: set[str]) -> str:
+    """What a validation lacks, between 'The validation' and 'finish it'; empty when it is complete."""
+    if missing := sorted(set(expected) - present):
+        return f"lacks {len(missing)} of {len(expected)} validation cases ({some(missing)})"
+    if not present:
+        return "is empty"
+    made_by = load_predicted_by(fold)
+    return "was made by weights that were replaced" if made_by and made_by.weights.are_replaced_in(fold) else ""

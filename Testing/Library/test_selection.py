@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.made_of import CaseFiles, MadeOf, save_made_of
+from NNSegmentLib.predicted_by import PredictedBy, Weights, keep_present
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.selection.best import find_best, load_selection
 
@@ -244,6 +247,30 @@ def test_only_folds_that_all_have_finished_are_compared(world):
     assert (world.folders.model(*MODELS[0]).folder / "crossval_results_folds_0").is_dir()
     with pytest.raises(RunError, match="lacks 1 of 2"):
         world.best(folds=["0", "1"])
+
+
+def test_a_validation_by_weights_that_were_replaced_is_not_compared(world):
+    fold = world.folders.model(*MODELS[0]).fold(1)
+    fold.checkpoint_final.write_bytes(b"half-trained")
+    os.utime(fold.checkpoint_final, (0, 0))  # older than what it predicted
+    keep_present(fold, PredictedBy(Weights.of(fold.checkpoint_final, 1, 10), tuple(map(CaseFiles, "cd"))), ".nii.gz")
+    assert world.best().folds == (0, 1)
+
+    fold.checkpoint_final.write_bytes(b"trained to the end")
+    selection = world.best()
+
+    assert selection.folds == (0,)
+    left_out = "The validation of fold 1 of nnUNetTrainer__nnUNetPlans__2d was made by weights that were replaced"
+    assert any(left_out in note for note in selection.notes)
+
+
+def test_a_fold_that_was_trained_on_what_it_validates_with_is_not_compared(world):
+    fold = world.folders.model(*MODELS[0]).fold(1)
+    fold.checkpoint_final.touch()
+    save_made_of(MadeOf(("c", "d"), ("a", "b"), ()), fold)
+
+    with pytest.raises(RunError, match=r"Fold 1 of \S+__2d was trained on 2 cases \(c, d\)"):
+        world.best(folds=[1])
 
 
 def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
