@@ -10,8 +10,9 @@ from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
 from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from ..machine.memory import Need, Say, announce, unsaid
-from ..made_of import load_made_of, require_same_training, require_unseen
+from ..made_of import files_of, load_made_of, require_same_training, require_unseen
 from ..planning.plan import Configuration, Plan, load_plan, save_plan
+from ..predicted_by import load_predicted_by
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all
 from ..progress import Progress, silent
@@ -74,6 +75,7 @@ def training_request(
     prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
     if resume and say:
         _tell_changed(run, folders.prepared(wanted.data_identifier), say)
+        _tell_validated_anew(run_folder, folders.prepared(wanted.data_identifier), say)
     if not is_described:
         _write_model_card(model, folders, task, chosen)
     return TrainingRequest(
@@ -128,6 +130,17 @@ def _tell_changed(run: Run, prepared: Path, say: Say) -> None:
         say(
             f"Images or labels of {counted(len(changed), 'training case')} ({some(changed)}) changed since this run was "
             f"begun; {then}."
+        )
+
+
+def _tell_validated_anew(folder: FoldFolder, prepared: Path, say: Say) -> None:
+    """Say which validated cases are not what was predicted."""
+    made_by = load_predicted_by(folder)
+    validated = made_by.cases if made_by else ()
+    now = files_of(prepared, [files.case_id for files in validated])
+    if changed := [files.case_id for files in now if files not in validated]:
+        say(
+            f"Images or labels of {counted(len(changed), 'validation case')} ({some(changed)}) changed; validated anew."
         )
 
 

@@ -11,6 +11,7 @@ from NNSegmentLib.folds import Fold, load_folds, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.made_of import MadeOf, load_made_of, save_made_of
+from NNSegmentLib.predicted_by import PredictedBy, Weights, keep_present
 from NNSegmentLib.records import write_json
 from NNSegmentLib.training.setup import training_request
 
@@ -94,6 +95,19 @@ def test_corrected_labels_of_training_cases_are_said(workspace, begun, finished)
 
     end = "as they were, and 'nnsegment train' without --resume begins again." if finished else "as they are now."
     assert [s for s in said if "changed since" in s and "1 training case (b)" in s and s.endswith(end)]
+
+
+def test_corrected_labels_of_validated_cases_are_said(workspace, begun):
+    begun.folder.validation.mkdir()
+    weights = Weights.of(begun.folder.checkpoint_latest, 0, 10)
+    keep_present(begun.folder, PredictedBy(weights, MadeOf.of(begun.fold, begun.prepared).files), ".nii.gz")
+    correct_labels(workspace, "a")
+    said = []
+
+    resumed(workspace, say=said.append)
+
+    assert "Images or labels of 1 validation case (a) changed; validated anew." in said
+    assert not any("training case" in sentence for sentence in said)
 
 
 def test_a_run_with_nothing_changed_says_nothing_of_it(workspace, begun):
