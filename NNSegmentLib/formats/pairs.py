@@ -145,7 +145,8 @@ def describe_segmented(
 
 
 def _require_all_named(named: Sequence[Path], labels: Sequence[Path]) -> None:
-    others = [path.name for path in labels if path not in named]
+    known = set(named)
+    others = [path.name for path in labels if path not in known]
     if others:
         raise TaskError(
             f"{len(named)} label files hold named segments, but {some(others)} hold plain numbers, of which nobody knows "
@@ -182,8 +183,9 @@ def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
 def _split_by_name(folder: Path) -> tuple[list[Path], list[Path]]:
     """Images and labels of one folder, told apart by a word such as _seg, _label, _mask in the labels' names."""
     files = image_files(folder)
-    labels = [path for path in files if _key(stem(path), _LABEL_WORD) != stem(path)]
-    images = [path for path in files if path not in labels]
+    labels, images = [], []
+    for path in files:
+        (images if _key(stem(path), _LABEL_WORD) == stem(path) else labels).append(path)
     if not images or not labels:
         raise TaskError(
             f"{folder} should hold dataset.json, or two folders images and labels, or pairs like case.nii.gz and "
