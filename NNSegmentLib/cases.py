@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def load_origin(task_folder: Path) -> TaskOrigin:
 def save_origin(origin: TaskOrigin, task_folder: Path) -> None:
     """Write cases.json; raises StorageError."""
     write_json(task_folder / CASES_FILE, to_json(origin))
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that are there more than once, sorted."""
+    return sorted(name for name, n in Counter(names).items() if n > 1)
 
 
 def case_name(text: str, taken: Sequence[str] = ()) -> str:

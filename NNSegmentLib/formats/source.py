@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import ValueChange
+from ..cases import ValueChange, repeated
 from ..errors import ImageError, TaskError, some
 from ..folders import Workspace, visible
 from ..geometry import Geometry
@@ -110,8 +110,7 @@ class Source:
             raise TaskError(
                 f"{self.folder} should hold at least one training case with image and labels, found none; add one."
             )
-        twice = sorted({case_id for case_id in training if training.count(case_id) > 1})
-        if twice:
+        if twice := repeated(training):
             raise TaskError(f"{self.folder} names {some(twice)} more than once; every case needs its own name.")
 
     @property

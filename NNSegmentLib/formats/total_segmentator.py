@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases import repeated
 from ..errors import TaskError, some
 from ..folders import visible
 from ..image import file_ending, read_labels
@@ -82,8 +83,7 @@ def _case(folder: Path) -> SourceCase:
     if not files:
         return SourceCase(folder.name, (image,), group="Ts")
     names = [stem(path) for path in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise TaskError(f"{folder / _SEGMENTATIONS} has more than one file of {some(twice)}; keep one of each.")
     rows = tuple(SegmentRow(name, name, None, "", False) for name in names)
     return SourceCase(folder.name, (image,), segments=Segments(files, rows, partial(_layers, files)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..cases import repeated
 from ..errors import some
 from ..folders import visible
 from ..image import TIFF_ENDINGS
@@ -64,13 +65,14 @@ def _found_values(reports: Sequence[CaseReport]) -> frozenset[int]:
 
 def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | None) -> Iterator[Finding]:
     yield from report.findings
-    unexpected = sorted(value for value in (report.values or ()) if value >= 0 and value not in _declared(task))
+    declared = _declared(task)
+    unexpected = sorted(value for value in set(report.values or ()).difference(declared) if value >= 0)
     if unexpected:
         yield Finding(
             ERROR,
             report.case_id,
             LABEL_VALUES,
-            f"only {some(_declared(task), _MOST_VALUES)}",
+            f"only {some(declared, _MOST_VALUES)}",
             f"also {some(unexpected, _MOST_VALUES)}",
             "'nnsegment check --fix' renumbers the labels in ascending order"
             if renumbering
@@ -147,15 +149,14 @@ def _duplicate_ids(task: Task) -> Iterator[Finding]:
 
 def _repeated_keys(path: Path) -> list[str]:
     """Case names that occur twice under `dataset`; plain JSON reading keeps the last one without a word."""
-    repeated: list[str] = []
+    twice: list[str] = []
 
     def noticing(pairs: list) -> dict:
-        keys = [key for key, value in pairs if isinstance(value, dict) and "images" in value]
-        repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        twice.extend(repeated(key for key, value in pairs if isinstance(value, dict) and "images" in value))
         return dict(pairs)
 
     json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=noticing)
-    return repeated
+    return twice
 
 
 def _labels_alone(task: Task) -> Iterator[Finding]:

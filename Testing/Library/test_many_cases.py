@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
-from effort import growth
+from effort import Watched, comparisons, growth
 
 from NNSegmentLib.formats import pairs
+from NNSegmentLib.formats.source import Source, SourceCase
+from NNSegmentLib.integrity import check
+from NNSegmentLib.labels import Label, LabelSet
 
 
 def test_images_and_labels_of_one_folder_are_told_apart_in_one_go(tmp_path):
@@ -31,3 +35,26 @@ def test_named_segments_are_told_from_numbers_in_one_go():
         return partial(pairs._require_all_named, list(map(Path, names)), list(map(Path, names)))
 
     assert growth(work_on) < 2.6
+
+
+def names(n_cases: int) -> list[str]:
+    return [Watched(f"case{n:03d}") for n in range(n_cases)]
+
+
+def test_case_names_of_a_source_are_not_compared_with_each_other():
+    cases, labels = [SourceCase(name, ()) for name in names(100)], LabelSet((Label("background", (0,)),))
+
+    assert comparisons(lambda: Source(Path(), "x", ("a",), labels, ".png", tuple(cases))) == 0
+
+
+def test_case_names_of_a_dataset_json_are_not_compared_with_each_other(tmp_path, monkeypatch):
+    def loads(text: str, object_pairs_hook):
+        return json.JSONDecoder(
+            object_pairs_hook=lambda pairs: object_pairs_hook([(Watched(key), value) for key, value in pairs])
+        ).decode(text)
+
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"dataset": {name: {"images": [], "label": ""} for name in names(100)}}))
+    monkeypatch.setattr(check.json, "loads", loads)
+
+    assert comparisons(lambda: check._repeated_keys(path)) < 1000
