@@ -149,16 +149,19 @@ def find_pairs(scene, *, predictions: bool = False) -> tuple[Pair, ...]:
     Hidden nodes and label maps of volumes that have a segmentation are left out. So are predictions, which nobody
     should train on uncorrected, unless `predictions` asks for them too.
     """
-    label_maps = _nodes(scene, "vtkMRMLLabelMapVolumeNode")
-    volumes = [node for node in _nodes(scene, "vtkMRMLScalarVolumeNode") if node not in label_maps]
+    label_maps = dict.fromkeys(_nodes(scene, "vtkMRMLLabelMapVolumeNode"))
+    volumes = {node: _subject(node) for node in _nodes(scene, "vtkMRMLScalarVolumeNode") if node not in label_maps}
+    of_subject: dict[str, list] = {}
+    for volume, subject in volumes.items():
+        of_subject.setdefault(subject, []).append(volume)
     pairs: list[Pair] = []
+    taken = set()
     for node in (*_nodes(scene, "vtkMRMLSegmentationNode"), *label_maps):
         reference = node.GetNodeReference(REFERENCE_ROLE)
-        same = [volume for volume in volumes if _subject(volume) == _subject(node)]
-        found = [reference] if reference in volumes else same
-        is_taken = any(found == list(pair.volumes) for pair in pairs if not pair.is_prediction)
-        if len(found) == 1 and not (is_taken and node in label_maps):
+        found = [reference] if reference in volumes else of_subject.get(_subject(node), ())
+        if len(found) == 1 and not (node in label_maps and found[0] in taken):
             pairs.append(Pair(tuple(found), node, "reference" if reference in volumes else "name"))
+            taken.update(() if pairs[-1].is_prediction else found)
     return tuple(pair for pair in pairs if predictions or not pair.is_prediction)
 
 
@@ -223,8 +226,7 @@ def _counted(cases: Iterable[CaseArrays], ids: Sequence[str], progress: Progress
 
 
 def _nodes(scene, class_name: str) -> list:
-    found = [scene.GetNthNodeByClass(n, class_name) for n in range(scene.GetNumberOfNodesByClass(class_name))]
-    return [node for node in found if not node.GetHideFromEditors()]
+    return [node for node in scene.GetNodes() if node.IsA(class_name) and not node.GetHideFromEditors()]
 
 
 def _subject(node) -> str:

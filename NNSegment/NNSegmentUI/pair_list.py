@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import qt
@@ -59,8 +60,8 @@ class PairList(VTKObservationMixin):
     @property
     def named_twice(self) -> list[str]:
         """Volumes of more than one pair: an image must not be learned and tested on at once."""
-        volumes = [pair.volumes[0] for pair in self.pairs]
-        return sorted({volume.GetName() for volume in volumes if volumes.count(volume) > 1})
+        volumes = Counter(pair.volumes[0] for pair in self.pairs)
+        return sorted({volume.GetName() for volume, n in volumes.items() if n > 1})
 
     def clash(self, pair):
         """The pair that has this one's segmentation already, or None."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench.harness import BenchError
+from effort import Watched, comparisons
 from finished_runs import make_job
 from mrml_nodes import Builder
 
@@ -167,6 +168,19 @@ def test_a_volume_with_two_segmentations_is_pointed_out(panel):
 
     assert len(column(panel, "pairsTable", 0)) == 3
     assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient0; leave out all but one")
+
+
+def test_the_volumes_of_many_pairs_are_not_compared_with_each_other(panel):
+    from NNSegmentUI.pair_list import PairList
+
+    from NNSegmentLib.scene_tasks import Pair
+
+    class Volume(Watched):
+        GetName = Watched.__str__
+
+    waiting = types.SimpleNamespace(pairs=[Pair((Volume(f"patient{n}"),), None) for n in range(100)])
+
+    assert comparisons(lambda: PairList.named_twice.fget(waiting)) == 0
 
 
 def show_prediction(volume):

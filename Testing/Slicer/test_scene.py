@@ -6,9 +6,11 @@ import csv
 import gc
 import logging
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
+from effort import growth
 
 from NNSegmentLib.cases import load_origin
 from NNSegmentLib.errors import ImageError, SettingsError, TaskError
@@ -920,6 +922,19 @@ def test_pairs_are_found_by_reference_volume_then_by_name_and_predictions_are_le
     ]
     assert [pair for pair in all_pairs if not pair.is_prediction] == list(pairs)
     assert [pair.segmentation for pair in all_pairs if pair.is_prediction] == predicted
+
+
+def test_pairs_are_found_without_comparing_every_segmentation_with_every_volume(logics):
+    def scene_with(n_pairs: int):
+        made = slicer.vtkMRMLScene()
+        for n in range(n_pairs):
+            made.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"Case{n}")
+            made.AddNewNodeByClass("vtkMRMLSegmentationNode", f"Case{n} segmentation")
+            made.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", f"Case{n}-label")
+        return partial(find_pairs, made)
+
+    assert len(scene_with(3)()) == 3
+    assert growth(scene_with, 50) < 2.6
 
 
 def test_slicer_reads_the_labels_of_a_task_as_a_colour_table(scene, build, tmp_path):
