@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 from .errors import TaskError
@@ -77,11 +78,28 @@ def case_name(text: str, taken: Sequence[str] = ()) -> str:
 
     Ids that differ in small and capital letters alone would be one file on Windows and macOS.
     """
+    return _free(_plain_name(text), {composed(case_id).casefold() for case_id in taken})
+
+
+def case_names(texts: Iterable[str]) -> list[str]:
+    """The case ids of several nodes or folders, each as `case_name` gives it and different from those before it."""
+    names: list[str] = []
+    used: set[str] = set()
+    for text in texts:
+        names.append(_free(_plain_name(text), used))
+        used.add(names[-1].casefold())
+    return names
+
+
+def _plain_name(text: str) -> str:
     text = composed(text)
     for ending in FILE_ENDINGS:
         text = text.removesuffix(ending)
     name = re.sub(r"[^\w.+-]+", "_", text).strip("_.") or "case"
-    name = DEVICES.sub(r"\1_", name)
-    names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
-    used = {composed(case_id).casefold() for case_id in taken}
+    return DEVICES.sub(r"\1_", name)
+
+
+def _free(name: str, used: Set[str]) -> str:
+    """The name, with a number where it is among those used, which are in small letters."""
+    names = chain([name], (f"{name}-{n}" for n in count(2)))
     return next(candidate for candidate in names if candidate.casefold() not in used)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .case_files import CaseArrays, add_to_task, build_task, case_name, require_volume_ending, task_folder
+from .cases import case_names
 from .errors import ImageError, TaskError, require_choice
 from .folders import Workspace
 from .given import several
@@ -212,10 +213,7 @@ def _case_ids(pairs: Sequence[Pair], given: Sequence[str] | str | None) -> list[
     names = [pair.volumes[0].GetName() for pair in pairs] if given is None else several(given, "names of cases")
     if len(names) != len(pairs):
         raise TaskError(f"Expected {len(pairs)} case names, one per pair, found {len(names)}.")
-    ids: list[str] = []
-    for name in names:
-        ids.append(case_name(name, ids))
-    return ids
+    return case_names(names)
 
 
 def _counted(cases: Iterable[CaseArrays], ids: Sequence[str], progress: Progress) -> Iterator[CaseArrays]:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from ..cases import case_name
+from ..cases import case_names
 from ..errors import TaskError, some
 from ..folders import visible
 from ..progress import Progress, in_parallel
@@ -107,10 +107,8 @@ def _cases(folder: Path, found: Sequence[_Found]) -> tuple[SourceCase, ...]:
     for one in found:
         by_series.setdefault(one.series.uid, []).append(one)
     ordered = sorted(by_series.values(), key=lambda own: _name(folder, own[0].series))
-    taken: list[str] = []
-    for own in ordered:
-        taken.append(case_name(_name(folder, own[0].series), taken))
-    return tuple(_case(name, own) for name, own in zip(taken, ordered, strict=True))
+    names = case_names(_name(folder, own[0].series) for own in ordered)
+    return tuple(_case(name, own) for name, own in zip(names, ordered, strict=True))
 
 
 def _case(name: str, found: Sequence[_Found]) -> SourceCase:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from effort import Watched, comparisons, growth
 
+from NNSegmentLib.cases import case_names
 from NNSegmentLib.formats import pairs
 from NNSegmentLib.formats.source import Source, SourceCase
 from NNSegmentLib.integrity import check
@@ -58,3 +59,8 @@ def test_case_names_of_a_dataset_json_are_not_compared_with_each_other(tmp_path,
     monkeypatch.setattr(check.json, "loads", loads)
 
     assert comparisons(lambda: check._repeated_keys(path)) < 1000
+
+
+def test_cases_are_named_without_going_through_the_names_before():
+    assert case_names(["CT", "ct.nii.gz", "MR", "ct"]) == ["CT", "ct-2", "MR", "ct-3"]
+    assert growth(lambda n_cases: partial(case_names, map(str, range(n_cases)))) < 2.6
