@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ class TrainedModel:
     def title(self) -> str:
         return f"{self.folders.configuration} ({self.folders.plans_name})"
 
-    @property
+    @cached_property
     def scores(self) -> Scores | None:
         """The validation cases of all folds together; None before the first validation."""
         found = [fold.scores for fold in self.folds if fold.scores]
@@ -74,7 +75,11 @@ class TrainedModel:
 
     def fold_of(self, case: CaseScores) -> TrainedFold:
         """The fold that validated a case."""
-        return next(fold for fold in self.folds if fold.scores and case in fold.scores.cases)
+        return self._folds[id(case)]
+
+    @cached_property
+    def _folds(self) -> dict[int, TrainedFold]:
+        return {id(case): fold for fold in reversed(self.folds) if fold.scores for case in fold.scores.cases}
 
 
 @dataclass(frozen=True)
