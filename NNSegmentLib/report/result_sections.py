@@ -24,6 +24,8 @@ from .plots import inline_svg
 
 N_WORST = 2
 """Worst validation cases shown beside the best one."""
+MOST_CASES = 500
+"""Of a table; more would make the page heavy and nobody reads them."""
 _SEEN = "The fold 'all' trains on every case, so its scores are on cases it has seen and say nothing about new ones."
 
 
@@ -164,7 +166,7 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
                 inline_svg(drawn, f"Dice per class of {model.title}"),
                 "One dot per case; box: middle half; bar: median.",
             ),
-            folded(f"All {len(scores.cases)} cases, the worst first", table(*_case_table(model, names))),
+            folded(_case_title(len(scores.cases)), table(*_case_table(model, names))),
         ]
     )
 
@@ -190,9 +192,15 @@ def _nsd_title(scores: Scores) -> str:
     return f"surface Dice at {tolerance:g} mm" if tolerance else "surface Dice"
 
 
+def _case_title(n_cases: int) -> str:
+    if n_cases <= MOST_CASES:
+        return f"All {n_cases} cases, the worst first"
+    return f"The {MOST_CASES} worst of {n_cases} cases, the worst first; validation/summary.json of each fold has all"
+
+
 def _case_table(model: TrainedModel, names: Sequence[str]) -> tuple[tuple, list]:
     scores = model.scores
-    ordered = sorted(scores.cases, key=lambda c: (not math.isnan(c.mean_dice), c.mean_dice))
+    ordered = sorted(scores.cases, key=lambda c: (not math.isnan(c.mean_dice), c.mean_dice))[:MOST_CASES]
     surface = any(m.hd95_mm is not None for m in scores.mean)
     header = ("case", "fold", *names, *(("mean HD95, mm", "mean surface Dice") if surface else ()))
     return header, [

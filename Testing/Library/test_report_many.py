@@ -9,7 +9,7 @@ from effort import growth
 
 from NNSegmentLib.folders import ModelFolders
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel
-from NNSegmentLib.report.result_sections import _case_table
+from NNSegmentLib.report.result_sections import MOST_CASES, _case_table, _case_title
 from NNSegmentLib.scores import CaseScores, Metrics, Scores
 
 
@@ -37,3 +37,15 @@ def test_a_case_that_two_folds_validated_is_listed_with_each(tmp_path):
     _header, rows = _case_table(model, ["organ"])
 
     assert rows == [("b", "0", "–"), ("a", "1", "0.400"), ("a", "0", "0.500")]
+
+
+def test_the_table_of_cases_ends_after_the_worst_and_says_where_the_others_are(tmp_path):
+    model = model_of(tmp_path, [case(f"case{n:03d}", n / 1000) for n in range(MOST_CASES + 1)])
+
+    _header, rows = _case_table(model, ["organ"])
+
+    assert [row[0] for row in (rows[0], rows[-1])] == ["case000", f"case{MOST_CASES - 1:03d}"]
+    assert _case_title(MOST_CASES + 1) == (
+        "The 500 worst of 501 cases, the worst first; validation/summary.json of each fold has all"
+    )
+    assert _case_title(MOST_CASES) == "All 500 cases, the worst first"
