@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,24 @@ import numpy as np
 from ..fingerprint import PERCENTILES, CaseFacts
 from ..run import EpochFinished
 from .curves import latest_epochs
-from .plots import INK, PALETTE, legend, new_figure, plain, verbatim
+from .plots import FAINT, INK, PALETTE, legend, new_figure, plain, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _AXES = ("z", "y", "x")
+_MOST_COLUMNS = 12
+"""Classes whose columns and names fit into the width of a page; more become rows."""
+_LONGEST_IN_ROW = 36
+"""Characters of a name that stands before its row."""
+_MOST_DOTS = 600
+"""Drawn one by one; more are a small picture inside the figure, as each takes a hundred characters."""
+_CROWDED = 300
+"""Dots of a column; more cover each other."""
+_MOST_LINES = 300
+"""Cases with a line of their own; more share some."""
+_SHARED_LINES = 150
 
 
 def axes_figure(values: Sequence[Sequence[float]], title: str, unit: str) -> Figure:
@@ -32,15 +44,16 @@ def axes_figure(values: Sequence[Sequence[float]], title: str, unit: str) -> Fig
 def intensity_figure(cases: Sequence[CaseFacts], channel: int, name: str) -> Figure | None:
     """Foreground intensities of a channel, a column a case ordered by median; None when nothing is known.
 
-    The thin line spans the 0.5th to 99.5th percentile, the thick one the middle half, the dot is the median.
+    The thin line spans the 0.5th to 99.5th percentile, the thick one the middle half, the dot is the median. Where
+    there are very many cases, neighbours share a line (`cases_a_line`) from the lowest to the highest of them.
     """
     found = sorted((c.channels[channel].percentiles for c in cases if c.channels), key=lambda p: p[_at(50.0)])
     if not found:
         return None
-    table = np.array(found)
+    x, table = _shared(np.array(found))
     figure = new_figure(8.4, 2.5)
     axes = plain(figure.add_subplot(), "cases, ordered by median", "intensity", f"{name}: intensities of the labels")
-    x, color = np.arange(1, len(table) + 1), PALETTE[channel % len(PALETTE)]
+    color = PALETTE[channel % len(PALETTE)]
     thick = float(np.clip(160 / len(table), 1.2, 7))
     axes.vlines(x, table[:, 0], table[:, -1], color=color, linewidth=min(thick / 3, 1.2), alpha=0.7)
     axes.vlines(x, table[:, _at(25.0)], table[:, _at(75.0)], color=color, linewidth=thick, alpha=0.75)
@@ -50,6 +63,21 @@ def intensity_figure(cases: Sequence[CaseFacts], channel: int, name: str) -> Fig
         axes.set_yscale("log")
     figure.subplots_adjust(left=0.09, right=0.99, top=0.88, bottom=0.19)
     return figure
+
+
+def cases_a_line(n_cases: int) -> int:
+    """How many neighbouring cases share a line of the intensities."""
+    return 1 if n_cases <= _MOST_LINES else math.ceil(n_cases / _SHARED_LINES)
+
+
+def _shared(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places and percentiles of the lines: the cases' own, or medians of neighbours with the extremes of them all."""
+    places, n = np.arange(1, len(table) + 1), cases_a_line(len(table))
+    if n == 1:
+        return places, table
+    groups = [table[start : start + n] for start in range(0, len(table), n)]
+    lines = [np.hstack([g[:, 0].min(), np.median(g[:, 1:-1], axis=0), g[:, -1].max()]) for g in groups]
+    return np.array([places[start : start + n].mean() for start in range(0, len(table), n)]), np.array(lines)
 
 
 def runs_figure(runs: Mapping[str, Sequence[EpochFinished]], title: str) -> Figure:
@@ -77,7 +105,12 @@ def runs_figure(runs: Mapping[str, Sequence[EpochFinished]], title: str) -> Figu
 
 
 def dice_figure(dice: Mapping[str, Sequence[float]], colors: Sequence, title: str) -> Figure:
-    """Dice of every case, a column per class: a dot a case, a box over the middle half, a bar at the median."""
+    """Dice of every case, a column per class: a dot a case, a box over the middle half, a bar at the median.
+
+    Many classes are rows instead, the lowest median first.
+    """
+    if len(dice) > _MOST_COLUMNS:
+        return _dice_rows(dice, colors, title)
     figure = new_figure(max(4.2, 1.5 + 1.15 * len(dice)), 3.1)
     axes = plain(figure.add_subplot(), ylabel="Dice", title=title)
     _strips(axes, dice, colors)
@@ -86,24 +119,62 @@ def dice_figure(dice: Mapping[str, Sequence[float]], colors: Sequence, title: st
     return figure
 
 
+def _dice_rows(dice: Mapping[str, Sequence[float]], colors: Sequence, title: str) -> Figure:
+    rows = [(name, _defined(values), colors[i % len(colors)]) for i, (name, values) in enumerate(dice.items())]
+    rows.sort(key=lambda row: np.median(row[1]) if len(row[1]) else np.inf)
+    names = [_short(name, _LONGEST_IN_ROW) for name, _, _ in rows]
+    head, foot, left, width = 0.75, 0.55, 0.25 + 0.075 * max(map(len, names)), 8.4
+    height = head + 0.2 * len(rows) + foot
+    figure = new_figure(width, height)
+    axes = plain(figure.add_subplot(), xlabel="Dice")
+    axes.set_title(title, color=INK, fontsize=10.5, loc="left", fontweight="bold", pad=22)
+    many = sum(len(values) for _, values, _ in rows) > _MOST_DOTS
+    for place, (_, values, color) in enumerate(rows):
+        _strip(axes, place, values, color, many, lying=True)
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-0.03, 1.03)
+    axes.grid(axis="x", color=FAINT, alpha=0.35, linewidth=0.6)
+    axes.tick_params(axis="x", labeltop=True)
+    figure.subplots_adjust(left=left / width, right=0.98, top=1 - head / height, bottom=foot / height)
+    return figure
+
+
 def _strips(axes: Axes, columns: Mapping[str, Sequence[float]], colors: Sequence = PALETTE) -> None:
-    """Columns of dots, moved sideways by a fixed pattern so that equal values stay visible, over a box."""
-    for index, values in enumerate(columns.values()):
-        values = np.asarray([v for v in values if v is not None and np.isfinite(v)], float)
-        if not len(values):
-            continue
-        color = colors[index % len(colors)]
-        low, middle, high = np.percentile(values, (25, 50, 75))
-        axes.bar(index, high - low, 0.62, low, color=color, alpha=0.22, linewidth=0)
-        axes.hlines(middle, index - 0.31, index + 0.31, color=color, linewidth=2.2)
-        sideways = ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5
-        axes.plot(index + sideways, values, "o", color=color, markersize=3.4, alpha=0.75, markeredgewidth=0)
+    """Columns of dots over a box."""
+    found = [_defined(values) for values in columns.values()]
+    many = sum(map(len, found)) > _MOST_DOTS
+    for index, values in enumerate(found):
+        _strip(axes, index, values, colors[index % len(colors)], many)
     axes.set_xticks(range(len(columns)), [_short(name) for name in columns])
     axes.set_xlim(-0.6, len(columns) - 0.4)
 
 
-def _short(name: str) -> str:
-    return verbatim(name if len(name) <= 14 else name[:13] + "…")
+def _strip(axes: Axes, place: int, values: np.ndarray, color, many: bool, lying: bool = False) -> None:
+    """Dots moved sideways by a fixed pattern so that equal values stay visible, a box and a bar at the median.
+
+    Very many dots are a small picture below the bar, fainter and smaller where they would cover each other.
+    """
+    if not len(values):
+        return
+    bar, line = (axes.barh, axes.vlines) if lying else (axes.bar, axes.hlines)
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    bar(place, high - low, 0.62, low, color=color, alpha=0.22, linewidth=0)
+    line(middle, place - 0.31, place + 0.31, color=color, linewidth=2.2)
+    sideways = place + ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5
+    share = min(1.0, (_CROWDED / len(values)) ** 0.5)
+    style = {"markersize": 3.4 * max(share, 0.45), "alpha": 0.75 * max(share, 0.2)}
+    style |= {"rasterized": True, "zorder": 1.9} if many else {}
+    dots = (values, sideways) if lying else (sideways, values)
+    axes.plot(*dots, "o", color=color, markeredgewidth=0, **style)
+
+
+def _defined(values: Sequence[float | None]) -> np.ndarray:
+    return np.asarray([v for v in values if v is not None and np.isfinite(v)], float)
+
+
+def _short(name: str, longest: int = 14) -> str:
+    return verbatim(name if len(name) <= longest else name[: longest - 1] + "…")
 
 
 def _at(percentile: float) -> int:

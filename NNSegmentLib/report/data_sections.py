@@ -11,7 +11,7 @@ from ..integrity.findings import SEVERITIES, Finding
 from ..labels import Label
 from ..planning.parameters import count_parameters
 from ..planning.plan import Configuration, Plan
-from .charts import axes_figure, intensity_figure
+from .charts import axes_figure, cases_a_line, intensity_figure
 from .contents import Contents
 from .diagram import configuration_figure
 from .markup import (
@@ -141,10 +141,20 @@ def _intensities(channels: Sequence[str], fingerprint: Fingerprint) -> list[Mark
     found = []
     for number, name in enumerate(channels):
         drawn = intensity_figure(fingerprint.cases, number, name)
-        caption = "Thin line: 0.5th to 99.5th percentile of the labelled voxels; thick line: middle half; dot: median."
         if drawn:
+            caption = _intensity_caption(len(fingerprint.cases))
             found.append(figure(inline_svg(drawn, f"Intensities of channel {name}"), caption))
     return [*found, _intensity_table(channels, fingerprint)]
+
+
+def _intensity_caption(n_cases: int) -> str:
+    shared = cases_a_line(n_cases)
+    if shared == 1:
+        return "Thin line: 0.5th to 99.5th percentile of the labelled voxels; thick line: middle half; dot: median."
+    return (
+        f"A line for {shared} cases each. Thin line: lowest 0.5th to highest 99.5th percentile of the labelled voxels; "
+        "thick line: middle half; dot: median of the cases."
+    )
 
 
 def _intensity_table(channels: Sequence[str], fingerprint: Fingerprint) -> Markup:

@@ -24,6 +24,8 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, CYAN)
 INK, FAINT = "#2b3038", "#9aa3ad"
 """Ink is replaced by the page's text colour when a figure is put into a page."""
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+_PICTURE_DPI = 200
+"""Of those parts of a drawing in a page that are pictures."""
 _SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "nnsegment"}
 
 
@@ -82,7 +84,7 @@ def inline_svg(figure: Figure, description: str) -> str:
 
     text = io.StringIO()
     with rc_context(_SVG_STYLE | {"svg.hashsalt": description}):
-        figure.savefig(text, format="svg", transparent=True, metadata=_undated(".svg"))
+        figure.savefig(text, format="svg", dpi=_PICTURE_DPI, transparent=True, metadata=_undated(".svg"))
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     svg = svg.replace(INK, "currentColor")

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+import pytest
 from effort import growth
 
+from NNSegmentLib.fingerprint import PERCENTILES, CaseFacts, ChannelFacts
 from NNSegmentLib.folders import ModelFolders
+from NNSegmentLib.report.charts import axes_figure, dice_figure, intensity_figure
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel
+from NNSegmentLib.report.data_sections import _intensity_caption
+from NNSegmentLib.report.plots import inline_svg
 from NNSegmentLib.report.result_sections import MOST_CASES, _case_table, _case_title
 from NNSegmentLib.scores import CaseScores, Metrics, Scores
 
@@ -49,3 +55,60 @@ def test_the_table_of_cases_ends_after_the_worst_and_says_where_the_others_are(t
         "The 500 worst of 501 cases, the worst first; validation/summary.json of each fold has all"
     )
     assert _case_title(MOST_CASES) == "All 500 cases, the worst first"
+
+
+def test_many_classes_are_rows_from_the_lowest_median_to_the_highest():
+    dice = {f"organ{n}": [n / 105, n / 105, math.nan] for n in reversed(range(105))} | {"nowhere": [math.nan]}
+
+    figure = dice_figure(dice, ["red", "blue"], "Dice")
+
+    assert figure.get_size_inches()[0] < 9 and figure.get_size_inches()[1] > 20
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [*(f"organ{n}" for n in range(105)), "nowhere"]
+    top, bottom = figure.axes[0].get_ylim()[::-1]
+    assert top < 0 < bottom
+    assert [line.get_color() for line in figure.axes[0].lines[:2]] == ["red", "blue"]
+
+
+def test_a_dozen_classes_are_columns_in_their_own_order():
+    figure = dice_figure({f"organ{n}": [0.9 - n / 100] for n in range(12)}, ["red"], "Dice")
+
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [f"organ{n}" for n in range(12)]
+
+
+@pytest.mark.parametrize("n_classes", [3, 30])
+def test_the_dots_of_very_many_cases_are_one_picture(n_classes):
+    cases = np.random.default_rng(0).uniform(0.5, 1, 1000)
+
+    svg = inline_svg(dice_figure({f"organ{n}": cases for n in range(n_classes)}, ["red"], "Dice"), "Dice")
+
+    assert svg.count("<image") == 1 and svg.count("<use") < 200
+
+
+def test_the_dots_of_some_cases_stay_lines_that_print_sharply():
+    svg = inline_svg(axes_figure([(1.0, 2.0, 3.0)] * 150, "Spacing", "mm"), "Spacing")
+
+    assert svg.count("<image") == 0 and svg.count("<use") > 450
+
+
+def facts(n: int, median: float) -> CaseFacts:
+    percentiles = tuple(median + p - 50 for p in PERCENTILES)
+    channel = ChannelFacts(median, 1.0, median - 50, median + 50, percentiles)
+    return CaseFacts(f"case{n}", (9, 9, 9), (9, 9, 9), (1.0, 1.0, 1.0), (), (channel,))
+
+
+def test_the_intensities_of_very_many_cases_share_lines_that_reach_to_the_extremes():
+    drawn = intensity_figure([facts(n, float(n)) for n in range(3000)], 0, "CT")
+
+    thin = drawn.axes[0].collections[0].get_segments()
+    assert len(thin) == 150
+    assert thin[0][:, 1].tolist() == [0 + 0.5 - 50, 19 + 99.5 - 50]
+    assert thin[0][0, 0] == pytest.approx(10.5) and drawn.axes[0].lines[0].get_ydata()[0] == pytest.approx(9.5)
+    assert _intensity_caption(3000).startswith("A line for 20 cases each.")
+
+
+def test_up_to_some_hundred_cases_have_lines_of_their_own():
+    drawn = intensity_figure([facts(n, float(n)) for n in range(300)], 0, "CT")
+
+    assert len(drawn.axes[0].collections[0].get_segments()) == 300
+    assert "cases each" not in _intensity_caption(300)
