@@ -90,12 +90,13 @@ def best_slice(reference: np.ndarray, prediction: np.ndarray | None, axis: int) 
     Shares, not voxels: a small structure inside a large one has its say.
     """
     across = tuple(a for a in range(3) if a != axis)
-    score = np.zeros(reference.shape[axis])
-    for value in np.unique(reference[reference > 0]):
-        inside = (reference == value).sum(axis=across)
-        score += inside / inside.sum()
+    planes, n = np.moveaxis(reference, axis, 0), max(0, int(reference.max())) + 1
+    counts = [np.bincount(np.maximum(plane, 0).astype(np.intp).ravel(), minlength=n) for plane in planes]
+    inside = np.stack(counts)[:, 1:]  # a column a label
+    inside = inside[:, inside.any(axis=0)]
+    score = (inside / inside.sum(axis=0)).sum(axis=1)
     if prediction is not None:
-        score += (reference != prediction).sum(axis=across) / max(1, np.count_nonzero(reference))
+        score = score + (reference != prediction).sum(axis=across) / max(1, np.count_nonzero(reference))
     best = np.flatnonzero(score == score.max())
     return int(best[len(best) // 2])
 

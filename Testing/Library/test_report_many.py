@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from effort import growth
+from effort import calls, growth
 
 from NNSegmentLib.fingerprint import PERCENTILES, CaseFacts, ChannelFacts
 from NNSegmentLib.folders import ModelFolders
 from NNSegmentLib.report.charts import axes_figure, dice_figure, intensity_figure
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel
 from NNSegmentLib.report.data_sections import _intensity_caption
+from NNSegmentLib.report.overlays import best_slice
 from NNSegmentLib.report.plots import inline_svg
 from NNSegmentLib.report.result_sections import MOST_CASES, _case_table, _case_title
 from NNSegmentLib.scores import CaseScores, Metrics, Scores
@@ -112,3 +114,22 @@ def test_up_to_some_hundred_cases_have_lines_of_their_own():
 
     assert len(drawn.axes[0].collections[0].get_segments()) == 300
     assert "cases each" not in _intensity_caption(300)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_slice_of_an_overlay_is_found_without_going_through_the_volume_for_every_label(axis):
+    def work_on(n_labels: int):
+        reference = np.random.default_rng(0).integers(0, n_labels + 1, (12, 14, 16), np.uint8)
+        return partial(best_slice, reference, None, axis)
+
+    assert calls(work_on(100)) == calls(work_on(2))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_slice_of_an_overlay_is_that_with_the_largest_shares_of_all_labels(axis):
+    reference = np.random.default_rng(1).integers(0, 6, (12, 14, 16), np.uint8)
+    reference[reference == 3] = 0
+    planes = np.moveaxis(reference, axis, 0)
+    shares = [sum((p == v).sum() / (reference == v).sum() for v in (1, 2, 4, 5)) for p in planes]
+
+    assert best_slice(reference, None, axis) == int(np.argmax(shares))
