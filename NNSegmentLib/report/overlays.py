@@ -13,7 +13,7 @@ import numpy as np
 from ..colors import colored
 from ..errors import ImageError
 from ..geometry import Geometry
-from ..labels import LabelSet, Region
+from ..labels import Label, LabelSet, Region
 from .plots import new_figure, verbatim
 
 if TYPE_CHECKING:
@@ -51,6 +51,14 @@ VIEWS = (
 """Radiological: the patient's right is at the left of the picture."""
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """A picture of outlines, and the labels that have one in it."""
+
+    png: bytes
+    labels: tuple[Label, ...]
+
+
 def draw_overlay(
     image: np.ndarray,
     reference: np.ndarray,
@@ -58,8 +66,8 @@ def draw_overlay(
     geometry: Geometry,
     labels: LabelSet,
     title: str = "",
-) -> bytes:
-    """PNG of planes through one channel (Z, Y, X): reference solid, prediction dashed and paler.
+) -> Overlay:
+    """Planes through one channel (Z, Y, X): reference solid, prediction dashed and paler.
 
     The planes are those with most disagreement and foreground in each view that shows something: one for a 2-D image
     or a flat volume, else up to three.
@@ -139,7 +147,7 @@ def _views(shape: Sequence[int], spacing_mm: Sequence[float]) -> list[View]:
     return shown or [min(VIEWS, key=lambda view: (is_line(view), elongation(view)))]
 
 
-def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: str, lettered: bool) -> bytes:
+def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: str, lettered: bool) -> Overlay:
     image, reference, prediction = volumes
     sizes = [_size_in(_extent_mm(image.shape, spacing_mm, view.axis), _WIDEST / len(views)) for view in views]
     body = max(height for height, _ in sizes)
@@ -150,17 +158,19 @@ def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: 
     figure = new_figure(wide, high)
     figure.set_facecolor("black")
     left, low_high = 0.0, window(image)
+    found: set[int] = set()
     for view, (height, width) in zip(views, sizes, strict=True):
         axes = figure.add_axes((left / wide, (body - height) / 2 / high, width / wide, height / high))
         index = best_slice(reference, prediction, view.axis)
         planes = [None if v is None else _plane(v, view, index) for v in volumes]
         _draw_view(axes, planes, labels, low_high)
+        found.update(int(value) for plane in planes[1:] if plane is not None for value in np.unique(plane))
         if lettered:
             _letter(axes, view, f"{view.name} {index + 1}/{image.shape[view.axis]}")
         left += width
     if lines:
         figure.text(0.012, 1 - head / 2 / high, verbatim("\n".join(lines)), color="white", fontsize=11, va="center")
-    return _png(figure)
+    return Overlay(_png(figure), tuple(x for x in colored(labels).foreground if not found.isdisjoint(x.values)))
 
 
 def _size_in(extent_mm: tuple[float, float], widest: float) -> tuple[float, float]:

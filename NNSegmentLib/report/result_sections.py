@@ -12,18 +12,37 @@ import numpy as np
 from ..errors import NNSegmentError
 from ..folders import FoldFolder
 from ..image import read_image, read_labels
+from ..labels import Label
 from ..scores import CaseScores, Scores, nan_mean, shown
 from ..selection.record import Selection
 from ..terminal import duration
 from .charts import dice_figure, runs_figure
 from .contents import Contents, TrainedFold, TrainedModel
 from .curves import latest_epochs, progress_figure
-from .markup import Markup, absent, code, element, figure, folded, joined, paragraph, picture, section, table
-from .overlays import draw_overlay
+from .markup import (
+    Markup,
+    absent,
+    code,
+    element,
+    figure,
+    folded,
+    joined,
+    paragraph,
+    picture,
+    section,
+    swatch,
+    table,
+    text,
+)
+from .overlays import Overlay, draw_overlay
 from .plots import inline_svg
 
 N_WORST = 2
 """Worst validation cases shown beside the best one."""
+MOST_NAMED = 6
+"""Classes named one by one where space is short."""
+N_LOWEST = 3
+"""Classes named of more."""
 MOST_CASES = 500
 """Of a table; more would make the page heavy and nobody reads them."""
 _SEEN = "The fold 'all' trains on every case, so its scores are on cases it has seen and say nothing about new ones."
@@ -87,7 +106,7 @@ def pictures_section(contents: Contents) -> Markup:
         "pictures",
         "Best and worst cases",
         lead,
-        paragraph(f"Model {model.title}; outlines: {', '.join(names)}."),
+        paragraph(f"Model {model.title}; outlines: {_outlines(names)}."),
         *(_overlay(kind, case, model, contents) for kind, case in cases),
     )
 
@@ -221,18 +240,37 @@ def _case_surface(case: CaseScores) -> tuple[str, str]:
 
 
 def _overlay(kind: str, case: CaseScores, model: TrainedModel, contents: Contents) -> Markup:
-    dice = " · ".join(
-        f"{contents.labels.name_of(t)} {shown(m.dice, 3)}"
-        for t, m in zip(model.scores.targets, case.metrics, strict=True)
-    )
-    title = f"{case.case_id} ({kind}) · Dice {dice}"
+    names = [contents.labels.name_of(target) for target in model.scores.targets]
+    title = f"{case.case_id} ({kind}) · {_dice_sentence(case, names)}"
     try:
-        return picture(_drawn(case, model.fold_of(case).folder, contents, title), title)
+        drawn = _drawn(case, model.fold_of(case).folder, contents, title)
+        return picture(drawn.png, title, _swatches(drawn.labels) if len(names) > MOST_NAMED else "")
     except NNSegmentError as error:
         return absent(f"{title}: the picture is left out. {error}")
 
 
-def _drawn(case: CaseScores, fold: FoldFolder, contents: Contents, title: str) -> bytes:
+def _dice_sentence(case: CaseScores, names: Sequence[str]) -> str:
+    """The Dice of every class, or of many the mean and the lowest."""
+    scored = [(name, metrics.dice) for name, metrics in zip(names, case.metrics, strict=True)]
+    if len(scored) <= MOST_NAMED:
+        return "Dice " + _listed(scored)
+    lowest = sorted((pair for pair in scored if not math.isnan(pair[1])), key=lambda pair: pair[1])[:N_LOWEST]
+    return f"mean Dice {shown(case.mean_dice, 3)} · lowest: {_listed(lowest)}"
+
+
+def _listed(scored: Sequence[tuple[str, float]]) -> str:
+    return " · ".join(f"{name} {shown(dice, 3)}" for name, dice in scored)
+
+
+def _outlines(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else "named below each picture"
+
+
+def _swatches(labels: Sequence[Label]) -> Markup:
+    return joined((Markup(swatch(label.color) + text(label.name)) for label in labels), ", ")
+
+
+def _drawn(case: CaseScores, fold: FoldFolder, contents: Contents, title: str) -> Overlay:
     reader = contents.task.reader if contents.task else ""
     reference = read_labels(_reference_file(case, contents), reader)
     prediction = read_labels(_moved(case.prediction_file, fold.validation), reader)

@@ -12,12 +12,20 @@ from effort import calls, growth
 
 from NNSegmentLib.fingerprint import PERCENTILES, CaseFacts, ChannelFacts
 from NNSegmentLib.folders import ModelFolders
+from NNSegmentLib.labels import Label
 from NNSegmentLib.report.charts import axes_figure, dice_figure, intensity_figure
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel
 from NNSegmentLib.report.data_sections import _intensity_caption
 from NNSegmentLib.report.overlays import best_slice
 from NNSegmentLib.report.plots import inline_svg
-from NNSegmentLib.report.result_sections import MOST_CASES, _case_table, _case_title
+from NNSegmentLib.report.result_sections import (
+    MOST_CASES,
+    _case_table,
+    _case_title,
+    _dice_sentence,
+    _outlines,
+    _swatches,
+)
 from NNSegmentLib.scores import CaseScores, Metrics, Scores
 
 
@@ -133,3 +141,18 @@ def test_the_slice_of_an_overlay_is_that_with_the_largest_shares_of_all_labels(a
     shares = [sum((p == v).sum() / (reference == v).sum() for v in (1, 2, 4, 5)) for p in planes]
 
     assert best_slice(reference, None, axis) == int(np.argmax(shares))
+
+
+def test_above_a_picture_a_few_classes_are_named_and_of_many_the_three_lowest():
+    names = [f"organ{n}" for n in range(7)]
+    many = case("a", 0.9, 0.5, math.nan, 0.1, 0.8, 0.3, 0.7)
+
+    assert _dice_sentence(many, names) == "mean Dice 0.550 · lowest: organ3 0.100 · organ5 0.300 · organ1 0.500"
+    assert _dice_sentence(case("a", 0.9, math.nan), names[:2]) == "Dice organ0 0.900 · organ1 –"
+    assert _outlines(names[:2]) == "organ0, organ1" and _outlines(names) == "named below each picture"
+
+
+def test_below_a_picture_of_many_classes_its_labels_are_named_beside_their_colours():
+    drawn = _swatches((Label("a & b", (1,), (255, 0, 0)), Label("c", (2,), (0, 0, 255))))
+
+    assert "rgb(255, 0, 0)" in drawn and "</span>a &amp; b, <span" in drawn and drawn.endswith("</span>c")

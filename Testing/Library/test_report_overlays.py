@@ -18,7 +18,7 @@ LABELS = LabelSet((Label("background", (0,)), Label("a", (1,), (255, 0, 0)), Lab
 
 
 def drawn(*arguments, **values) -> np.ndarray:
-    return np.asarray(Picture.open(io.BytesIO(draw_overlay(*arguments, **values))).convert("RGB")).astype(int)
+    return np.asarray(Picture.open(io.BytesIO(draw_overlay(*arguments, **values).png)).convert("RGB")).astype(int)
 
 
 def pure(picture: np.ndarray, channel: int) -> np.ndarray:
@@ -73,6 +73,21 @@ def test_an_outline_inside_another_stays_visible():
     picture = drawn(np.zeros(reference.shape, np.float32), reference, None, Geometry(reference.shape), LABELS)
 
     assert pure(picture, 0).sum() > 100 and pure(picture, 2).sum() > 100
+
+
+def test_the_labels_with_an_outline_in_some_plane_are_told():
+    reference, prediction = np.zeros((2, 24, 24, 24), np.uint8)
+    reference[6:18, 6:18, 6:18] = 2
+    prediction[0, 0, 0] = 1  # in none of the planes shown
+
+    told = [
+        draw_overlay(reference * 1.0, reference, p, Geometry(reference.shape), LABELS).labels
+        for p in (None, prediction)
+    ]
+    assert [[label.name for label in labels] for labels in told] == [["b"], ["b"]]
+    prediction[12, 12, 12] = 1
+    both = draw_overlay(reference * 1.0, reference, prediction, Geometry(reference.shape), LABELS).labels
+    assert [label.name for label in both] == ["a", "b"]
 
 
 def test_the_prediction_is_paler_and_dashed():
