@@ -24,8 +24,8 @@ _LONGEST_IN_ROW = 36
 """Characters of a name that stands before its row."""
 _MOST_DOTS = 600
 """Drawn one by one; more are a small picture inside the figure, as each takes a hundred characters."""
-_CROWDED = 300
-"""Dots of a column; more cover each other."""
+_CROWDED_COLUMN, _CROWDED_ROW = 300, 60
+"""Dots that have room beside each other; more are smaller and fainter."""
 _MOST_LINES = 300
 """Cases with a line of their own; more share some."""
 _SHARED_LINES = 150
@@ -153,20 +153,24 @@ def _strips(axes: Axes, columns: Mapping[str, Sequence[float]], colors: Sequence
 def _strip(axes: Axes, place: int, values: np.ndarray, color, many: bool, lying: bool = False) -> None:
     """Dots moved sideways by a fixed pattern so that equal values stay visible, a box and a bar at the median.
 
-    Very many dots are a small picture below the bar, fainter and smaller where they would cover each other.
+    Very many dots are a small picture below a bar in the text's colour.
     """
     if not len(values):
         return
     bar, line = (axes.barh, axes.vlines) if lying else (axes.bar, axes.hlines)
     low, middle, high = np.percentile(values, (25, 50, 75))
     bar(place, high - low, 0.62, low, color=color, alpha=0.22, linewidth=0)
-    line(middle, place - 0.31, place + 0.31, color=color, linewidth=2.2)
+    line(middle, place - 0.31, place + 0.31, color=INK if many else color, linewidth=2.2)
     sideways = place + ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5
-    share = min(1.0, (_CROWDED / len(values)) ** 0.5)
-    style = {"markersize": 3.4 * max(share, 0.45), "alpha": 0.75 * max(share, 0.2)}
-    style |= {"rasterized": True, "zorder": 1.9} if many else {}
     dots = (values, sideways) if lying else (sideways, values)
-    axes.plot(*dots, "o", color=color, markeredgewidth=0, **style)
+    axes.plot(*dots, "o", color=color, markeredgewidth=0, **_dot_style(len(values), many, lying))
+
+
+def _dot_style(n_dots: int, many: bool, lying: bool) -> dict:
+    if not many:
+        return {"markersize": 3.4, "alpha": 0.75}
+    share = min(1.0, ((_CROWDED_ROW if lying else _CROWDED_COLUMN) / n_dots) ** 0.5)
+    return {"markersize": 3.4 * max(share, 0.45), "alpha": 0.75 * max(share, 0.2), "rasterized": True, "zorder": 1.9}
 
 
 def _defined(values: Sequence[float | None]) -> np.ndarray:
