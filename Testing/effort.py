@@ -18,8 +18,18 @@ class Watched(str):
     __hash__ = str.__hash__
 
 
+class WatchedNumber(int):
+    """A number whose comparisons count likewise."""
+
+    def __eq__(self, other):
+        Watched.comparisons += 1
+        return int.__eq__(self, other)
+
+    __hash__ = int.__hash__
+
+
 def comparisons(work: Callable[[], object]) -> int:
-    """How often watched texts are compared in some work."""
+    """How often watched texts and numbers are compared in some work."""
     before = Watched.comparisons
     work()
     return Watched.comparisons - before

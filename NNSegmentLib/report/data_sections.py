@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -108,22 +108,24 @@ def plan_section(contents: Contents) -> Markup:
 
 def _label_rows(contents: Contents, facts: Sequence[CaseFacts]) -> tuple[tuple, list]:
     header = ("label", "values") + (("cases with it", "median volume, ml") if facts else ())
-    return header, [_label_row(label, facts) for label in contents.labels.foreground]
+    volumes = [_volumes_ml(case) for case in facts]
+    return header, [_label_row(label, volumes) for label in contents.labels.foreground]
 
 
-def _label_row(label: Label, facts: Sequence[CaseFacts]) -> tuple:
+def _label_row(label: Label, per_case: Sequence[Mapping[int, float]]) -> tuple:
     name = Markup(swatch(label.color) + text(label.name))
     values = "+".join(str(value) for value in label.values)
-    if not facts:
+    if not per_case:
         return name, values
-    volumes = [_volume_ml(case, label) for case in facts]
+    volumes = [sum(case.get(value, 0.0) for value in label.values) for case in per_case]
     present = [volume for volume in volumes if volume > 0]
-    return name, values, f"{len(present)} of {len(facts)}", f"{np.median(present):.3g}" if present else "–"
+    return name, values, f"{len(present)} of {len(per_case)}", f"{np.median(present):.3g}" if present else "–"
 
 
-def _volume_ml(case: CaseFacts, label: Label) -> float:
-    voxels = sum(count for value, count in case.label_voxels if value in label.values)
-    return voxels * float(np.prod(case.spacing_mm)) / 1000
+def _volumes_ml(case: CaseFacts) -> dict[int, float]:
+    """How much of each label value a case has."""
+    voxel_ml = float(np.prod(case.spacing_mm)) / 1000
+    return {value: count * voxel_ml for value, count in case.label_voxels}
 
 
 def _fingerprint_sentence(fingerprint: Fingerprint) -> str:

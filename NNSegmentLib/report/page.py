@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..errors import some
 from ..folders import TaskFolders
 from ..progress import Progress, silent
 from ..records import write_text
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ..integrity import Finding
 
 _PACKAGES = ("numpy", "scipy", "SimpleITK", "torch")
+_MOST_NAMED = 12
+"""Labels in the line below the title."""
 _WHAT = "Writing the report"
 
 
@@ -91,7 +94,7 @@ def _title(contents: Contents) -> str:
 
 
 def _subtitle(contents: Contents) -> Markup:
-    labels = ", ".join(label.name for label in contents.labels.foreground)
+    labels = some([label.name for label in contents.labels.foreground], _MOST_NAMED)
     return paragraph(f"{contents.folders.name}: finding {labels} in {', '.join(contents.channels)}.", "lead")
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from effort import calls, growth
+from effort import WatchedNumber, calls, comparisons, growth
 
 from NNSegmentLib.fingerprint import PERCENTILES, CaseFacts, ChannelFacts
 from NNSegmentLib.folders import ModelFolders
-from NNSegmentLib.labels import Label
+from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.report.charts import axes_figure, dice_figure, intensity_figure
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel
-from NNSegmentLib.report.data_sections import _intensity_caption
+from NNSegmentLib.report.data_sections import _intensity_caption, _label_rows
 from NNSegmentLib.report.overlays import best_slice
+from NNSegmentLib.report.page import _subtitle
 from NNSegmentLib.report.plots import inline_svg
 from NNSegmentLib.report.result_sections import (
     MOST_CASES,
@@ -156,3 +159,20 @@ def test_below_a_picture_of_many_classes_its_labels_are_named_beside_their_colou
     drawn = _swatches((Label("a & b", (1,), (255, 0, 0)), Label("c", (2,), (0, 0, 255))))
 
     assert "rgb(255, 0, 0)" in drawn and "</span>a &amp; b, <span" in drawn and drawn.endswith("</span>c")
+
+
+def test_the_volumes_of_many_labels_are_found_without_going_through_all_labels_for_each():
+    labels = [Label(f"organ{n}", (n,), (0, 0, 0)) for n in range(1, 101)]
+    contents = SimpleNamespace(labels=LabelSet((Label("background", (0,)), *labels)))
+    measured = replace(facts(0, 1.0), label_voxels=tuple((WatchedNumber(n), 500 * n) for n in range(101)))
+
+    assert comparisons(lambda: _label_rows(contents, [measured])) <= 200
+    _header, rows = _label_rows(contents, [measured])
+    assert [row[1:] for row in rows[:2]] == [("1", "1 of 1", "0.5"), ("2", "1 of 1", "1")]
+
+
+def test_the_line_below_the_title_names_a_dozen_labels():
+    labels = LabelSet((Label("background", (0,)), *(Label(f"organ{n}", (n,)) for n in range(1, 106))))
+    contents = SimpleNamespace(labels=labels, channels=("CT",), folders=SimpleNamespace(name="Dataset900_Many"))
+
+    assert "organ11, organ12 and 93 more in CT." in _subtitle(contents)
