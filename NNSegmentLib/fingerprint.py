@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError, TaskError
+from .grids.stray_channels import channels_apart_mm, tell_apart
 from .image import Image, LabelMap, read_image, read_labels
 from .labels import LARGEST_VALUE
 from .machine.memory import Say, unsaid
@@ -21,7 +22,6 @@ from .planning.plan import IntensityStats
 from .preprocessing.crop import cropped, nonzero_box
 from .progress import Progress, in_parallel, silent
 from .records import from_json, read_json, to_json, write_json
-from .stray_channels import channels_apart_mm, tell_apart
 from .task import Case, Task
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)

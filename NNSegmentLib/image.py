@@ -12,17 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from .completeness import require_complete
 from .errors import ImageError
 from .geometry import Geometry
 from .given import path_of, paths_of
-from .itk_paths import path_to_read, path_to_write
+from .image_files.completeness import require_complete
+from .image_files.itk_paths import path_to_read, path_to_write
+from .image_files.nifti import (
+    NIFTI_ENDINGS,
+    float_voxels,
+    has_nibabel,
+    nifti_geometry,
+    read_nifti,
+    require_real,
+    write_nifti,
+)
+from .image_files.palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
+from .image_files.text_headers import HEADER_TEXT, copy_with_voxels, require_few_axes, require_sound_header
+from .image_files.tiff import read_tiff, tiff_shape, tiff_spacing
 from .labels import LARGEST_VALUE, number_type
-from .nifti import NIFTI_ENDINGS, float_voxels, has_nibabel, nifti_geometry, read_nifti, require_real, write_nifti
-from .palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
-from .text_headers import HEADER_TEXT, copy_with_voxels, require_few_axes, require_sound_header
-from .tiff import read_tiff, tiff_shape, tiff_spacing
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 PLANE_ENDINGS = (".png", ".bmp")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from .errors import InputError
 from .folders import ModelFolders, TaskFolders
+from .grids.stray_channels import channels_apart_mm, tell_apart
 from .image import copy_image
 from .machine.locks import LOCK, one_after_another_in, require_free
 from .machine.memory import Say, affordable_workers, announce, unsaid
-from .made_of import preparation_note
 from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
+from .provenance.made_of import preparation_note
 from .records import read_json, remove, to_json, write_json
-from .stray_channels import channels_apart_mm, tell_apart
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"

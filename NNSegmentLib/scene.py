@@ -21,10 +21,10 @@ from .case_files import CaseArrays
 from .cases import CaseOrigin
 from .errors import ImageError, require_choice
 from .geometry import Geometry
+from .grids.regular import Voxels, labels_on_voxels, onto_first_grid
 from .labels import LARGEST_VALUE, Label, LabelSet
 from .nodes import require_in_scene, require_segmentation, require_segments, volumes_of
 from .prediction import Prediction
-from .regular_grids import Voxels, labels_on_voxels, onto_first_grid
 from .segments.looks import SegmentLook, looks_in
 from .segments.names import SegmentRow, labels_from_rows, match_segments, renamed
 from .segments.overlaps import Layer, combined, layers_of

@@ -18,9 +18,9 @@ import torch
 from ..errors import ModelError, NNSegmentError, RunError, StorageError, counted
 from ..machine.memory import unsaid
 from ..machine.stopping import stopping_cleanly
-from ..made_of import MadeOf, save_made_of
 from ..preprocessing.storage import PreparedStore
 from ..progress import Progress, silent
+from ..provenance.made_of import MadeOf, save_made_of
 from ..records import cannot_write, copy_whole, move, patiently, remove, remove_unfinished
 from ..run import EpochFinished, Failed, Message, Run, Stopped, save_settings
 from .batches import BatchSource

@@ -16,9 +16,15 @@ from ..evaluation import evaluate_folder
 from ..folders import REFERENCE_LABELS, FoldFolder, prepared_folder
 from ..geometry import Geometry
 from ..image import REORIENTING_READERS, read_geometry
-from ..made_of import CaseFiles, files_of
 from ..planning.plan import Configuration
-from ..predicted_by import (
+from ..prediction import Prediction, save_prediction
+from ..preprocessing.prepared import Placement, PreparedCase
+from ..preprocessing.resample import separate_axis
+from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
+from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
+from ..progress import Progress, silent, within
+from ..provenance.made_of import CaseFiles, files_of
+from ..provenance.predicted_by import (
     PredictedBy,
     StageInput,
     Weights,
@@ -27,12 +33,6 @@ from ..predicted_by import (
     load_stage_input,
     note_stage_input,
 )
-from ..prediction import Prediction, save_prediction
-from ..preprocessing.prepared import Placement, PreparedCase
-from ..preprocessing.resample import separate_axis
-from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
-from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
-from ..progress import Progress, silent, within
 from ..records import cannot_write
 from ..run import Finished, Message, Progressed, Run
 from ..scores import Scores

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import ImageError, TaskError
 from ..geometry import Geometry
-from ..itk_paths import path_to_read
-from ..regular_grids import Voxels, onto_first_grid
+from ..grids.regular import Voxels, onto_first_grid
+from ..image_files.itk_paths import path_to_read
 from .source import Volume
 
 _MAGIC_AT = 128

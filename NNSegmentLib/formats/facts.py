@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import TaskError
 from ..image import FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, file_ending, read_label_array, whole_numbers
-from ..palettes import coloured_palette
-from ..tiff import require_one_time, unused_spacing
+from ..image_files.palettes import coloured_palette
+from ..image_files.tiff import require_one_time, unused_spacing
 from .source import Layout, SourceCase, has_opaque_alpha, require_opaque, stored_layout
 
 _MOST_VALUES_IN_A_PICTURE = 64

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..errors import ImageError, some
 from ..geometry import Geometry
+from ..grids.regular import labels_on_grid, share_inside
 from ..labels import LabelSet
-from ..regular_grids import labels_on_grid, share_inside
 from ..segments.names import SegmentRow, labels_from_rows, match_segments
 from ..segments.overlaps import Combined, Layer, combined
 from .source import SegmentLayer, SourceCase

@@ -13,10 +13,10 @@ from ..errors import ImageError, TaskError, some
 from ..folders import Workspace, visible
 from ..geometry import Geometry
 from ..image import FILE_ENDINGS, PLANE_ENDINGS, PLANE_SPACING, TIFF_ENDINGS, file_ending, read_array, read_header
+from ..image_files.tiff import tiff_layout
 from ..labels import BACKGROUND, LabelSet
 from ..segments.names import SegmentRow
 from ..task_names import is_writable, new_task_name, split_name
-from ..tiff import tiff_layout
 
 
 @dataclass(frozen=True)

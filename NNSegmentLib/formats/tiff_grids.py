@@ -9,8 +9,8 @@ import numpy as np
 
 from ..geometry import Geometry
 from ..image import TIFF_ENDINGS, file_ending, read_geometry
+from ..image_files.tiff import unused_spacing
 from ..records import write_json
-from ..tiff import unused_spacing
 from .source import SourceCase
 
 _SAME_SIZE = 0.01

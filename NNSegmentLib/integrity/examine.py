@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
-from ..grid_comparison import ELSEWHERE, NOISE, SAME, compare_grids
+from ..grids.comparison import ELSEWHERE, NOISE, SAME, compare_grids
 from ..image import (
     FLAT_ENDINGS,
     PLANE_ENDINGS,
@@ -22,9 +22,9 @@ from ..image import (
     read_label_array,
     whole_numbers,
 )
+from ..image_files.tiff import unused_spacing
 from ..labels import LARGEST_VALUE
 from ..task import Case, Task
-from ..tiff import unused_spacing
 from .findings import ERROR, LABEL_DIRECTION, LABEL_GRID, LABEL_VALUES, WARNING, Finding
 from .grids import described, foreground_inside, in_words
 from .headers import place_finding

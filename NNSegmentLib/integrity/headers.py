@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..geometry import Geometry
-from ..nifti_places import two_places
+from ..grids.two_places import two_places
 from ..task import Case
 from .findings import WARNING, Finding
 

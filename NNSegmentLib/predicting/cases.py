@@ -13,10 +13,10 @@ from ..errors import ImageError, counted, some
 from ..folders import visible
 from ..formats.source import Layout, is_opaque, stem, stored_layout, stored_voxels, unread_pictures
 from ..image import FILE_ENDINGS, FLAT_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, Image, file_ending, read_image
+from ..image_files.tiff import unused_spacing
 from ..machine.memory import Say, unsaid
 from ..model import Model
 from ..task import Case
-from ..tiff import unused_spacing
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _BESIDE_IMAGES = (".json", ".raw", ".zraw", ".csv", ".npz", ".pkl")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..grids.stray_channels import channels_apart_mm, tell_apart
+from ..grids.two_places import TwoPlaces, tell_two_places, two_places
 from ..image import file_ending, read_geometry
+from ..image_files.nifti import NIFTI_ENDINGS
 from ..machine.memory import Say
-from ..nifti import NIFTI_ENDINGS
-from ..nifti_places import TwoPlaces, tell_two_places, two_places
-from ..stray_channels import channels_apart_mm, tell_apart
 from ..task import Case
 
 

@@ -14,10 +14,10 @@ from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
-from ..made_of import seen_in_training
 from ..postprocessing import PostProcessing, determine_postprocessing
-from ..predicted_by import load_predicted_by
 from ..progress import Progress, silent
+from ..provenance.made_of import seen_in_training
+from ..provenance.predicted_by import load_predicted_by
 from ..records import copy_whole
 from ..scores import Scores, case_id
 

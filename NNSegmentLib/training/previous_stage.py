@@ -9,8 +9,8 @@ from ..errors import TaskError, counted, some
 from ..folders import ModelFolders, TaskFolders
 from ..folds import Fold, load_folds
 from ..planning.plan import Plan
-from ..predicted_by import load_stage_input
 from ..preprocessing.storage import previous_stage_file
+from ..provenance.predicted_by import load_stage_input
 
 
 def previous_stage_of(folders: TaskFolders, plan: Plan, configuration: str, fold: Fold) -> Path | None:

@@ -10,12 +10,12 @@ from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
 from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from ..machine.memory import Need, Say, announce, unsaid
-from ..made_of import files_of, load_made_of, require_same_training, require_unseen
 from ..planning.plan import Configuration, Plan, load_plan, save_plan
-from ..predicted_by import load_predicted_by
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all
 from ..progress import Progress, silent
+from ..provenance.made_of import files_of, load_made_of, require_same_training, require_unseen
+from ..provenance.predicted_by import load_predicted_by
 from ..records import copy_whole, read_json
 from ..run import Run, TrainingSettings
 from ..task import Task, parse_dataset_json

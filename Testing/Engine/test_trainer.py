@@ -32,10 +32,10 @@ from NNSegmentLib.folds import Fold
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import Label, LabelSet
-from NNSegmentLib.made_of import load_made_of
 from NNSegmentLib.planning.plan import PLAIN, RESIDUAL, Configuration, NetworkSpec, Plan
 from NNSegmentLib.preprocessing.prepared import Placement, PreparedCase
 from NNSegmentLib.preprocessing.storage import save_prepared
+from NNSegmentLib.provenance.made_of import load_made_of
 from NNSegmentLib.run import EpochFinished, Failed, Finished, Message, Progressed, Run, Stopped, TrainingSettings
 
 LABELS = LabelSet((Label("background", (0,)), Label("ball", (1,))))

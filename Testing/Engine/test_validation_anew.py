@@ -19,8 +19,8 @@ from NNSegmentLib.folders import prepared_folder
 from NNSegmentLib.folds import Fold
 from NNSegmentLib.image import read_labels
 from NNSegmentLib.planning.plan import Plan
-from NNSegmentLib.predicted_by import load_predicted_by, load_stage_input
 from NNSegmentLib.preprocessing.storage import save_prepared
+from NNSegmentLib.provenance.predicted_by import load_predicted_by, load_stage_input
 from NNSegmentLib.records import write_json
 
 ONE_STEP = replace(QUICK, epochs=1, iterations_per_epoch=1)

@@ -12,13 +12,14 @@ import pytest
 import SimpleITK as sitk
 from task_on_disk import PLAIN, blocks, nnunet_v2, noise
 
-from NNSegmentLib import itk_paths, pipeline
+from NNSegmentLib import pipeline
 from NNSegmentLib.errors import StorageError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
 from NNSegmentLib.formats.source import stored_layout
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import copy_image, read_geometry, read_image, read_labels, write_image, write_labels
+from NNSegmentLib.image_files import itk_paths
 
 ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
 

@@ -10,8 +10,8 @@ from NNSegmentLib.errors import RunError
 from NNSegmentLib.folds import Fold, load_folds, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_image, write_labels
-from NNSegmentLib.made_of import MadeOf, load_made_of, save_made_of
-from NNSegmentLib.predicted_by import PredictedBy, Weights, keep_present
+from NNSegmentLib.provenance.made_of import MadeOf, load_made_of, save_made_of
+from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
 from NNSegmentLib.records import write_json
 from NNSegmentLib.training.setup import training_request
 

@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from NNSegmentLib.completeness import require_complete
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.image import read_geometry, read_image, read_labels
+from NNSegmentLib.image_files.completeness import require_complete
 
 
 def header(dimensions=(3, 4, 4, 4), kind=2, bits=8, offset=352.0) -> bytes:

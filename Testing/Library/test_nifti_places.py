@@ -10,8 +10,8 @@ from task_on_disk import PLAIN, blocks, nnunet_v2, noise
 from NNSegmentLib import pipeline
 from NNSegmentLib.errors import some
 from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.grids.two_places import TwoPlaces, tell_two_places, two_places
 from NNSegmentLib.image import read_geometry, write_image
-from NNSegmentLib.nifti_places import TwoPlaces, tell_two_places, two_places
 from NNSegmentLib.predicting.doubts import doubts_of, tell_doubts
 from NNSegmentLib.task import Case
 

@@ -11,7 +11,7 @@ from task_on_disk import write_plane
 
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.image import read_array, read_labels
-from NNSegmentLib.palettes import coloured_palette, holds_colours, palette_labels
+from NNSegmentLib.image_files.palettes import coloured_palette, holds_colours, palette_labels
 
 COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 NUMBERS = np.random.default_rng(3).integers(0, 2, (9, 13)).astype(np.uint8)

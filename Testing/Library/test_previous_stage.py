@@ -9,8 +9,8 @@ import pytest
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.folds import Fold, save_folds
-from NNSegmentLib.made_of import CaseFiles
-from NNSegmentLib.predicted_by import StageInput, Weights, note_stage_input
+from NNSegmentLib.provenance.made_of import CaseFiles
+from NNSegmentLib.provenance.predicted_by import StageInput, Weights, note_stage_input
 from NNSegmentLib.training.previous_stage import previous_stage_of
 
 NEXT = "3d_cascade_fullres"

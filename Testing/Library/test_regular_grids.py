@@ -7,9 +7,9 @@ import pytest
 
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.grids.regular import Voxels, labels_on_voxels, onto_first_grid
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.prediction import Prediction
-from NNSegmentLib.regular_grids import Voxels, labels_on_voxels, onto_first_grid
 
 LABELS = LabelSet((Label("background", (0,)), Label("organ", (1,)), Label("tumor", (2,))))
 GRID = Geometry((6, 7, 8), (2.0, 1.0, 1.0))

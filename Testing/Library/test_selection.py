@@ -19,8 +19,8 @@ from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
-from NNSegmentLib.made_of import CaseFiles, MadeOf, save_made_of
-from NNSegmentLib.predicted_by import PredictedBy, Weights, keep_present
+from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, save_made_of
+from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.selection.best import find_best, load_selection
 

@@ -10,8 +10,8 @@ from task_on_disk import PLAIN, nnunet_v2, noise
 
 from NNSegmentLib import pipeline
 from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.grids.stray_channels import channels_apart_mm, tell_apart
 from NNSegmentLib.image import write_image
-from NNSegmentLib.stray_channels import channels_apart_mm, tell_apart
 
 
 def moved(grid: Geometry, mm: float) -> Geometry:

@@ -9,7 +9,7 @@ import pytest
 
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.image import copy_image, read_geometry, read_labels
-from NNSegmentLib.text_headers import voxel_file
+from NNSegmentLib.image_files.text_headers import voxel_file
 
 VOXELS = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
 NRRD = "NRRD0005\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: {}\ndata file: {}\n"

@@ -15,7 +15,7 @@ from task_on_disk import noise
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.formats.source import stored_layout, stored_voxels
 from NNSegmentLib.image import read_array, read_geometry, read_image
-from NNSegmentLib.tiff import header_spacing, require_one_time, unused_spacing
+from NNSegmentLib.image_files.tiff import header_spacing, require_one_time, unused_spacing
 
 KINDS = [np.uint8, np.uint16, np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64, bool]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import some
-from .grid_comparison import ELSEWHERE, compare_grids
-from .image import FLAT_ENDINGS, file_ending, read_geometry
-from .machine.memory import Say
+from ..errors import some
+from ..image import FLAT_ENDINGS, file_ending, read_geometry
+from ..machine.memory import Say
+from .comparison import ELSEWHERE, compare_grids
 
 
 def channels_apart_mm(paths: Sequence[Path]) -> float:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ImageError
-from .geometry import Geometry
-from .records import written_whole
+from ..errors import ImageError
+from ..geometry import Geometry
+from ..records import written_whole
 from .text_headers import require_few_axes
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")

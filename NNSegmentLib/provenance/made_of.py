@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RunError, counted, some
-from .folders import FoldFolder
-from .folds import Fold
-from .records import from_json, read_json, to_json, write_json
+from ..errors import RunError, counted, some
+from ..folders import FoldFolder
+from ..folds import Fold
+from ..records import from_json, read_json, to_json, write_json
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import StorageError
-from .records import ascii_name, copy_whole, patiently
+from ..errors import StorageError
+from ..records import ascii_name, copy_whole, patiently
 
 _UTF_8 = 65001
 """The number of that code page."""

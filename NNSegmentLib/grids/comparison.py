@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import Geometry
+from ..geometry import Geometry
 
 SAME, NOISE, ELSEWHERE = "same", "noise", "elsewhere"
 _TOLERANCE_MM = 1e-3

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from .errors import ImageError
-from .records import copy_whole, written_whole
+from ..errors import ImageError
+from ..records import copy_whole, written_whole
 
 HEADER_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 """How a header names its voxel file: in UTF-8, or by bytes that are kept as they are."""

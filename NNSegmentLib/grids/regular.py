@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import ImageError
-from .geometry import Geometry
-from .grid_comparison import ELSEWHERE, compare_grids
-from .prediction import Prediction
+from ..errors import ImageError
+from ..geometry import Geometry
+from ..prediction import Prediction
+from .comparison import ELSEWHERE, compare_grids
 
 _PERPENDICULAR = 1e-3
 """Largest cosine between two axes that counts as a right angle."""

@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .errors import ImageError
+from ..errors import ImageError
+from ..records import read_json
 from .itk_paths import path_to_read
-from .records import read_json
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import some
-from .geometry import Geometry
-from .image import file_ending
-from .machine.memory import Say
-from .nifti import NIFTI_ENDINGS, has_nibabel, nibabels_place
+from ..errors import some
+from ..geometry import Geometry
+from ..image import file_ending
+from ..image_files.nifti import NIFTI_ENDINGS, has_nibabel, nibabels_place
+from ..machine.memory import Say
 
 _NOISE = 1e-3
 """Of an axis, as a share of its voxel size: of rotations that were rounded to quaternions."""

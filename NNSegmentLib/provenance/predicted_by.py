@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import TaskError
-from .folders import FoldFolder, visible
+from ..errors import TaskError
+from ..folders import FoldFolder, visible
+from ..preprocessing.storage import previous_stage_file
+from ..records import from_json, read_json, remove, to_json, write_json
 from .made_of import CaseFiles
-from .preprocessing.storage import previous_stage_file
-from .records import from_json, read_json, remove, to_json, write_json
 
 _WITH_PROBABILITIES = (".npz", ".pkl")
 

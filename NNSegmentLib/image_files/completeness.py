@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import ImageError
+from ..errors import ImageError
 
 _NIFTI_1_HEADER, _NIFTI_2_HEADER = 348, 540
 _NIFTI_FIELDS = {

@@ -1,0 +1,1 @@
+"""What runs and their predictions were made of, noted beside them so that nothing stale is taken for new."""
