@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,13 @@ from pathlib import Path
 from .errors import StorageError
 from .folders import Workspace
 from .machine.memory import available_gb
-from .packages import PACKAGES
+from .packages import OLDEST_TORCH, PACKAGES, release_of
 from .records import allows_long_paths, written_whole
 
 PYTHON, DEVICE = "Python", "device"
 _LONGEST_WORKSPACE = 80
 """Letters, beyond which an ensemble's post-processed cases may not find room in the 259 of a path on Windows."""
-OLDEST_TORCH, SLOW_TORCH, SOUND_TORCH = (2, 6), (2, 9), (2, 10)
+SLOW_TORCH, SOUND_TORCH = (2, 9), (2, 10)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def _package(name: str, use: str) -> Check:
 
 def torch_check(version: str) -> Check:
     """Whether this version of PyTorch is one that the work is done with; torch itself is not asked."""
-    release = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    release = release_of(version)
     if release == SLOW_TORCH:
         return Check(
             "torch", False, f"{version} computes 3D convolutions several times slower", "pip install 'torch!=2.9.*'"

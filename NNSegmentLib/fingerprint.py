@@ -199,7 +199,7 @@ def _examine(case: Case, task: Task, kept: int) -> tuple[CaseFacts, tuple[_Value
         label_voxels=_label_voxels(labels.array),
         channels=tuple(_channel_facts(values) for values in ordered),
     )
-    return facts, tuple(_weighted(values, kept) for values in ordered), channels_apart_mm(case.images)
+    return facts, tuple(_weighted(values, kept) for values in ordered), channels_apart_mm(case.images, task.reader)
 
 
 def _label_file(case: Case) -> Path:

@@ -135,8 +135,13 @@ class Geometry:
     @property
     def is_perpendicular(self) -> bool:
         """Whether the axes are perpendicular to each other, as far as headers of single precision tell."""
-        axes = np.asarray(self.direction)
-        return bool(np.abs(axes.T @ axes - np.diag(np.diag(axes.T @ axes))).max() < _SHEAR)
+        return self.shear < _SHEAR
+
+    @property
+    def shear(self) -> float:
+        """The largest cosine between two axes; 0 when all are perpendicular."""
+        cosines = np.asarray(self.direction).T @ np.asarray(self.direction)
+        return float(np.abs(cosines - np.diag(np.diag(cosines))).max())
 
     @property
     def voxel_volume_ml(self) -> float:

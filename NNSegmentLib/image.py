@@ -327,7 +327,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
     ending = file_ending(path)
     plane = geometry.dimension == 2 or ending in PLANE_ENDINGS
-    if ending in NIFTI_ENDINGS and not plane and not geometry.is_perpendicular and has_nibabel():
+    if ending in NIFTI_ENDINGS and not plane and not geometry.is_perpendicular:
         write_nifti(path, array, geometry)
         return
     volume = sitk.GetImageFromArray(np.ascontiguousarray(array[0] if plane else array))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 
 from .errors import MissingPackageError
@@ -20,6 +21,15 @@ PACKAGES = {
     "tqdm": "progress bars",
 }
 """What each is for."""
+
+
+OLDEST_TORCH = (2, 6)
+"""Before that version files of weights could run code (CVE-2025-32434)."""
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version: (2, 6) of '2.6.0a0+df5bbc09d1.nv24.12'."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def require_package(name: str) -> None:

@@ -49,9 +49,9 @@ def prepare_all(
 ) -> Preparation:
     """Prepare every case that is missing, of other files than those there now, or was prepared for other settings.
 
-    As many cases at a time as memory allows, and one process after another; `say` hears what is needed, and
-    of channels that lie apart. Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not fit, RunError
-    when cases prepared for other settings are trained on at this moment.
+    As many cases at a time as memory allows, and one process after another; `say` hears what is needed, and of channels
+    that lie apart. Raises ImageError naming the case that cannot be prepared, OutOfMemoryError when one case does not
+    fit, RunError when cases prepared for other settings are trained on at this moment.
     """
     configuration = plan.configuration(name)
     folder = folders.prepared(configuration.data_identifier)
@@ -79,7 +79,7 @@ def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> flo
     remove(noted)
     save_prepared(prepare_case(case, plan, name, task.labels), folder)
     write_json(noted, stamps)
-    return channels_apart_mm(case.images)
+    return channels_apart_mm(case.images, plan.reader)
 
 
 def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Progress) -> None:

@@ -307,7 +307,8 @@ def _can_be_shown(event: Event) -> bool:
     fields = vars(event)
     counts = [value for value in fields.values() if isinstance(value, int)]
     times = [fields[name] for name in _TIMES if name in fields]
-    return all(abs(n) < _LARGEST_COUNT for n in counts) and all(abs(time) < _LONGEST_S for time in times)
+    are_times = all(isinstance(time, (int, float)) and abs(time) < _LONGEST_S for time in times)
+    return are_times and all(abs(n) < _LARGEST_COUNT for n in counts)
 
 
 def load_settings(path: Path) -> TrainingSettings:

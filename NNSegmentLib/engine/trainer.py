@@ -86,7 +86,10 @@ def resume_or_start(request: TrainingRequest, run: Run, ranks: Ranks = ALONE) ->
 def _write_beginning(session: Session, run: Run, stored: Path | None) -> None:
     """Settings and first words of a run, which replaces an earlier one unless it goes on from a `stored` state."""
     try:
-        remove(run.folder.summary) if stored else _put_earlier_run_aside(run)  # weights to come score differently
+        if stored:
+            remove(run.folder.summary)  # weights to come score differently
+        else:
+            _put_earlier_run_aside(run)
     except OSError as error:
         raise StorageError(cannot_write(run.folder.folder, error)) from error
     if stored:

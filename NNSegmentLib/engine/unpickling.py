@@ -17,6 +17,7 @@ import torch
 
 from ..errors import ModelError
 from ..model.archive import ZipOnDisk
+from ..packages import OLDEST_TORCH, release_of
 
 REFUSED_BY_TORCH = (
     *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError),
@@ -29,8 +30,6 @@ _NUMBER_FORMATS = {
 }
 _SLACK_BYTES = 1 << 20
 """How much more than its size on disk a torch file may claim to hold; torch stores without compression."""
-_SAFE_SINCE = (2, 6)
-"""Before that version files could run code even so (CVE-2025-32434)."""
 
 
 class _StoredType:
@@ -70,7 +69,7 @@ def load_without_running(path: Path, mapped: bool = False) -> Any:
     versions of torch that cannot be kept from running it.
     """
     path = Path(path)
-    if torch.__version__ < _SAFE_SINCE:
+    if release_of(torch.__version__) < OLDEST_TORCH:
         raise ModelError(
             f"{path} was not opened, because torch {torch.__version__} may run code that a file of weights holds; install "
             "torch 2.6 or newer."

@@ -7,7 +7,7 @@ import numpy as np
 from ..geometry import Geometry
 
 SAME, NOISE, ELSEWHERE = "same", "noise", "elsewhere"
-_TOLERANCE_MM = 1e-3
+TOLERANCE_MM = 1e-3
 _DIRECTION_NOISE = 1e-3
 _SPACING_NOISE = 1e-3
 _ORIGIN_NOISE = 0.01
@@ -16,7 +16,7 @@ _ORIGIN_NOISE = 0.01
 
 def compare_grids(image: Geometry, other: Geometry) -> str:
     """'same' within 0.001 mm at every corner, 'noise' for rounding in the header, or 'elsewhere'."""
-    if image.same_grid(other, _TOLERANCE_MM):
+    if image.same_grid(other, TOLERANCE_MM):
         return SAME
     if image.shape != other.shape:
         return ELSEWHERE

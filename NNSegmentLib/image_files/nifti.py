@@ -11,12 +11,15 @@ import numpy as np
 
 from ..errors import ImageError
 from ..geometry import Geometry
+from ..packages import require_package
 from ..records import written_whole
 from .text_headers import require_few_axes
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MM = {1: 1000.0, 3: 0.001}
 """Millimetres of NIfTI's unit codes for metres and micrometres; nibabel leaves it to its callers."""
+_HARDLY_ASKEW = 1e-3
+"""Cosine between two axes up to which a volume lies nearly the same with axes made perpendicular."""
 
 
 def has_nibabel() -> bool:
@@ -96,27 +99,20 @@ def nibabels_place(path: Path) -> NibabelsPlace | None:
 
     try:
         volume = nibabel.load(path)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-    ):
+    except _damage():
         return None
     if not isinstance(volume, nibabel.Nifti1Pair):
         return None
     header = volume.header
     if not (header["sform_code"] or header["qform_code"]):
         return None
-    matrix = np.array(volume.affine)
-    matrix[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
     sizes = " × ".join(f"{size:.4g}" for size in header["pixdim"][3:0:-1])
     codes = f"sform code {int(header['sform_code'])}, qform code {int(header['qform_code'])}"
-    return NibabelsPlace(matrix, f"{codes}, voxel size {sizes} (z, y, x)")
+    return NibabelsPlace(_ijk_to_ras_mm(volume), f"{codes}, voxel size {sizes} (z, y, x)")
 
 
 def _opened(path: Path):
+    require_package("nibabel")
     import nibabel
 
     try:
@@ -138,7 +134,13 @@ def _damage() -> tuple[type[Exception], ...]:
 
 def _grid(volume) -> Geometry:
     shape = (*volume.shape, 1, 1)[:3]
-    return Geometry.from_ijk_to_ras(shape[::-1], volume.affine)
+    return Geometry.from_ijk_to_ras(shape[::-1], _ijk_to_ras_mm(volume))
+
+
+def _ijk_to_ras_mm(volume) -> np.ndarray:
+    matrix = np.array(volume.affine)
+    matrix[:3] *= _MM.get(int(volume.header.get("xyzt_units", 0)) & 7, 1.0)
+    return matrix
 
 
 def _unreadable(path: Path) -> ImageError:
@@ -146,14 +148,18 @@ def _unreadable(path: Path) -> ImageError:
 
 
 def write_nifti(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write one channel (Z, Y, X), whole or not at all; raises StorageError.
+    """Write one channel (Z, Y, X), whole or not at all; raises MissingPackageError, StorageError.
 
-    The grid becomes the file's sform alone, since a qform holds perpendicular axes only. SimpleITK writes both forms,
-    with axes that it has made perpendicular.
+    The grid becomes the file's sform, where SimpleITK would write axes that it has made perpendicular. Axes that are
+    hardly askew become its qform too, made perpendicular: from that SimpleITK reads what it would refuse by the sform.
     """
+    require_package("nibabel")
     import nibabel
 
     volume = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.ijk_to_ras)
     volume.header.set_xyzt_units("mm")
+    if geometry.shear < _HARDLY_ASKEW:
+        volume.set_sform(geometry.ijk_to_ras, 1)
+        volume.set_qform(geometry.ijk_to_ras, 1, strip_shears=True)
     with written_whole(path) as temporary:
         nibabel.save(volume, temporary)

@@ -18,10 +18,12 @@ HEADER_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 _META_ENDINGS = (".mha", ".mhd")
 _LONGEST = 1 << 24
 """Bytes of a header; those of segmentations hold a table of segments."""
-_META_AXES = re.compile(rb"NDims\s*[=:]\s*(\S*)")
+_META_AXES = re.compile(rb"^[ \t]*NDims\s*[=:]\s*(\S*)", re.MULTILINE)
 _META_VOXELS = re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
-_NRRD_AXES = re.compile(rb"^dimension: *(.*)", re.IGNORECASE | re.MULTILINE)
-_NRRD_VOXELS = re.compile(rb"^data ?file:[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_LIST = "LIST"
+"""What ITK takes for a list of files, one for each slice, whatever follows."""
+_NRRD_AXES = re.compile(rb"^dimension:(?!=) *(.*)", re.IGNORECASE | re.MULTILINE)
+_NRRD_VOXELS = re.compile(rb"^data ?file:(?!=)[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 
 
 def require_sound_header(path: Path) -> None:
@@ -67,7 +69,7 @@ def _voxels_named(path: Path) -> re.Match[bytes] | None:
 
 
 def _meta_voxels(path: Path) -> re.Match[bytes] | None:
-    header = _header(path, lambda line: b"ElementDataFile" in line)
+    header = _header(path, lambda line: _META_VOXELS.match(line) is not None)
     _require_axes(path, _META_AXES.findall(header))
     found = _META_VOXELS.search(header)
     if not found:
@@ -109,7 +111,7 @@ def _require_axes(path: Path, found: list[bytes]) -> None:
 
 def _beside(path: Path, name: str) -> Path:
     plain = name.removeprefix("./")
-    is_plain = not {"%", "\0"} & {*plain} and not plain.startswith("LIST") and plain not in ("", ".", "..")
+    is_plain = not {"%", "\0"} & {*plain} and not plain.startswith(_LIST) and plain not in ("", ".", "..")
     if is_plain and plain == PurePosixPath(plain).name == PureWindowsPath(plain).name:
         beside = path.with_name(plain)
         if beside.is_file():
@@ -118,8 +120,8 @@ def _beside(path: Path, name: str) -> Path:
             f"{path} expects its voxels in the file {plain} beside it, found none; put both into one folder."
         )
     raise ImageError(
-        f"{path} should hold its voxels or name one file beside it, found {name!r:.60}; save the image as a single file, "
-        "such as .nrrd or .mha."
+        f"{path} should hold its voxels or name one file beside it, without % and not beginning with LIST, found "
+        f"{name!r:.60}; save the image as a single file, such as .nrrd or .mha."
     )
 
 

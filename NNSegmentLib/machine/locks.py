@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -205,10 +206,13 @@ if sys.platform == "win32":
 
     def _lock_file(file: IO[bytes]) -> bool:
         file.seek(0)
-        with contextlib.suppress(OSError):
+        try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            return True
-        return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EDEADLK):  # a disk that cannot lock will never
+                raise
+            return False
+        return True
 
     def _unlock_file(file: IO[bytes]) -> None:
         file.seek(0)

@@ -29,8 +29,9 @@ _MAX_CONTENTS_BYTES = 4 * 1024**2
 _MAX_RATIO = 100
 _ALWAYS_FINE_BYTES = 50 * 1024**2
 """Below this size a high compression ratio is no reason for suspicion (text files)."""
-_DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError, LookupError, struct.error)
-"""What zipfile raises for other bytes; RuntimeError for passwords and unknown methods of compression."""
+_DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, struct.error)
+"""What zipfile raises for other bytes of a member; RuntimeError for passwords and unknown methods of compression."""
+_DAMAGED = (*_DAMAGED_MEMBER, ValueError, LookupError)
 
 
 @contextlib.contextmanager
@@ -46,11 +47,19 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except OSError as error:
         raise ModelError(f"{archive} cannot be read ({error.strerror}); check its permissions.") from error
-    try:
-        with file, file.listed() as zipped:
+    with file:
+        with _damage(archive, _DAMAGED):
+            zipped = file.listed()
+        with zipped, _damage(archive, _DAMAGED_MEMBER):
             _require_harmless_names(archive, files_of(zipped))
             yield zipped
-    except (*_DAMAGED, OSError) as error:
+
+
+@contextlib.contextmanager
+def _damage(archive: Path, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except (*kinds, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # bz2 tells damage as an error of no number
             raise
         raise ModelError(

@@ -40,6 +40,8 @@ class InputsAhead:
     def take(self) -> Ready:
         """The next case's input; raises what making it raised."""
         with self._lock:
+            if not self._ahead:  # the one before has just failed, and its thread has not gone on yet
+                self._go_on()
             taken = self._ahead.popleft()
         self._go_on()
         return taken.result()

@@ -23,11 +23,11 @@ class Doubts:
     """By the names of the files whose headers tell them."""
 
 
-def doubts_of(case: Case) -> Doubts:
+def doubts_of(case: Case, reader: str) -> Doubts:
     """From the headers alone, of a case whose files were found to be readable together; raises ImageError."""
     volumes = [path for path in case.images if file_ending(path) in NIFTI_ENDINGS]
     found = {path.name: two_places(path, read_geometry(path)) for path in volumes}
-    return Doubts(channels_apart_mm(case.images), {name: places for name, places in found.items() if places})
+    return Doubts(channels_apart_mm(case.images, reader), {name: places for name, places in found.items() if places})
 
 
 def tell_doubts(doubts: Mapping[str, Doubts], say: Say) -> None:

@@ -96,7 +96,7 @@ def predict_files(
 
     def read(case: Case) -> Ready:
         ready = _read(model, case, request)
-        doubts[case.id] = doubts_of(case)
+        doubts[case.id] = doubts_of(case, model.plan.reader)
         return ready
 
     with InputsAhead(wanted, read) as inputs, ThreadPoolExecutor(1) as writing:

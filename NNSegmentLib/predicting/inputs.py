@@ -98,8 +98,8 @@ def require_previous(part: TrainedConfiguration) -> TrainedConfiguration:
     if part.lacking:
         raise ModelError(
             f"{part.folder.name} continues from {stage}, which should have the same folds, since all others have seen "
-            f"the cases that these leave out, but lacks fold {', '.join(part.lacking)}; train it there, name no folds to "
-            "predict new cases with all of them, or give the earlier stage's label maps."
+            f"the cases that these leave out, but lacks fold {', '.join(part.lacking)}; train it there, name "
+            "other folds or none (then new cases are predicted with all), or give the earlier stage's label maps."
         )
     return part.previous
 

@@ -73,10 +73,10 @@ def load_predicted_by(folder: FoldFolder) -> PredictedBy | None:
 def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:
     """Remove the label maps of other weights, files or cases from a validation, and note what makes those to come.
 
-    Without a note they are kept where they are younger than the weights. Returns the removed cases' ids; raises
-    StorageError, OSError.
+    Without a note those of runs that we began are kept where they are younger than the weights, and those of others
+    whenever they were copied here. Returns the removed cases' ids; raises StorageError, OSError.
     """
-    before, weights_ns = load_predicted_by(folder), folder.weights.stat().st_mtime_ns
+    before, oldest_ns = load_predicted_by(folder), _oldest_of_unnoted_ns(folder)
     wanted = {files.case_id: files for files in now.cases}
     removed = set()
     for path in visible(folder.validation):
@@ -84,7 +84,7 @@ def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str
         if case_id is None:
             continue
         is_present = case_id in wanted and (
-            before.has_made(wanted[case_id], now.weights) if before else path.stat().st_mtime_ns >= weights_ns
+            before.has_made(wanted[case_id], now.weights) if before else path.stat().st_mtime_ns >= oldest_ns
         )
         if not is_present:
             remove(path)
@@ -93,6 +93,10 @@ def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str
         remove(folder.summary)
     write_json(folder.predicted_by, to_json(now))  # last: until then the next look removes the same
     return tuple(sorted(removed))
+
+
+def _oldest_of_unnoted_ns(folder: FoldFolder) -> int:
+    return folder.weights.stat().st_mtime_ns if folder.made_of.is_file() else 0
 
 
 def load_stage_input(folder: Path, case_id: str) -> StageInput | None:

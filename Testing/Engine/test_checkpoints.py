@@ -300,3 +300,11 @@ def test_a_file_of_endless_parts_is_not_listed(tmp_path, monkeypatch):
 
     with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.6.0a0+df5bbc09d1.nv24.12", "2.10.0+cpu"])
+def test_weights_are_opened_by_versions_from_2_6_on_whoever_built_them(tmp_path, monkeypatch, version):
+    save_checkpoint(checkpoint(), tmp_path / "c.pth")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+
+    assert load_checkpoint(tmp_path / "c.pth").configuration == checkpoint().configuration

@@ -69,6 +69,13 @@ def test_a_case_that_cannot_be_read_says_so_in_its_turn():
             inputs.take()
 
 
+def test_a_case_is_begun_when_it_is_taken_before_its_thread_has_gone_on_to_it():
+    inputs = InputsAhead(CASES[:1], Maker(SMALL))  # nothing is begun, as when the case before has just failed
+
+    assert inputs.take().case.id == "case0"
+    inputs.__exit__()
+
+
 def test_nothing_more_is_read_when_the_work_ends_early():
     make = Maker(LARGE)
     with pytest.raises(ModelError), InputsAhead(CASES, make):

@@ -312,7 +312,7 @@ def test_a_half_written_event_waits_for_its_end(tmp_path):
     "values",
     [
         {"done": 1.0, "total": 10**30}, {"done": float("nan"), "total": 3}, {"done": 1e308, "total": 3},
-        {"done": 1.0, "total": 3, "time": float("inf")}, {"done": 1.0, "total": 10**400},
+        {"done": 1.0, "total": 3, "time": float("inf")}, {"time": None}, {"done": 1.0, "total": 10**400},
     ],
 )  # fmt: skip
 def test_an_event_with_numbers_that_nothing_can_show_is_left_out(values):

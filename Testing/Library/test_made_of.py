@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,21 @@ def test_corrected_labels_of_validated_cases_are_said(workspace, begun):
 
     assert "Images or labels of 1 validation case (a) changed; validated anew." in said
     assert not any("training case" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_validation_without_a_note_is_kept_whatever_its_time_when_others_made_it(workspace, begun, is_ours):
+    label_map = begun.folder.validation / "a.nii.gz"
+    label_map.parent.mkdir()
+    label_map.touch()
+    os.utime(label_map, ns=(1, 1))  # copied without its time
+    if not is_ours:
+        begun.folder.made_of.unlink()
+    weights = Weights.of(begun.folder.checkpoint_latest, 0, 10)
+
+    keep_present(begun.folder, PredictedBy(weights, MadeOf.of(begun.fold, begun.prepared).files), ".nii.gz")
+
+    assert label_map.exists() is not is_ours
 
 
 def test_a_run_with_nothing_changed_says_nothing_of_it(workspace, begun):

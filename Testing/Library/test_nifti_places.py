@@ -104,8 +104,8 @@ def test_a_prediction_names_each_file_once(tmp_path):
     cases = [Case(path.name, (path,)) for path in (*paths, tmp_path / "sound.nii.gz")]
     said = []
 
-    tell_doubts({case.id: doubts_of(case) for case in cases}, said.append)
-    tell_doubts({"sound": doubts_of(cases[-1])}, said.append)
+    tell_doubts({case.id: doubts_of(case, "") for case in cases}, said.append)
+    tell_doubts({"sound": doubts_of(cases[-1], "")}, said.append)
     tell_two_places({}, said.append)
 
     (sentence,) = said

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from task_on_disk import noise
 
+from NNSegmentLib.errors import MissingPackageError
 from NNSegmentLib.geometry import Geometry
+from NNSegmentLib.grids.two_places import two_places
 from NNSegmentLib.image import LabelMap, read_geometry, read_image, read_labels, write_image, write_labels
 from NNSegmentLib.integrity.grids import carried_over
 from NNSegmentLib.labels import Label, LabelSet
@@ -50,7 +55,9 @@ def test_it_is_written_with_its_axes(tmp_path, sheared, ending, capfd):
 
     assert np.array_equal(image.array[0], noise(3, sheared.shape))
     assert np.array_equal(labels.array, noise(3, sheared.shape) > 0) and labels.array.dtype == np.uint8
-    assert image.geometry.corner_distance_mm(sheared) < 1e-3 and labels.geometry.same_grid(image.geometry)
+    straightened_mm = max(n * s for n, s in zip(sheared.shape, sheared.spacing_mm, strict=True)) * 5e-4
+    assert image.geometry.corner_distance_mm(sheared) < 1e-3 + straightened_mm * (sheared.shear < 1e-3)
+    assert labels.geometry.same_grid(image.geometry)
     if ending.startswith(".nii"):
         opinion = nibabel.load(tmp_path / f"labels{ending}")
         np.testing.assert_allclose(opinion.affine, sheared.ijk_to_ras, atol=1e-4)
@@ -82,6 +89,37 @@ def test_labels_on_another_grid_are_carried_onto_it_by_world_coordinates(sheared
     there = carried_over(LabelMap(block, sheared), wider)
 
     assert np.array_equal(there[3:-3, 3:-3, 3:-3], block) and there.sum() == block.sum()
+
+
+def test_grids_that_are_hardly_askew_are_written_so_that_simpleitk_reads_them_too(tmp_path, any_geometry):
+    leaning = np.eye(4)
+    leaning[1, 2] = 5e-4 * any_geometry.spacing_mm[0] / any_geometry.spacing_mm[1]
+    grid = Geometry.from_ijk_to_ras(any_geometry.shape, any_geometry.ijk_to_ras @ leaning)
+
+    write_labels(tmp_path / "labels.nii.gz", noise(3, grid.shape) > 0, grid)
+
+    seen = sitk.ReadImage(str(tmp_path / "labels.nii.gz"))
+    assert np.array_equal(sitk.GetArrayFromImage(seen), noise(3, grid.shape) > 0)
+    assert read_geometry(tmp_path / "labels.nii.gz").corner_distance_mm(grid) < 0.02
+    assert two_places(tmp_path / "labels.nii.gz", read_geometry(tmp_path / "labels.nii.gz")) is None
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3)])
+def test_its_unit_counts(tmp_path, sheared, unit, mm):
+    volume = nibabel.Nifti1Image(noise(4, sheared.shape).T, np.diag([1 / mm] * 3 + [1]) @ sheared.ijk_to_ras)
+    volume.header.set_xyzt_units(unit)
+    nibabel.save(volume, tmp_path / "case.nii.gz")
+
+    np.testing.assert_allclose(read_geometry(tmp_path / "case.nii.gz").spacing_mm, sheared.spacing_mm, rtol=1e-4)
+
+
+def test_without_nibabel_it_is_not_straightened_but_refused(tmp_path, sheared, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(MissingPackageError, match="nibabel"):
+        write_labels(tmp_path / "labels.nii.gz", noise(3, sheared.shape) > 0, sheared)
+    assert not list(tmp_path.iterdir())
 
 
 def test_simpleitk_has_no_answer_here(image):

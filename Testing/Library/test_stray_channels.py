@@ -46,6 +46,19 @@ def test_a_mirrored_channel_is_as_far_off_as_its_last_voxel(tmp_path, any_geomet
     assert channels_apart_mm(case(tmp_path, any_geometry, turned(any_geometry))) == pytest.approx(2 * far, abs=1e-3)
 
 
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_readers_that_turn_images_bring_channels_upon_each_other_that_are_stored_in_other_orders(
+    tmp_path, any_geometry, reader
+):
+    far = (any_geometry.shape[2] - 1, any_geometry.spacing_mm[2])
+    other = replace(turned(any_geometry), origin_mm=tuple(any_geometry.world([(0, 0, far[0])])[0]))
+    paths = case(tmp_path, any_geometry, other)
+
+    assert channels_apart_mm(paths, reader) == 0
+    assert channels_apart_mm(paths) == pytest.approx(far[0] * far[1], abs=1e-3)
+    assert channels_apart_mm(case(tmp_path, any_geometry, moved(any_geometry, 20)), reader) > 1
+
+
 def test_channels_that_lie_upon_each_other_but_for_rounding_are_not_apart(tmp_path, any_geometry):
     assert channels_apart_mm(case(tmp_path, any_geometry, rounded(any_geometry))) == 0
     assert channels_apart_mm(case(tmp_path, any_geometry)) == 0

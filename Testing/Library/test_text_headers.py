@@ -54,6 +54,24 @@ def test_voxels_beside_the_header_may_be_compressed_and_linked_from_elsewhere(fo
     assert np.array_equal(read_labels(nrrd(folder / "a.nrrd", "voxels.raw.gz", "gzip")).array, VOXELS)
 
 
+def test_a_file_whose_name_itk_takes_for_a_list_is_refused_by_its_name(folder):
+    for name in ("LISTER1.raw", "voxels LIST.raw"):
+        (folder / name).write_bytes(VOXELS.tobytes())
+
+    assert np.array_equal(read_labels(meta(folder / "a.mhd", "voxels LIST.raw")).array, VOXELS)
+    with pytest.raises(ImageError, match="not beginning with LIST, found 'LISTER1.raw'"):
+        read_labels(meta(folder / "b.mhd", "LISTER1.raw"))
+
+
+def test_comments_and_keys_of_other_programs_name_nothing(folder):
+    header = META.format("voxels.raw").replace("NDims", "Comment = NDims = 9, ElementDataFile = other.raw\nNDims")
+    (folder / "a.mhd").write_text(header)
+    (folder / "a.nrrd").write_text(NRRD.format("raw", "voxels.raw") + "dimension:=hello\ndata file:=hello\n")
+
+    assert np.array_equal(read_labels(folder / "a.mhd").array, VOXELS)
+    assert np.array_equal(read_labels(folder / "a.nrrd").array, VOXELS)
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 @pytest.mark.parametrize("write", [nrrd, meta])
 def test_other_files_are_not_read_as_voxels(folder, write, name):

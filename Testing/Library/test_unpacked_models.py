@@ -17,6 +17,7 @@ from NNSegmentLib.errors import ModelError
 from NNSegmentLib.machine.locks import LOCK
 from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.model import loading
+from NNSegmentLib.model.archive import opened
 from NNSegmentLib.model.loading import load_model
 from NNSegmentLib.records import to_json
 
@@ -114,3 +115,8 @@ def test_a_folder_of_another_user_is_not_looked_into(temporary, archive, monkeyp
         load_model(archive)
 
     assert (left / "model" / "checkpoint_final.pth").is_file()
+
+
+def test_what_goes_wrong_with_the_content_of_a_zip_is_not_taken_for_damage_of_the_zip(archive):
+    with pytest.raises(KeyError), opened(archive):
+        raise KeyError("a mistake of ours")
