@@ -17,11 +17,14 @@ class WatchedRun:
         self.epoch = 0
 
     def news(self) -> list[Event]:
-        """The epochs and messages recorded since the last call."""
+        """The epochs and messages recorded since the last call; a file that cannot be read now is read at the next one."""
         stamp = self._stamp_now()
         if stamp is None or stamp == self._stamp:
             return []
-        events = [event for event in read_events(self._path) if event.time >= self._since]
+        try:
+            events = [event for event in read_events(self._path) if event.time >= self._since]
+        except OSError:
+            return []
         new, self._seen, self._stamp = events[self._seen :], len(events), stamp
         for event in new:
             if isinstance(event, (EpochFinished, Stopped)):
@@ -37,6 +40,6 @@ class WatchedRun:
     def _stamp_now(self) -> tuple[int, int] | None:
         try:
             status = self._path.stat()
-        except FileNotFoundError:
+        except OSError:
             return None
         return status.st_mtime_ns, status.st_size

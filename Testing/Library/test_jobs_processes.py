@@ -507,6 +507,22 @@ def test_a_watched_run_gives_what_is_new_also_when_its_file_is_replaced(tmp_path
     assert (run.epoch, run.mean_dice) == (2, 0.75)
 
 
+def test_a_watched_run_that_cannot_be_read_for_a_moment_is_read_at_the_next_look(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    append_event(path, Message("begun", 101.0))
+    run = WatchedRun(path, since=100.0)
+
+    def locked(*_, **__):
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
+    for method in ("read_text", "stat"):
+        with monkeypatch.context() as busy:
+            busy.setattr(Path, method, locked)
+            assert run.new_messages() == []
+
+    assert run.new_messages() == ["begun"]
+
+
 def test_the_first_interruption_asks_and_the_second_insists(tmp_path):
     stop = tmp_path / "fold_0" / "STOP"
 
