@@ -8,6 +8,9 @@ _NEEDED = "\n\t\u061c\u200c\u200d\u200e\u200f"
 """Line ends, tabs, and the marks by which Arabic, Hebrew, Indian scripts and emoji are written; they change nothing else."""
 _OBEYED = ("Cc", "Cf", "Cs")
 """Unicode's control characters, invisible ones (such as those that turn the direction of writing), and half characters."""
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""What turns the direction of writing, so that a name reads as another one."""
+_COMMANDS = {"Cc": "control character", "Cs": "half character"}
 
 
 def printable(text: str) -> str:
@@ -20,6 +23,15 @@ def printable(text: str) -> str:
 def is_obeyed(character: str) -> bool:
     """Whether a character is a command or half of one, rather than something to read."""
     return character not in _NEEDED and unicodedata.category(character) in _OBEYED
+
+
+def command_in(text: str) -> str:
+    """What no name may hold, 'the control character U+001B', or nothing; other invisible characters are how people write."""
+    for character in text:
+        kind = "direction mark" if character in _TURNING else _COMMANDS.get(unicodedata.category(character))
+        if kind and character != "\t":
+            return f"the {kind} U+{ord(character):04X}"
+    return ""
 
 
 def _written(character: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import TaskError
-from .escapes import is_obeyed
+from .escapes import command_in
 from .given import is_whole
 
 Region = tuple[int, ...]
@@ -174,11 +174,12 @@ class LabelSet:
 
 
 def require_name(name: str, what: str) -> None:
-    """Raises TaskError for the name of a label or channel that nobody could read, or that no file could hold."""
-    if len(name) > _LONGEST_NAME or "\n" in name or any(map(is_obeyed, name)):
+    """Raises TaskError for the name of a label or channel that deceives its readers, or that no file could hold."""
+    wrong = f"{len(name)} letters" if len(name) > _LONGEST_NAME else command_in(name)
+    if wrong:
         raise TaskError(
-            f"The name of a {what} should be one line of at most {_LONGEST_NAME} letters without control characters, found "
-            f"{name!a:.60}; rename it in dataset.json."
+            f"The name of a {what} should be one line of at most {_LONGEST_NAME} letters, found {wrong} in {name!a:.60}; "
+            "rename it in dataset.json."
         )
 
 

@@ -9,6 +9,8 @@ from NNSegmentLib.escapes import printable
 from NNSegmentLib.labels import Label
 
 WRITTEN = ["liver", "Tumour (left/right) <2 cm> & $5", "Leber – Ödem", "肝臓", "كبد", "می‌خواهم", "👩‍⚕️", "a\tb\nc"]
+UNSEEN = ["Leber\u00adlappen", "ตับ\u200bอ่อน", "\ufeffliver", "🏴\U000e0067\U000e007f"]
+"""Written by people, too: a soft hyphen, a space of no width, a file's first mark, a flag's letters."""
 
 
 @pytest.mark.parametrize("text", WRITTEN)
@@ -36,6 +38,21 @@ def test_names_that_nobody_can_read_are_refused_in_a_short_sentence(name):
     assert printable(str(raised.value)) == str(raised.value) and len(str(raised.value)) < 250
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN if "\n" not in name])
+@pytest.mark.parametrize("name", [*(name for name in WRITTEN if "\n" not in name), *UNSEEN])
 def test_names_that_people_write_are_taken(name):
     assert Label(name, (1,)).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a\x1b[31m", "the control character U\\+001B in"),
+        ("a\nb", "the control character U\\+000A in"),
+        ("\ud800", "the half character U\\+D800 in"),
+        ("a\u2066b", "the direction mark U\\+2066 in"),
+        ("a" * 501, "501 letters in"),
+    ],
+)
+def test_a_refused_name_tells_what_is_wrong_with_it(name, found):
+    with pytest.raises(TaskError, match=f"at most 500 letters, found {found} '"):
+        Label(name, (1,))
