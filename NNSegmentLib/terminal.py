@@ -190,15 +190,15 @@ def duration(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of '45s', '30m', '2h', '1h30m', '1d'; raises ValueError, also for a number without a unit."""
+    """Seconds of '45s', '30m', '10 min', '2 hours', '1h30m'; raises ValueError, also for a number without a unit."""
     import re
 
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms])", text.strip().lower())
-    rebuilt = "".join(number + unit for number, unit in parts)
-    if not parts or rebuilt != re.sub(r"\s", "", text.strip().lower()):
+    part = r"(\d+(?:\.\d+)?)\s*(d|days?|h|hours?|m|mins?|minutes?|s|secs?|seconds?)(?![a-z])\s*"
+    written = text.strip().lower()
+    if not re.fullmatch(f"(?:{part})+", written):
         raise ValueError(f"a time is written with its unit, like 30s, 30m or 2h, found {text!r}")
     scale = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    return sum(float(number) * scale[unit] for number, unit in parts)
+    return sum(float(number) * scale[unit[0]] for number, unit in re.findall(part, written))
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import slicer
@@ -60,7 +61,11 @@ class Console:
         return task
 
     def start(self, verb: str, task, *words):
-        """Start a verb on a task as a job; raises TaskError, and what `jobs.start` raises."""
+        """Start a verb on a task as a job; a number as time is seconds. Raises TaskError, and what `jobs.start` raises."""
+        words = [
+            f"{word}s" if before == "--time" and not isinstance(word, str) else word
+            for before, word in pairwise(("", *words))
+        ]
         return self._start([verb, "--workspace", self.folder, self._reference(task), *words])
 
     def wait(self, job, timeout_s: float):

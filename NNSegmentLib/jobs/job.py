@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -293,6 +294,7 @@ def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
         raise RunError(f"The job {job.id} is still running; stop it before resuming it.")
     jobs_folder, asked = job.folder.folder.parent, job.request
     is_ours = asked.is_here and is_own(job.folder.request)
+    asked = replace(asked, arguments=_with_units(asked.arguments))
     recipe = getattr(_parsed(asked.arguments), "recipe", None)
     if recipe and not is_ours:
         raise RunError(
@@ -301,6 +303,15 @@ def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
         )
     python, cwd = asked.python if is_ours else None, asked.cwd if asked.cwd.is_dir() else None
     return start(_resumed(asked), jobs_folder, python=python, environment=environment, title=asked.title, cwd=cwd)
+
+
+def _with_units(words: Sequence[str]) -> tuple[str, ...]:
+    """The words with seconds called so; jobs of before were asked for with `--time 900`."""
+    bare = re.compile(r"\d+(\.\d+)?")
+    return tuple(
+        f"{word}s" if before == "--time" and bare.fullmatch(word) else word
+        for before, word in zip(("", *words), words, strict=False)
+    )
 
 
 def _resumed(request: JobRequest) -> tuple[str, ...]:

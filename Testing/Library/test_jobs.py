@@ -17,7 +17,7 @@ import pytest
 from NNSegmentLib import jobs
 from NNSegmentLib.cli import main
 from NNSegmentLib.errors import RunError, SettingsError, TaskError
-from NNSegmentLib.folders import Workspace
+from NNSegmentLib.folders import JobFolder, Workspace
 from NNSegmentLib.jobs import JobState
 from NNSegmentLib.jobs.progress import JobProgress
 from NNSegmentLib.machine import identity
@@ -275,6 +275,14 @@ def test_resuming_keeps_what_was_done(asked, checkpoint, expected, tmp_path):
     request = jobs.JobRequest(asked, "", 0.0, Path(sys.executable), tmp_path, "here", (tmp_path,))
 
     assert jobs.job._resumed(request) == expected
+
+
+def test_a_job_asked_for_in_bare_seconds_is_resumed_with_their_unit(tmp_path, monkeypatch):
+    words = ("train", "1", "2d", "0", "--time", "900")
+    job = jobs.Job(JobFolder(tmp_path / "job"), jobs.JobRequest(words, "", 0.0, Path(sys.executable), tmp_path, "here"))
+    monkeypatch.setattr(jobs.job, "start", lambda arguments, *_, **__: arguments)
+
+    assert jobs.resume(job) == ("train", "1", "2d", "0", "--time", "900s")
 
 
 @pytest.mark.parametrize("words", [["fly"], [], ["check"], ["train", "1", "2d", "0", "--epochs", "none"]])

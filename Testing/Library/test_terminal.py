@@ -24,13 +24,17 @@ def clock(monkeypatch) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("45s", 45), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d 2h", 93600)]
-)
+    ("text", "seconds"),
+    [
+        ("90s", 90), ("45s", 45), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d 2h", 93600),
+        ("10 min", 600), ("3 h 20 min", 12000), ("40 sec", 40), ("1.5 hours", 5400), ("1 Minute 5 seconds", 65),
+    ],
+)  # fmt: skip
 def test_times_are_read_as_people_write_them(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "5 parsecs", "m30", "-5m", "30", "1h30", "0.5"])
+@pytest.mark.parametrize("text", ["", "soon", "5 parsecs", "5 minuets", "5 ms", "m30", "-5m", "30", "1h30", "0.5"])
 def test_other_texts_are_no_times(text):
     with pytest.raises(ValueError, match=f"with its unit, like 30s, 30m or 2h, found {text!r}"):
         parse_duration(text)
@@ -46,7 +50,7 @@ def test_times_are_shown_in_two_units_at_most(seconds, text):
 
 @given(st.integers(1, 10**6))
 def test_a_shown_duration_is_read_back_within_its_precision(seconds):
-    back = parse_duration(duration(seconds).replace("min", "m"))
+    back = parse_duration(duration(seconds))
 
     assert abs(back - seconds) <= max(31, 0.05 * seconds)
 

@@ -18,6 +18,7 @@ from effort import Watched, comparisons
 from finished_runs import make_job
 from mrml_nodes import Builder
 
+from NNSegmentLib.arguments import build_parser
 from NNSegmentLib.image import read_image, read_labels, write_labels
 from NNSegmentLib.run import Progressed, Stopped, append_event
 from NNSegmentLib.task import load_task
@@ -1174,6 +1175,19 @@ def test_the_self_test_passes_where_a_process_still_holds_its_log(panel, monkeyp
     slicer.selfTests["NNSegment"]()
 
     assert list(tmp_path.rglob("log.txt"))
+
+
+@pytest.mark.parametrize(("length", "seconds"), [(900, 900), (0.5, 0.5), ("15m", 900)])
+def test_the_console_takes_a_number_as_time_for_seconds(panel, root, monkeypatch, length, seconds):
+    import slicer
+
+    logic = slicer.util.getModuleLogic("NNSegment")
+    logic.set_workspace(root)
+    monkeypatch.setattr("NNSegmentLib.jobs.start", lambda words, *_, **__: build_parser().parse_args(words))
+
+    asked = logic.train("Phantom", "2d", fold=0, time=length, device="cpu")
+
+    assert (asked.time, asked.fold, asked.device) == (seconds, "0", "cpu")
 
 
 @pytest.mark.slow
