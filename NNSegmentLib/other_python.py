@@ -20,11 +20,9 @@ from .errors import InputError, SettingsError, some
 from .given import expanded
 from .machine.launch import command, environment_for
 from .machine.processes import WINDOWS, ProcessIdentity, detached, end_tree
-from .packages import PACKAGES
+from .packages import INSTALL as INSTALL
 from .records import from_json
 
-INSTALL = f"pip install {' '.join(sorted(PACKAGES, key=lambda name: name != 'torch'))}"
-"""What gives a Python all that the work needs; the library itself comes from where we are."""
 PATIENCE_S = 180.0
 """Loading PyTorch for the first time takes long on a slow disk."""
 _SHARE_S, _END_S = 0.02, 1.0

@@ -21,6 +21,8 @@ PACKAGES = {
     "tqdm": "progress bars",
 }
 """What each is for."""
+INSTALL = f"pip install {' '.join(sorted(PACKAGES, key=lambda name: name != 'torch'))}"
+"""What gives a Python all that the work needs; the library itself comes from where we are."""
 
 
 OLDEST_TORCH = (2, 6)
@@ -41,8 +43,7 @@ def require_package(name: str) -> None:
 def missing_package(name: str) -> MissingPackageError:
     """What to say of one of `PACKAGES` that is not installed."""
     return MissingPackageError(
-        f"Expected the package {name} for {PACKAGES[name]}, found none in {sys.executable}; install what is missing with "
-        "\"pip install 'nnsegment[train]'\", in 3D Slicer with the button Install of the module NNSegment ('nnsegment "
-        "doctor' lists it).",
+        f"Expected the package {name} for {PACKAGES[name]}, found none in {sys.executable}; install what is missing with '{INSTALL}', "
+        "in 3D Slicer with the button Install of the module NNSegment ('nnsegment doctor' lists it).",
         name=name,
     )

@@ -10,7 +10,9 @@ import pytest
 
 import NNSegmentLib as nns
 from NNSegmentLib import cli, doctor
-from NNSegmentLib.packages import PACKAGES
+from NNSegmentLib.folders import FoldFolder
+from NNSegmentLib.packages import INSTALL, PACKAGES
+from NNSegmentLib.run import EpochFinished, Run
 from NNSegmentLib.terminal import Terminal
 
 OURS = ("NNSegmentLib.engine", "NNSegmentLib.report")
@@ -42,7 +44,7 @@ def without(monkeypatch):
 def test_a_verb_tells_the_package_that_it_lacks(without, tmp_path, package, verb):
     without(package)
 
-    with pytest.raises(nns.MissingPackageError, match=r"pip install 'nnsegment\[train\]'.* button Install") as told:
+    with pytest.raises(nns.MissingPackageError, match=f"'{INSTALL}'.* button Install") as told:
         verb(tmp_path)
 
     assert str(told.value).startswith(f"Expected the package {package} for {PACKAGES[package]}, found none in ")
@@ -67,12 +69,17 @@ def test_a_module_of_the_users_own_that_is_missing_stays_what_it_is(monkeypatch)
         cli.main(["doctor"])
 
 
-def test_curves_are_optional_for_a_training(without):
+def test_curves_are_optional_for_a_training(without, tmp_path):
     """The trainer goes on without pictures."""
+    from NNSegmentLib.engine.trainer import ProgressPicture
+
+    run = Run(FoldFolder(tmp_path), "2d", 0)
+    run.record(EpochFinished(1, 2, 0.5, 0.4, (0.7,), 0.7, 0.7, 0.01, 3.0, 3.0, 10.0))
     without("matplotlib")
 
-    with pytest.raises(ImportError):
-        importlib.import_module("NNSegmentLib.report.curves")
+    ProgressPicture(run).refresh(now=True)
+
+    assert not run.folder.progress_picture.exists()
 
 
 def test_the_doctor_has_nothing_to_say_of_devices_without_torch(without, tmp_path):
