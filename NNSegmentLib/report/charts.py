@@ -126,8 +126,7 @@ def _dice_rows(dice: Mapping[str, Sequence[float]], colors: Sequence, title: str
     head, foot, left, width = 0.75, 0.55, 0.25 + 0.075 * max(map(len, names)), 8.4
     height = head + 0.2 * len(rows) + foot
     figure = new_figure(width, height)
-    axes = plain(figure.add_subplot(), xlabel="Dice")
-    axes.set_title(title, color=INK, fontsize=10.5, loc="left", fontweight="bold", pad=22)
+    axes = plain(figure.add_subplot(), xlabel="Dice", title=title, above=22)
     many = sum(len(values) for _, values, _ in rows) > _MOST_DOTS
     for place, (_, values, color) in enumerate(rows):
         _strip(axes, place, values, color, many, lying=True)

@@ -39,15 +39,15 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def plain(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Axes:
-    """Axes with labels, faint horizontal lines and no box."""
+def plain(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "", above: float | None = None) -> Axes:
+    """Axes with labels, faint horizontal lines and no box; the title stands `above` points over them."""
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, color=FAINT)
     axes.set_xlabel(verbatim(xlabel), color=INK, fontsize=9.5)
     axes.set_ylabel(verbatim(ylabel), color=INK, fontsize=9.5)
-    axes.set_title(verbatim(title), color=INK, fontsize=10.5, loc="left", fontweight="bold")
+    axes.set_title(verbatim(title), color=INK, fontsize=10.5, loc="left", fontweight="bold", pad=above)
     axes.grid(axis="y", color=FAINT, alpha=0.35, linewidth=0.6)
     axes.set_axisbelow(True)
     return axes

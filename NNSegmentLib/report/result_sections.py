@@ -44,7 +44,7 @@ MOST_NAMED = 6
 N_LOWEST = 3
 """Classes named of more."""
 MOST_CASES = 500
-"""Of a table; more would make the page heavy and nobody reads them."""
+"""Of a table, which names `MOST_NAMED` classes at most; more would make the page heavy and nobody reads them."""
 _SEEN = "The fold 'all' trains on every case, so its scores are on cases it has seen and say nothing about new ones."
 
 
@@ -221,12 +221,14 @@ def _case_table(model: TrainedModel, names: Sequence[str]) -> tuple[tuple, list]
     scores = model.scores
     ordered = sorted(scores.cases, key=lambda c: (not math.isnan(c.mean_dice), c.mean_dice))[:MOST_CASES]
     surface = any(m.hd95_mm is not None for m in scores.mean)
-    header = ("case", "fold", *names, *(("mean HD95, mm", "mean surface Dice") if surface else ()))
+    many = len(names) > MOST_NAMED
+    classes = ("mean Dice", "lowest classes") if many else names
+    header = ("case", "fold", *classes, *(("mean HD95, mm", "mean surface Dice") if surface else ()))
     return header, [
         (
             c.case_id,
             model.fold_of(c).name,
-            *(shown(m.dice, 3) for m in c.metrics),
+            *((shown(c.mean_dice, 3), _lowest(c, names)) if many else (shown(m.dice, 3) for m in c.metrics)),
             *(_case_surface(c) if surface else ()),
         )
         for c in ordered
@@ -251,11 +253,18 @@ def _overlay(kind: str, case: CaseScores, model: TrainedModel, contents: Content
 
 def _dice_sentence(case: CaseScores, names: Sequence[str]) -> str:
     """The Dice of every class, or of many the mean and the lowest."""
-    scored = [(name, metrics.dice) for name, metrics in zip(names, case.metrics, strict=True)]
-    if len(scored) <= MOST_NAMED:
-        return "Dice " + _listed(scored)
-    lowest = sorted((pair for pair in scored if not math.isnan(pair[1])), key=lambda pair: pair[1])[:N_LOWEST]
-    return f"mean Dice {shown(case.mean_dice, 3)} · lowest: {_listed(lowest)}"
+    if len(names) <= MOST_NAMED:
+        return "Dice " + _listed(_scored(case, names))
+    return f"mean Dice {shown(case.mean_dice, 3)} · lowest: {_lowest(case, names)}"
+
+
+def _lowest(case: CaseScores, names: Sequence[str]) -> str:
+    defined = (pair for pair in _scored(case, names) if not math.isnan(pair[1]))
+    return _listed(sorted(defined, key=lambda pair: pair[1])[:N_LOWEST])
+
+
+def _scored(case: CaseScores, names: Sequence[str]) -> list[tuple[str, float]]:
+    return [(name, metrics.dice) for name, metrics in zip(names, case.metrics, strict=True)]
 
 
 def _listed(scored: Sequence[tuple[str, float]]) -> str:

@@ -70,6 +70,22 @@ def test_the_table_of_cases_ends_after_the_worst_and_says_where_the_others_are(t
     assert _case_title(MOST_CASES) == "All 500 cases, the worst first"
 
 
+def test_the_table_of_cases_names_the_lowest_of_many_classes(tmp_path):
+    model = model_of(tmp_path, [case("a", *(n / 10 for n in range(2, 9)), math.nan)])
+
+    header, rows = _case_table(model, [f"organ{n}" for n in range(8)])
+
+    assert header == ("case", "fold", "mean Dice", "lowest classes")
+    assert rows == [("a", "0", "0.500", "organ0 0.200 · organ1 0.300 · organ2 0.400")]
+
+
+@pytest.mark.parametrize("n_classes", [3, 30])
+def test_a_title_of_columns_or_rows_is_no_formula(n_classes):
+    figure = dice_figure({f"organ{n}": [0.9] for n in range(n_classes)}, ["red"], "Dice of $x^2$")
+
+    assert figure.axes[0].get_title(loc="left") == r"Dice of \$x^2\$"
+
+
 def test_many_classes_are_rows_from_the_lowest_median_to_the_highest():
     dice = {f"organ{n}": [n / 105, n / 105, math.nan] for n in reversed(range(105))} | {"nowhere": [math.nan]}
 
