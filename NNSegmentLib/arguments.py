@@ -75,7 +75,7 @@ def _overview(commands: Mapping[str, _Parser]) -> str:
 
 def _command(commands, name: str, text: str, more: str = "", *, workers: bool = True) -> argparse.ArgumentParser:
     """The parser of a command; all take `-j`, so that a script need not choose, even where it is not offered."""
-    parser = commands.add_parser(name, description=f"{text}. {more}" if more else text)
+    parser = commands.add_parser(name, description=f"{text[0].upper()}{text[1:]}. {more}".rstrip())
     parser.summary = text
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="folder of all data (default: nnUNet_raw … or ~/NNSegment)"
@@ -136,7 +136,7 @@ def _planning(commands) -> None:
         type=float,
         nargs=3,
         metavar=("Z", "Y", "X"),
-        help="target voxel size in mm (default: chosen by the data)",
+        help="target voxel size in mm (default: chosen from the data)",
     )
     plan.add_argument("-p", "--plans", metavar="NAME", help="name of the plans file (default: the preset's)")
     plan.add_argument("--check", action="store_true", help="check the files first")
@@ -245,7 +245,7 @@ def _prediction(commands) -> None:
     predict.add_argument("-c", "--configuration", metavar="CONFIG", help="default: what 'best' chose")
     predict.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD",
-        help="default: all trained folds; in a cascade those of both stages",
+        help="default: all trained folds; in a cascade they apply to both stages",
     )  # fmt: skip
     predict.add_argument("--no-mirroring", action="store_true", help="faster: no test-time mirroring")
     predict.add_argument(

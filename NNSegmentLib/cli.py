@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     replace_unknown_characters()
     parser, argv = build_parser(), list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["help"]:
-        argv = [*argv[1:], "--help"]
+        argv = [*(word for word in argv if word != "help"), "--help"]
     try:
         args = parser.parse_args(argv)
     except WrongUsage as wrong:

@@ -230,8 +230,15 @@ def test_the_version_is_told(capsys):
 
 
 def test_help_is_a_command_too(capsys):
-    assert printed(capsys, "help") == printed(capsys, "--help")
+    assert printed(capsys, "help") == printed(capsys, "help", "help") == printed(capsys, "--help")
     assert printed(capsys, "help", "train") == printed(capsys, "train", "--help")
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_command_is_described_in_sentences(capsys, command):
+    description = printed(capsys, "help", command).split("\n\n")[1]
+
+    assert description[0].isupper() and description.endswith(".") and ".." not in description
 
 
 def test_the_list_of_commands_is_complete_and_begins_with_the_journey(capsys):
