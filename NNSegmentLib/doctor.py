@@ -73,10 +73,10 @@ def torch_check(version: str) -> Check:
     release = release_of(version)
     if release == SLOW_TORCH:
         return Check(
-            "torch", False, f"{version} computes 3D convolutions several times slower", "pip install 'torch!=2.9.*'"
+            "torch", False, f"{version} computes 3D convolutions several times slower", 'pip install "torch!=2.9.*"'
         )
     if release < OLDEST_TORCH:
-        return Check("torch", False, f"{version} is older than 2.6", "pip install 'torch>=2.6'")
+        return Check("torch", False, f"{version} is older than 2.6", 'pip install "torch>=2.6"')
     if release < SOUND_TORCH:
         weakness = (
             "before 2.10 a hostile file of weights may take over the program (CVE-2026-24747); load none of strangers"

@@ -42,6 +42,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("device",), bool, "a device such as 'auto', 'cuda' or 'cpu'"),
 )
 """Fields, what they may be unless None, and how to call that; no comparison with NaN holds."""
+HIGHEST_DRAWN = 1e30
+"""Of a loss that a curve can show; that of a failed training may be any number."""
 _TAIL_BYTES = 131072
 """Of an events file that are read to know how a run is now; the files of long trainings are large."""
 _log = logging.getLogger(__name__)

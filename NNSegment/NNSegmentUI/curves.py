@@ -10,8 +10,6 @@ from slicer.i18n import tr as _
 
 EPOCH = "Epoch"
 _COLORS = {"training loss": (0.16, 0.45, 0.78), "validation loss": (0.82, 0.24, 0.22), "Dice": (0.20, 0.62, 0.30)}
-_HIGHEST = 1e30
-"""Of a loss that can be drawn; that of a failed training may be any number."""
 _NODES = {"table": "vtkMRMLTableNode", "chart": "vtkMRMLPlotChartNode"}
 
 
@@ -84,8 +82,10 @@ class Curves:
 
 
 def _add_column(table, name: str, values) -> None:
+    from NNSegmentLib.run import HIGHEST_DRAWN
+
     column = vtk.vtkFloatArray()
     column.SetName(name)
     for value in values:
-        column.InsertNextValue(math.nan if value is None or abs(value) > _HIGHEST else value)
+        column.InsertNextValue(math.nan if value is None or abs(value) > HIGHEST_DRAWN else value)
     table.AddColumn(column)

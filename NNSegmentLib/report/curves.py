@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..run import EpochFinished
+from ..run import HIGHEST_DRAWN, EpochFinished
 from .plots import BLUE, CYAN, GREEN, INK, ORANGE, PURPLE, legend, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 _MARKED_EPOCHS = 40
 """Up to so many epochs every value gets a dot; a single epoch would be invisible as a line."""
 _GAP = float("nan")
-_HIGHEST = 1e30
-"""Of a loss that can be drawn; that of a failed training may be any number."""
 
 
 def draw_progress(events: Iterable[EpochFinished], path: Path) -> Path:
@@ -69,7 +67,7 @@ def _draw_losses(axes: Axes, epochs: Sequence[EpochFinished]) -> None:
 def _draw_line(axes: Axes, epochs, name: str, color: str, label: str) -> None:
     plain(axes, ylabel=label)
     _plotted(axes, epochs, name, color, label)
-    highest = max((value for e in epochs if abs(value := getattr(e, name)) < _HIGHEST), default=1)
+    highest = max((value for e in epochs if abs(value := getattr(e, name)) < HIGHEST_DRAWN), default=1)
     axes.set_ylim(0, max(highest, 0) * 1.1 or 1)
 
 
@@ -78,7 +76,7 @@ def _plotted(axes: Axes, epochs: Sequence[EpochFinished], name: str, color: str,
     marked = {"marker": "o", "markersize": 3.2} if len(epochs) <= _MARKED_EPOCHS else {}
     return axes.plot(
         [e.epoch for e in epochs],
-        [_GAP if v is None or abs(v) > _HIGHEST else v for v in values],
+        [_GAP if v is None or abs(v) > HIGHEST_DRAWN else v for v in values],
         color=color,
         label=label,
         **({"linewidth": 1.4} | marked | style),
