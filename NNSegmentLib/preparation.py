@@ -20,17 +20,12 @@ from .machine.memory import Say, affordable_workers, announce, unsaid
 from .planning.plan import Configuration, Plan, load_plan
 from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
+from .provenance.file_states import FILE_CLOCK_S, are_of_one_state, stamps_of
 from .provenance.made_of import preparation_note
 from .records import read_json, remove, to_json, write_json
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
-_FILE_CLOCK_S = 2.0
-"""Precision with which some file systems note times."""
-_SECOND_NS = 10**9
-_CLOCK_STEPS_NS = (100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
-"""Steps in which NTFS, network drives, exFAT, HFS+ and FAT note times."""
-Stamps = list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> flo
     from .preprocessing.prepare import prepare_case
     from .preprocessing.storage import save_prepared
 
-    noted, stamps = preparation_note(folder, case.id), _stamps(case)
+    noted, stamps = preparation_note(folder, case.id), stamps_of(case)
     remove(noted)
     save_prepared(prepare_case(case, plan, name, task.labels), folder)
     write_json(noted, stamps)
@@ -89,7 +84,7 @@ def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Pr
         if case.labels is None or not case.labels.is_file():
             return  # preparing the case tells
         copy, given = folders.reference_labels / (case.id + task.file_ending), case.labels.stat()
-        if not copy.is_file() or abs(copy.stat().st_mtime - given.st_mtime) > _FILE_CLOCK_S:
+        if not copy.is_file() or abs(copy.stat().st_mtime - given.st_mtime) > FILE_CLOCK_S:
             copy_image(case.labels, copy)
             with contextlib.suppress(OSError):  # on disks that belong to somebody else; it is copied again next time
                 os.utime(copy, ns=(given.st_atime_ns, given.st_mtime_ns))
@@ -143,32 +138,7 @@ def _is_current(case: Case, folder: Path) -> bool:
     noted = preparation_note(folder, case.id)
     if not noted.is_file() or not all(path.is_file() for path in prepared_files(folder, case.id)):
         return False
-    return _are_of_one_state(read_json(noted), _stamps(case))
-
-
-def _stamps(case: Case) -> Stamps:
-    """Time of change (ns) and size (bytes) of the case's files; a file that is missing has neither."""
-    files = [path for path in (*case.images, case.labels) if path]
-    found = [path.stat() if path.is_file() else None for path in files]
-    return [[status.st_mtime_ns, status.st_size] if status else [] for status in found]
-
-
-def _are_of_one_state(noted: object, found: Stamps) -> bool:
-    """Whether files are those that were noted, also after they moved to a disk that keeps times less precisely."""
-    return (
-        isinstance(noted, list)
-        and len(noted) == len(found)
-        and all(was == now or _only_rounded(was, now) for was, now in zip(noted, found, strict=True))
-    )
-
-
-def _only_rounded(was: object, now: list[int]) -> bool:
-    """A file of the same size whose time lost digits; one that was written again within seconds has all of them."""
-    if not isinstance(was, list) or [len(was), *was[1:]] != [len(now), *now[1:]] or not isinstance(was[0], int):
-        return False
-    fine = was[0] % _SECOND_NS  # times out of an archive have whole seconds on every disk, and tell nothing by it
-    steps = [step for step in _CLOCK_STEPS_NS if step < _SECOND_NS or fine]
-    return any(now[0] % step == 0 and abs(now[0] - was[0]) < step for step in steps)
+    return are_of_one_state(read_json(noted), stamps_of(case))
 
 
 def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Plan, workers: int, say: Say) -> int:
