@@ -38,7 +38,7 @@ class PlanSection:
         _widget, self._ui = load_section(resource_path("UI/Plan.ui"), parent_button)
         self._plan, self._names = None, ()
         self._offered: tuple = ()
-        """The task, whether it was trained, and the cases that its models do not know, of the last offer to begin again."""
+        """The task, whether it was trained, and its new cases, of the last offer to begin again."""
         ui = self._ui
         fill_box(ui.presetCombo, presets())
         for signal in (context.plan_changed, context.task_changed, context.results_changed):
@@ -125,12 +125,15 @@ class PlanSection:
     # what is shown --------------------------------------------------------------------------------------------------
 
     def _offer_to_begin_again(self) -> None:
-        """Where models were trained; ticked when they do not know all cases as they are, until the user decides otherwise."""
+        """Where models were trained; ticked when cases are new, until the user decides otherwise.
+
+        Not for corrected ones: a label map that was only copied back looks like one, and all models would be set aside.
+        """
         task, begun, unlearned = self._context.task, self._context.is_begun(), self._context.unlearned_cases()
         self._ui.anewBox.setVisible(begun)
-        offered = (task.folder if task else None, begun, unlearned)
+        offered = (task.folder if task else None, begun, unlearned.new)
         if offered != self._offered:
-            self._offered, self._ui.anewBox.checked = offered, bool(unlearned)
+            self._offered, self._ui.anewBox.checked = offered, bool(unlearned.new)
         show_text(self._ui.newCasesLabel, unlearned.text())
 
     def _show_fingerprint(self, palette=None) -> None:

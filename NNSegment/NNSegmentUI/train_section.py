@@ -20,6 +20,7 @@ from .widgets import (
     load_section,
     set_enabled,
     show_text,
+    tip,
 )
 
 IN_TURN, ALL = "folds", "all"
@@ -31,7 +32,7 @@ class TrainSection:
     """Collects what to train, shows the command line, and starts it as a job."""
 
     def __init__(self, parent_button, context, resource_path) -> None:
-        self._context = context
+        self._context, self._button = context, parent_button
         self._widget, self.ui = load_section(resource_path("UI/Train.ui"), parent_button)
         self._job_view = JobView(self.ui.trainJobFrame, context, "train")
         self._curves = Curves()
@@ -56,6 +57,7 @@ class TrainSection:
         self.ui.trainStartButton.connect("clicked()", self.start)
         self.ui.trainResumeButton.connect("clicked()", self.resume)
         self.ui.trainCopyButton.connect("clicked()", self._copy)
+        self._button.connect("contentsCollapsed(bool)", self._on_collapsed)
         self.ui.trainCurvesButton.connect("toggled(bool)", self._on_curves)
         context = self._context
         for signal in (context.task_changed, context.plan_changed, context.results_changed, context.jobs_changed):
@@ -102,10 +104,18 @@ class TrainSection:
         fill_box(self.ui.trainFoldBox, entries)
 
     def _tell_of_new_cases(self) -> None:
-        unlearned = self._context.unlearned_cases().text()
-        advice = _("To train on them, tick “{box}” under Plan.")
+        """Where cases are new, Plan has ticked to begin again."""
+        if self._button.collapsed:
+            return
+        unlearned = self._context.unlearned_cases()
         box = _("Begin again with all cases, new and corrected ones")
-        show_text(self.ui.trainNewCasesLabel, f"{unlearned} {advice.format(box=box)}" if unlearned else "")
+        tick = _("To train on them, tick “{box}” under Plan.").format(box=box)
+        advice = _("To train on them, plan again under Plan.") if unlearned.new else tick
+        show_text(self.ui.trainNewCasesLabel, f"{unlearned.text()} {advice}" if unlearned else "")
+
+    def _on_collapsed(self, collapsed: bool) -> None:
+        if not collapsed:
+            self._tell_of_new_cases()
 
     def _folds(self) -> list:
         return sorted({status.fold for status in self._statuses if status.fold != ALL})
@@ -206,8 +216,8 @@ class TrainSection:
         busy = _("This run is being trained; stop it first.") if self._is_running(status) else ""
         again = status is not None and status.state not in ("none", "running")
         self.ui.trainStartButton.text = _("Train again") if again else _("Train")
-        tip = _("Train from the beginning; replaces what this run has learnt.") if again else _("Start the training.")
-        set_enabled(self.ui.trainStartButton, wrong or busy, tip)
+        start_tip = _again_text(status) if again else _("Start the training.")
+        set_enabled(self.ui.trainStartButton, wrong or busy, start_tip)
         nothing = "" if status is not None and status.can_resume else _("The chosen run has nothing to go on from.")
         resume_tip = _("Go on where the run stopped, with the length it was started with.")
         set_enabled(self.ui.trainResumeButton, wrong or busy or nothing, resume_tip)
@@ -315,6 +325,16 @@ def _run_name(status) -> str:
     return f"{status.configuration}, {fold}"
 
 
+def _again_text(status) -> str:
+    """What becomes of the run that is there: an unfinished one does not take the place of a finished one kept before."""
+    earlier = status.folder.earlier
+    if status.folder.checkpoint_final.is_file() or not (earlier / status.folder.checkpoint_final.name).is_file():
+        text = _("Train from the beginning; the run that is there is kept in {folder}.")
+    else:
+        text = _("Train from the beginning; the finished run in {folder} is kept, and this unfinished one is replaced.")
+    return text.format(folder=earlier.name)
+
+
 def _lengths():
     from NNSegmentLib.training.length import TrainingLength
 
@@ -332,7 +352,7 @@ def _cell(status):
     """What the grid shows of a run."""
     item = qt.QTableWidgetItem(_cell_text(status))
     item.setTextAlignment(qt.Qt.AlignCenter)
-    item.setToolTip(f"{_run_name(status)}: {_state_text(status)}")
+    item.setToolTip(tip(f"{_run_name(status)}: {_state_text(status)}"))
     return item
 
 

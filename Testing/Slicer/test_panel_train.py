@@ -55,6 +55,11 @@ def grid(panel) -> list[list[str]]:
     return [[table.item(r, c).text() for c in range(table.columnCount)] for r in range(table.rowCount)]
 
 
+def grid_row(panel, configuration: str) -> int:
+    table = panel["runsTable"]
+    return next(r for r in range(table.rowCount) if table.verticalHeaderItem(r).text() == configuration)
+
+
 def table_texts(table) -> list[list[str]]:
     return [[table.item(r, c).text() for c in range(table.columnCount)] for r in range(table.rowCount)]
 
@@ -766,7 +771,7 @@ def test_cases_that_came_after_the_training_are_told_and_taken(panel, root, fold
     train(folders, "3d_fullres", 0)
     add_case(folders, 4)
     open_task(panel, root, "trainButton")
-    assert "in none of its folds: case4. To train on them, tick" in panel["trainNewCasesLabel"].text
+    assert "in none of its folds: case4. To train on them, plan again" in panel["trainNewCasesLabel"].text
 
     open_task(panel, root, "planButton")
     assert panel["newCasesLabel"].text == "New since the training, and in none of its folds: case4."
@@ -781,7 +786,7 @@ def test_cases_that_came_after_the_training_are_told_and_taken(panel, root, fold
 
 
 @pytest.mark.parametrize("trained_by", ["NNSegment", "nnU-Net"])
-def test_cases_that_were_corrected_since_the_training_are_told_and_taken(panel, root, folders, monkeypatch, trained_by):
+def test_cases_that_were_corrected_since_the_training_are_told(panel, root, folders, monkeypatch, trained_by):
     run = train(folders, "3d_fullres", 0)
     if trained_by == "NNSegment":
         run.settings.write_text("{}")
@@ -790,31 +795,82 @@ def test_cases_that_were_corrected_since_the_training_are_told_and_taken(panel, 
     for case, minutes in (("case0", -5), ("case2", 5)):
         os.utime(folders.raw / "labelsTr" / f"{case}.nii.gz", (time.time() + 60 * minutes,) * 2)
     open_task(panel, root, "trainButton")
-    assert panel["trainNewCasesLabel"].text.startswith(
-        "Corrected since the last training: case2. To train on them, tick"
+    assert panel["trainNewCasesLabel"].text == (
+        "Corrected or replaced since the training: case2. To train on them, tick “Begin again with all cases, new and "
+        "corrected ones” under Plan."
     )
 
     open_task(panel, root, "planButton")
     asked = started(panel, monkeypatch)
     panel.click("makePlanButton")
+    panel.click("anewBox")
+    os.utime(folders.raw / "labelsTr" / "case1.nii.gz", (time.time() + 300,) * 2)
+    panel.widget.context.results_changed.emit()
+    panel.click("makePlanButton")
 
-    assert panel["newCasesLabel"].text == "Corrected since the last training: case2."
-    assert "--anew" in asked[0]
+    assert panel["newCasesLabel"].text == "Corrected or replaced since the training: case1, case2."
+    assert ["--anew" in words for words in asked] == [False, True]
 
 
-def test_what_a_later_training_has_learnt_is_no_longer_told(panel, root, folders):
-    train(folders, "3d_fullres", 0)
+def test_corrections_are_told_until_every_trained_fold_has_learnt_them(panel, root, folders):
+    first = train(folders, "3d_fullres", 0)
     os.utime(folders.raw / "labelsTr" / "case2.nii.gz", (time.time() + 60,) * 2)
     add_case(folders, 4)
     open_task(panel, root, "trainButton")
-    before = panel["trainNewCasesLabel"].text
+    told, texts = panel["trainNewCasesLabel"], []
 
-    later = train(folders, "3d_fullres", 1)
-    os.utime(later.checkpoint_final, (time.time() + 120,) * 2)
+    for run in (train(folders, "3d_fullres", 1), first):
+        os.utime(run.checkpoint_final, (time.time() + 120,) * 2)
+        os.utime(run.checkpoint_latest, (time.time() + 120,) * 2)
+        panel.widget.context.results_changed.emit()
+        texts.append(told.text)
+
+    assert "none of its folds: case4. Corrected or replaced since the training: case2. To train on" in texts[0]
+    assert texts[1].endswith("none of its folds: case4. To train on them, plan again under Plan.")
+
+
+def test_a_closed_train_section_looks_for_no_new_cases(panel, root, folders, monkeypatch):
+    from NNSegmentLib import lookup
+
+    train(folders, "3d_fullres", 0)
+    add_case(folders, 4)
+    open_task(panel, root, "resultsButton")
+    looked, real = [], lookup.cases_in_no_fold
+    monkeypatch.setattr(lookup, "cases_in_no_fold", lambda *given: looked.append(given) or real(*given))
+
     panel.widget.context.results_changed.emit()
+    closed = len(looked)
+    panel["trainButton"].collapsed = False
 
-    assert "none of its folds: case4. Corrected since the last training: case2. To" in before
-    assert "none of its folds: case4. To" in panel["trainNewCasesLabel"].text
+    assert (closed, len(looked)) == (0, 1)
+    assert panel["trainNewCasesLabel"].visible
+
+
+def test_what_becomes_of_a_run_that_is_trained_again_is_told(panel, root, folders):
+    run, texts = train(folders, "3d_fullres", 0), []
+    open_task(panel, root, "trainButton")
+    panel.choose("trainFoldBox", "Fold 0")
+    texts.append(panel["trainStartButton"].toolTip)
+
+    run.earlier.mkdir()
+    run.checkpoint_final.rename(run.earlier / run.checkpoint_final.name)
+    panel.widget.context.results_changed.emit()
+    texts.append(panel["trainStartButton"].toolTip)
+
+    assert [text.removeprefix("Train from the beginning; the ") for text in texts] == [
+        "run that is there is kept in earlier_fold_0.",
+        "finished run in earlier_fold_0 is kept, and this unfinished one is replaced.",
+    ]
+
+
+def test_why_a_run_failed_is_shown_in_letters_by_its_tooltip(panel, root, folders):
+    run = begin(folders, "3d_fullres", 0, epochs=1)
+    append_event(run.events, Failed('<img src="file:///nowhere/a.png"> is missing.', time.time()))
+
+    open_task(panel, root, "trainButton")
+
+    tooltip = panel["runsTable"].item(grid_row(panel, "3d_fullres"), 0).toolTip()
+    assert "&lt;img" in tooltip and "<img" not in tooltip
 
 
 def test_beginning_again_is_offered_where_something_was_trained(panel, root, folders, monkeypatch):
