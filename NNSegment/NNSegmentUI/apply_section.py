@@ -15,6 +15,7 @@ from .pairs import companions
 from .scene_application import late_answers, write_volumes
 from .shown_answers import ShownAnswers
 from .widgets import (
+    beside_field,
     chosen,
     connect_path,
     copy_to_clipboard,
@@ -119,7 +120,7 @@ class ApplySection:
             for part in (label, selector):
                 part.setVisible(n < len(names))
             if n < len(names):
-                label.text = _("{channel}:").format(channel=names[n])
+                label.text = beside_field(_("{channel}:").format(channel=names[n]))
 
     def _add_selector(self, number: int) -> None:
         label, selector = plain_label(), slicer.qMRMLNodeComboBox()

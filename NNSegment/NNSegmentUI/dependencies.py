@@ -49,7 +49,7 @@ def torch_is_missing() -> bool:
 
 
 def unsuitable_torch() -> str:
-    """The version of a PyTorch that cannot be used, which another extension may have installed, or nothing."""
+    """The version of a PyTorch to replace, which another extension may have installed, or nothing."""
     from NNSegmentLib.doctor import torch_check
 
     if torch_is_missing():
@@ -61,15 +61,28 @@ def unsuitable_torch() -> str:
     return "" if torch_check(version).ok else version
 
 
-def _needed_torch() -> str:
+def _is_too_old(version: str) -> bool:
+    """Whether this PyTorch cannot do the work at all; others that are to be replaced are slow."""
+    from NNSegmentLib.doctor import OLDEST_TORCH
+
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH
+
+
+def _fault(version: str) -> str:
+    """What is wrong with a PyTorch that is to be replaced, without the full stop."""
     from NNSegmentLib.doctor import OLDEST_TORCH, SLOW_TORCH
 
+    if not _is_too_old(version):
+        return _("Slicer has PyTorch {version}, which computes 3D convolutions several times slower").format(
+            version=version
+        )
     oldest, slow = (".".join(map(str, release)) for release in (OLDEST_TORCH, SLOW_TORCH))
-    return _("{oldest} or newer except {slow}").format(oldest=oldest, slow=slow)
+    text = _("Slicer has PyTorch {version}, but {oldest} or newer except {slow} is needed")
+    return text.format(version=version, oldest=oldest, slow=slow)
 
 
 def lacks_torch() -> bool:
-    """Whether a PyTorch that can be used is still to be installed."""
+    """Whether a PyTorch that does the work well is still to be installed."""
     return torch_is_missing() or bool(unsuitable_torch())
 
 
@@ -79,21 +92,23 @@ def has_no_torch() -> bool:
 
 
 def without_torch(context: PanelContext) -> str:
-    """Why nothing can be trained or predicted and what to do about it, or nothing; a chosen Python has PyTorch."""
+    """Why nothing can be trained or predicted and what to do about it, or nothing; a chosen Python has PyTorch.
+
+    A PyTorch that is only slow is no reason; the row at the top tells of it.
+    """
     if context.python is not None:
         return ""
     if has_no_torch():
         return _(
-            "Slicer's own Python cannot have the PyTorch that is needed: choose another at the top of the module "
+            "Slicer's own Python cannot have the PyTorch that is needed: choose another Python at the top of the module "
             "NNSegment."
         )
     if torch_is_missing():
         return _("PyTorch is not installed: press Install at the top of the module NNSegment.")
     version = unsuitable_torch()
-    if not version:
+    if not version or not _is_too_old(version):
         return ""
-    text = _("Slicer has PyTorch {version}, but {needed} is needed: press Install at the top of the module NNSegment.")
-    return text.format(version=version, needed=_needed_torch())
+    return _("{fault}: press Install at the top of the module NNSegment.").format(fault=_fault(version))
 
 
 def has_torch_extension() -> bool:
@@ -227,11 +242,8 @@ class SetupRow:
             text = _("Slicer has loaded its PyTorch {version}: restart Slicer, and press Install before anything else.")
             self._context.say(text.format(version=version), ERROR)
             return False
-        text = _(
-            "Slicer has PyTorch {version}, but training and prediction need {needed}. Replace it? Other extensions use "
-            "the new one, too."
-        )
-        return not version or slicer.util.confirmOkCancelDisplay(text.format(version=version, needed=_needed_torch()))
+        text = _("{fault}. Replace it? Other extensions use the new one, too.")
+        return not version or slicer.util.confirmOkCancelDisplay(text.format(fault=_fault(version)))
 
     def _begin(self, installation: Installation) -> None:
         self._installation = installation
@@ -299,13 +311,12 @@ class SetupRow:
     def _sentence(self, packages: Sequence[str], torch: bool) -> str:
         version, sentences = unsuitable_torch(), []
         if version:
-            text = _("Slicer has PyTorch {version}, but {needed} is needed; Install asks you before it replaces that.")
-            sentences.append(text.format(version=version, needed=_needed_torch()))
+            sentences.append(_("{fault}; Install asks you before it replaces that.").format(fault=_fault(version)))
         if torch and not has_torch_extension():
             sentences.append(
                 _(
-                    "Training and prediction need Slicer's PyTorch extension. Install fetches it; Slicer is to be "
-                    "restarted then."
+                    "Training and prediction need PyTorch, which comes with Slicer's PyTorch extension. Install fetches "
+                    "that; Slicer is to be restarted then."
                 )
             )
         elif packages or not version:

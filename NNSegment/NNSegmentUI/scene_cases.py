@@ -12,7 +12,7 @@ from .pair_list import PairList, names_of
 from .pairs import channel_names, companions, with_channels
 from .scene_application import wait_cursor
 from .segment_list import SegmentList
-from .widgets import plain_label, set_enabled
+from .widgets import beside_field, plain_label, set_enabled
 
 VOLUME_TYPES = ["vtkMRMLScalarVolumeNode"]
 NOT_VOLUMES = ["vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode"]
@@ -265,7 +265,7 @@ class SceneCases(VTKObservationMixin):
             form.insertRow(len(self._selectors), plain_label(), selector)
         for name, selector in zip(channels, self._selectors, strict=True):
             text = _("Volume:") if len(channels) == 1 else _("Volume {channel}:").format(channel=name)
-            form.labelForField(selector).text = text
+            form.labelForField(selector).text = beside_field(text)
             form.labelForField(selector).setBuddy(selector)
         self._refresh_buttons()
 

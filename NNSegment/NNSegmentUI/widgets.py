@@ -98,6 +98,11 @@ def plain_label():
     return label
 
 
+def beside_field(text: str) -> str:
+    """A text for a label with a buddy as it is; such a label takes an & for the mark of a shortcut."""
+    return text.replace("&", "&&")
+
+
 def tip(text: str) -> str:
     """A tooltip that shows the text as it is; Qt has no tooltips of plain text."""
     if not {"<", "&"} & set(text):

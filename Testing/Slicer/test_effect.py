@@ -243,15 +243,26 @@ def test_without_torch_apply_says_where_to_install_it(effect, monkeypatch):
 def test_with_a_torch_that_cannot_be_used_apply_says_what_is_needed(effect, monkeypatch):
     from NNSegmentUI import dependencies
 
-    monkeypatch.setattr(dependencies.importlib.metadata, "version", lambda name: "2.9.1+cu128")
+    monkeypatch.setattr(dependencies.importlib.metadata, "version", lambda name: "2.5.1+cu128")
     edit(effect)
 
     effect.activate()
 
     assert effect.self().apply_button.toolTip == (
-        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed: press Install at the top of the module "
+        "Slicer has PyTorch 2.5.1+cu128, but 2.6 or newer except 2.9 is needed: press Install at the top of the module "
         "NNSegment."
     )
+
+
+def test_a_torch_that_is_only_slow_is_no_reason_against_applying(effect, monkeypatch):
+    from NNSegmentUI import dependencies
+
+    monkeypatch.setattr(dependencies.importlib.metadata, "version", lambda name: "2.9.1+cu128")
+    edit(effect)
+
+    effect.activate()
+
+    assert "PyTorch" not in effect.self().apply_button.toolTip
 
 
 def test_a_python_chosen_in_the_panel_applies_the_model_without_torch_in_slicer(effect, monkeypatch, tmp_path):
@@ -277,7 +288,7 @@ def test_where_no_torch_exists_for_slicer_apply_says_where_to_choose_another_pyt
 
     effect.activate()
 
-    assert "choose another at the top of the module NNSegment" in effect.self().apply_button.toolTip
+    assert "choose another Python at the top of the module NNSegment" in effect.self().apply_button.toolTip
 
 
 def test_calls_that_come_before_the_options_or_without_a_scene_do_no_harm(factory):

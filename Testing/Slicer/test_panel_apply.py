@@ -624,6 +624,18 @@ def two_channels(panel, monkeypatch):
     return panel
 
 
+def test_an_ampersand_in_a_channels_name_is_shown_and_marks_no_shortcut(panel, monkeypatch):
+    from NNSegmentUI import apply_section
+
+    card = ModelCard(("T1&T2",), CARD.label_set, ".nii.gz")
+    monkeypatch.setattr(apply_section, "read_card", lambda choice: (card, ""))
+    panel.widget.context.results_changed.emit()
+
+    label, selector = panel.widget.sections["apply_section"]._selectors[0]
+    assert label.buddy() is selector
+    assert label.text == "T1&&T2:"  # as Qt wants it
+
+
 def test_the_other_channels_of_one_patient_do_not_stay_chosen_for_the_next(two_channels):
     panel = two_channels
     names = ("P1_T1", "P1_T2", "P2_T1", "P2_T2", "alone")

@@ -323,6 +323,13 @@ def test_cases_that_the_task_has_are_not_added_again(panel):
     assert panel["statusLabel"].text.startswith("More than one segmentation belongs to patient4;")
 
 
+def test_an_ampersand_in_a_channels_name_is_shown_and_marks_no_shortcut(panel):
+    panel.set_text("channelsEdit", "T1&T2, FLAIR")
+
+    label = panel["sceneForm"].labelForField(panel["volumeSelector0"])
+    assert label.text == "Volume T1&&T2:"  # as Qt wants it
+
+
 def add_corrected(panel, volume) -> str:
     """Add a corrected prediction to the open task by clicking; returns what was told when it came into the list."""
     corrected = show_prediction(volume)
@@ -1039,7 +1046,7 @@ def with_old_torch(monkeypatch, without_packages):
     """A Slicer with a PyTorch that another extension installed, not loaded yet; tqdm is there."""
     from NNSegmentUI import dependencies
 
-    without_packages |= {"tqdm": "there", "torch": {"version": "2.9.1+cu128"}}
+    without_packages |= {"tqdm": "there", "torch": {"version": "2.5.1+cu128"}}
     versions = {"torchVersionRequirement": "2.10.0"}
     monkeypatch.setattr(
         dependencies.importlib.metadata, "version",
@@ -1060,7 +1067,7 @@ def test_a_torch_that_cannot_be_used_is_told_and_replaced_only_by_one_who_agrees
     torch_extension(monkeypatch, with_old_torch, ", torchVersionRequirement=None")
     panel.widget.head._setup.refresh()
     assert panel["setupLabel"].text == (
-        "Slicer has PyTorch 2.9.1+cu128, but 2.6 or newer except 2.9 is needed; "
+        "Slicer has PyTorch 2.5.1+cu128, but 2.6 or newer except 2.9 is needed; "
         "Install asks you before it replaces that."
     )
 
@@ -1071,7 +1078,24 @@ def test_a_torch_that_cannot_be_used_is_told_and_replaced_only_by_one_who_agrees
     assert "Replace it?" in asked[0]
     assert panel["setupFrame"].visible != agrees
     new = {"torchVersionRequirement": ">=2.6,!=2.9.*"}
-    assert with_old_torch["torch"] == (new if agrees else {"version": "2.9.1+cu128"})
+    assert with_old_torch["torch"] == (new if agrees else {"version": "2.5.1+cu128"})
+
+
+def test_a_torch_that_is_only_slow_is_told_and_can_be_replaced(panel, monkeypatch, with_old_torch):
+    import slicer
+    from NNSegmentUI import dependencies
+
+    asked, slow = [], "Slicer has PyTorch 2.9.1, which computes 3D convolutions several times slower"
+    with_old_torch["torch"] = {"version": "2.9.1"}
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: asked.append(text))
+    torch_extension(monkeypatch, with_old_torch, ", torchVersionRequirement=None")
+    panel.widget.head._setup.refresh()
+
+    panel.click("installButton")
+
+    assert panel["setupLabel"].text == f"{slow}; Install asks you before it replaces that."
+    assert asked == [f"{slow}. Replace it? Other extensions use the new one, too."]
+    assert dependencies.without_torch(panel.widget.context) == ""
 
 
 def test_a_torch_that_slicer_has_loaded_is_not_replaced(panel, monkeypatch, with_old_torch):
@@ -1082,7 +1106,7 @@ def test_a_torch_that_slicer_has_loaded_is_not_replaced(panel, monkeypatch, with
     panel.click("installButton")
 
     assert "restart Slicer, and press Install" in panel["statusLabel"].text
-    assert with_old_torch["torch"] == {"version": "2.9.1+cu128"}
+    assert with_old_torch["torch"] == {"version": "2.5.1+cu128"}
 
 
 def test_nobody_looks_at_an_installation_of_a_panel_that_is_gone(panel, monkeypatch, without_packages):

@@ -56,7 +56,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             "<html>"
             + _("Segment the source volume with a trained model.")
             + "<br>"
-            + _("Segments get the names and colors of training; segments of other names are kept.")
+            + _("Segments get the names and colours of training; segments of other names are kept.")
             + " "
             + _("Models are trained in the module NNSegment.")
             + "</html>"
