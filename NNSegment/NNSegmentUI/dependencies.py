@@ -63,14 +63,15 @@ def unsuitable_torch() -> str:
 
 def _is_too_old(version: str) -> bool:
     """Whether this PyTorch cannot do the work at all; others that are to be replaced are slow."""
-    from NNSegmentLib.doctor import OLDEST_TORCH
+    from NNSegmentLib.packages import OLDEST_TORCH, release_of
 
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH
+    return release_of(version) < OLDEST_TORCH
 
 
 def _fault(version: str) -> str:
     """What is wrong with a PyTorch that is to be replaced, without the full stop."""
-    from NNSegmentLib.doctor import OLDEST_TORCH, SLOW_TORCH
+    from NNSegmentLib.doctor import SLOW_TORCH
+    from NNSegmentLib.packages import OLDEST_TORCH
 
     if not _is_too_old(version):
         return _("Slicer has PyTorch {version}, which computes 3D convolutions several times slower").format(
