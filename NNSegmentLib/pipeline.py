@@ -9,11 +9,11 @@ torch is imported inside the functions that need it, so that planning and readin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import PlanError, require_choice
+from .errors import require_choice
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
 from .folders import LABELS_CSV
 from .given import any_of, fold_names, path_of, paths_of, whole_number
@@ -36,19 +36,12 @@ from .machine.locks import only_one_in
 from .machine.memory import Say, affordable_workers, announce, once, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
-from .planning.plan import (
-    CONFIGURATIONS,
-    Plan,
-    plan_from_json,
-    save_plan,
-    set_plan_aside,
-    with_configurations,
-)
-from .prediction import Prediction
+from .planning.custom import keeping_custom_configurations
+from .planning.plan import Plan, save_plan
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
-from .records import copy_whole, read_json
+from .records import copy_whole
 from .results import diagram, ensemble, evaluate, postprocess, write_report
 from .run import Run, TrainingSettings
 from .scores import Scores
@@ -176,7 +169,7 @@ def plan(
         task, folders.workspace, clean=clean or anew, workers=workers, progress=progress, say=say
     )
     made = make_plan(task, found, preset=preset, gpu_memory_gb=gpu_memory_gb, name=name, spacing_mm=spacing_mm)
-    made = _keeping_custom_configurations(made, folders.plan(made.name), say)
+    made = keeping_custom_configurations(made, folders.plan(made.name), say)
     if anew and (kept := set_models_aside(folders)):
         say(f"The models that were trained so far are kept in {kept}.")
     save_plan(made, folders.plan(made.name))
@@ -210,9 +203,8 @@ def preprocess(
         names = [c.name for c in chosen.configurations if not c.inherits_from]
         for name, reason in chosen.unsupported.items():
             say(f"{name} is not prepared. {reason}")
-    by_data = {
-        chosen.configuration(name).data_identifier: name for name in names
-    }  # the cascade shares 3d_fullres' data
+    # the cascade shares 3d_fullres' data
+    by_data = {chosen.configuration(name).data_identifier: name for name in names}
     keep_references(task, folders, workers, progress)
     heard_once = once(say)
     return [prepare_all(task, folders, chosen, name, workers, progress, heard_once) for name in by_data.values()]
@@ -349,6 +341,7 @@ def predict(
     Raises SettingsError for arguments that contradict each other, TaskError, ModelError, ImageError, RunError naming the
     cases that failed while the others were finished, OutOfMemoryError, StorageError.
     """
+    from .postprocessing import last_step
     from .predicting.cases import find_cases
     from .predicting.files import FileRequest, predict_files, require_output_name
 
@@ -357,7 +350,7 @@ def predict(
     found = model_of(task, model, workspace, configuration, plans, preset, folds)
     cases = find_cases(inputs, found, say)
     request = FileRequest(
-        output, save_probabilities=save_probabilities, overwrite=overwrite, finish=_finish(found),
+        output, save_probabilities=save_probabilities, overwrite=overwrite, finish=last_step(found.postprocessing),
         previous=None if previous is None else path_of(previous),
     )  # fmt: skip
 
@@ -369,40 +362,11 @@ def predict(
         chosen = choose_device(device or "auto")
         need = prediction_need(found, cases, chosen.type, probabilities=save_probabilities)
         release_memory(chosen)
-        announce(
-            need, say, (gpu_memory_gb(chosen) or [None])[0], refuse=False
-        )  # a case that does not fit says so itself
+        free_gb, _ = gpu_memory_gb(chosen) or (None, None)
+        announce(need, say, free_gb, refuse=False)  # a case that does not fit says so itself
         return Predictor(found, device=str(chosen), mirroring=mirroring, step=step, half=half, message=say)
 
     return predict_files(found, load, cases, request, progress, say)
-
-
-def _finish(model: Model) -> Callable[[Prediction], Prediction]:
-    """The post-processing that was chosen with the model."""
-    from .postprocessing import apply_postprocessing, load_postprocessing
-
-    if model.postprocessing is None:
-        return lambda prediction: prediction
-    rules = load_postprocessing(model.postprocessing)
-    return lambda prediction: replace(prediction, labels=apply_postprocessing(prediction.labels, rules))
-
-
-def _keeping_custom_configurations(made: Plan, existing: Path, say: Say = unsaid) -> Plan:
-    """Configurations written by hand into an existing plans file stay, as in nnU-Net; a damaged file is kept beside."""
-    if not existing.is_file():
-        return made
-    try:
-        before = plan_from_json(read_json(existing, PlanError), str(existing))
-    except PlanError as damaged:
-        if isinstance(damaged.__cause__, OSError):
-            raise  # it may be whole, and cannot be read at the moment
-        say(f"{damaged} It is made anew now; what was there is kept as {set_plan_aside(existing)}.")
-        return made
-    names = {c.name for c in made.configurations}
-    for name in set(before.unsupported) - {*names, *CONFIGURATIONS}:
-        before.configuration(name)  # raises: writing the plan without it would lose it
-    own = [c.name for c in before.configurations if c.name not in {*names, *CONFIGURATIONS}]
-    return with_configurations(made, before, own, f"{existing} with the plan that is made now")
 
 
 def _validate(request, save_probabilities: bool, workers: int, progress: Progress, again: bool = False) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,12 +26,13 @@ from .image import LabelMap, read_labels, write_labels
 from .labels import LabelSet, Region
 from .metrics import Counts, tabulate
 from .postprocessing_rules import KeepLargest, PostProcessing, load_postprocessing, save_postprocessing
+from .prediction import Prediction
 from .progress import Progress, in_parallel, silent
 from .scores import case_id, nan_mean, plain_mean
 
 __all__ = [
     "KeepLargest", "PostProcessing", "apply_postprocessing", "apply_postprocessing_to_folder",
-    "determine_postprocessing", "load_postprocessing", "remove_all_but_largest_component",
+    "determine_postprocessing", "last_step", "load_postprocessing", "remove_all_but_largest_component",
 ]  # fmt: skip
 
 
@@ -64,6 +65,17 @@ def apply_postprocessing(labels: np.ndarray, postprocessing: PostProcessing) -> 
     for step in postprocessing.steps:
         labels = remove_all_but_largest_component(labels, step.values, step.by_faces)
     return labels
+
+
+def last_step(rules: Path | None) -> Callable[[Prediction], Prediction]:
+    """What is done to every prediction of a model: the post-processing in the file `rules`, or nothing without one.
+
+    Raises what `load_postprocessing` does.
+    """
+    if rules is None:
+        return lambda prediction: prediction
+    chosen = load_postprocessing(rules)
+    return lambda prediction: replace(prediction, labels=apply_postprocessing(prediction.labels, chosen))
 
 
 def apply_postprocessing_to_folder(

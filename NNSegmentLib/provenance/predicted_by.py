@@ -10,7 +10,7 @@ from ..errors import TaskError
 from ..folders import FoldFolder, visible
 from ..preprocessing.storage import previous_stage_file
 from ..records import from_json, read_json, remove, to_json, write_json
-from .made_of import CaseFiles
+from .made_of import CaseFiles, files_of
 
 _WITH_PROBABILITIES = (".npz", ".pkl")
 
@@ -68,6 +68,14 @@ class StageInput:
 def load_predicted_by(folder: FoldFolder) -> PredictedBy | None:
     """What made a fold's validation; None for those of nnU-Net or earlier versions."""
     return _load(PredictedBy, folder.predicted_by)
+
+
+def changed_since_predicted(folder: FoldFolder, prepared: Path) -> list[str]:
+    """The cases of a validation whose files were prepared in another state since."""
+    made_by = load_predicted_by(folder)
+    cases = made_by.cases if made_by else ()
+    now = files_of(prepared, [files.case_id for files in cases])
+    return [files.case_id for files in now if files not in cases]
 
 
 def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:

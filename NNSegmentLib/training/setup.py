@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PlanError, SettingsError, counted, some
+from ..errors import PlanError, SettingsError
 from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
@@ -14,13 +14,12 @@ from ..planning.plan import Configuration, Plan, load_plan, save_plan
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all
 from ..progress import Progress, silent
-from ..provenance.made_of import files_of, load_made_of, require_same_training, require_unseen
-from ..provenance.predicted_by import load_predicted_by
 from ..records import copy_whole, read_json
 from ..run import Run, TrainingSettings
 from ..task import Task, parse_dataset_json
 from .budget import default_settings
 from .previous_stage import previous_stage_of
+from .resumed import require_same_cases, tell_changed_files
 
 
 def training_request(
@@ -65,7 +64,7 @@ def training_request(
         require_ranks(settings.device, gpus, settings.batch_size or wanted.batch_size)
     cases = _fold_of(folders, task, name, say or unsaid)
     if resume:
-        _require_same_cases(run_folder, cases, task.name, trains)
+        require_same_cases(run_folder, cases, task.name, trains)
     previous_stage = previous_stage_of(folders, chosen, configuration, cases)
     if say and not (resume and run.finished):
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
@@ -73,15 +72,15 @@ def training_request(
         announce(need, say, free)
     keep_references(task, folders, workers, progress)
     prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
+    prepared = folders.prepared(wanted.data_identifier)
     if resume and say:
-        _tell_changed(run, folders.prepared(wanted.data_identifier), say)
-        _tell_validated_anew(run_folder, folders.prepared(wanted.data_identifier), say)
+        tell_changed_files(run, prepared, say)
     if not is_described:
         _write_model_card(model, folders, task, chosen)
     return TrainingRequest(
         folder=run_folder, model_folder=model, plan=chosen, configuration=configuration, label_set=task.labels,
         n_channels=len(task.channels), dataset_json=task.dataset_json, fold=cases, fold_name=name,
-        prepared=folders.prepared(wanted.data_identifier), previous_stage=previous_stage, settings=settings,
+        prepared=prepared, previous_stage=previous_stage, settings=settings,
         resume=resume, pretrained=None if pretrained is None else path_of(pretrained),
     )  # fmt: skip
 
@@ -109,39 +108,6 @@ def _fold_of(folders: TaskFolders, task: Task, name: int | str, say: Say) -> Fol
             f"{len(fold.validation)} validation cases are drawn at random."
         )
     return fold
-
-
-def _require_same_cases(folder: FoldFolder, fold: Fold, task: str, trains: bool) -> None:
-    """Raises RunError when a run cannot go on, or be validated, with the cases that the fold has now."""
-    require_unseen(folder, fold.validation)
-    if trains:
-        require_same_training(folder, fold.train, task)
-
-
-def _tell_changed(run: Run, prepared: Path, say: Say) -> None:
-    """Say which training cases are not what the run was begun with; their corrections are no reason to end it."""
-    made_of = load_made_of(run.folder)
-    if made_of and (changed := made_of.changed(prepared)):
-        then = (
-            "its weights were trained on them as they were, and 'nnsegment train' without --resume begins again"
-            if run.finished
-            else "training goes on with them as they are now"
-        )
-        say(
-            f"Images or labels of {counted(len(changed), 'training case')} ({some(changed)}) changed since this run was "
-            f"begun; {then}."
-        )
-
-
-def _tell_validated_anew(folder: FoldFolder, prepared: Path, say: Say) -> None:
-    """Say which validated cases are not what was predicted."""
-    made_by = load_predicted_by(folder)
-    validated = made_by.cases if made_by else ()
-    now = files_of(prepared, [files.case_id for files in validated])
-    if changed := [files.case_id for files in now if files not in validated]:
-        say(
-            f"Images or labels of {counted(len(changed), 'validation case')} ({some(changed)}) changed; validated anew."
-        )
 
 
 def _training_need(

@@ -332,7 +332,7 @@ def test_the_axes_to_mirror_come_from_the_checkpoint(tmp_path):
 
 
 def test_planning_again_refuses_to_lose_a_configuration_of_another_network(tmp_path):
-    from NNSegmentLib.pipeline import _keeping_custom_configurations
+    from NNSegmentLib.planning.custom import keeping_custom_configurations
 
     made = (configuration("3d_fullres"), configuration("2d"))
     folder = write_model(tmp_path, configurations=made)
@@ -346,4 +346,4 @@ def test_planning_again_refuses_to_lose_a_configuration_of_another_network(tmp_p
     edit_plan(folder, foreign)
 
     with pytest.raises(InputError, match="Primus"):
-        _keeping_custom_configurations(planned, folder / "plans.json")
+        keeping_custom_configurations(planned, folder / "plans.json")
