@@ -159,8 +159,8 @@ def _training(commands) -> None:
         commands,
         "train",
         "train one fold, or all of them, and validate it",
-        "A fold that was trained before is trained again unless --resume is given; its last run is kept beside, in "
-        "earlier_fold_N.",
+        "A fold that was trained before is trained again unless --resume is given; the run "
+        "that was there is kept beside, in earlier_fold_N, unless it is unfinished and a finished one is kept there.",
     )
     _run_choice(train, "number, 'all' (train on everything) or 'folds' (each in turn)")
     length = train.add_mutually_exclusive_group()

@@ -6,11 +6,12 @@ import unicodedata
 
 _NEEDED = "\n\t\u061c\u200c\u200d\u200e\u200f"
 """Line ends, tabs, and the marks by which Arabic, Hebrew, Indian scripts and emoji are written; they change nothing else."""
-_OBEYED = ("Cc", "Cf", "Cs")
-"""Unicode's control characters, invisible ones (such as those that turn the direction of writing), and half characters."""
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's control characters, invisible ones (such as those that turn the direction of writing), half characters, and
+ends of lines and paragraphs."""
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """What turns the direction of writing, so that a name reads as another one."""
-_COMMANDS = {"Cc": "control character", "Cs": "half character"}
+_COMMANDS = {"Cc": "control character", "Cs": "half character", "Zl": "line end", "Zp": "line end"}
 
 
 def printable(text: str) -> str:

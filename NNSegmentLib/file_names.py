@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from .escapes import command_in
+
 DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
 """Names that mean a device on Windows, whatever the ending."""
-_SIGNS = re.compile(r"[/\\:\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Those of paths, and those that make a terminal show another name than there is."""
-
+_SIGNS = re.compile(r"[/\\:\t]")
+"""Those of paths, and the tab that names of labels may have."""
 _LONGEST = 255
 """Bytes of a name that disks take."""
 
 
 def is_plain(name: str) -> bool:
     """Whether a name stays in the folder that it is used in, on every system, and is shown as it is."""
-    return name.strip(".") != "" and not _SIGNS.search(name)
+    return name.strip(".") != "" and not _SIGNS.search(name) and not command_in(name)
 
 
 def is_portable(name: str) -> bool:

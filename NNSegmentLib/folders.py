@@ -242,10 +242,23 @@ class FoldFolder:
         return self.folder / "checkpoint_latest.pth"
 
     @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """Where weights may be, the ones to prefer first: final, best, latest."""
+        return self.checkpoint_final, self.checkpoint_best, self.checkpoint_latest
+
+    @property
     def weights(self) -> Path | None:
-        """The checkpoint to predict with: the final one, else the best, else the latest; None before there is one."""
-        checkpoints = (self.checkpoint_final, self.checkpoint_best, self.checkpoint_latest)
-        return next((path for path in checkpoints if path.is_file()), None)
+        """The checkpoint to predict with; None before there is one."""
+        return next((path for path in self.checkpoints if path.is_file()), None)
+
+    @property
+    def is_kept_when_replaced(self) -> bool:
+        """Whether the run that is here is set aside in `earlier` when another begins.
+
+        One without weights is not worth it, and an unfinished one does not take the place of a finished one.
+        """
+        kept = self.earlier / self.checkpoint_final.name
+        return self.checkpoint_final.is_file() or (self.has_weights and not kept.is_file())
 
     @property
     def has_weights(self) -> bool:

@@ -23,6 +23,8 @@ _ROUNDING = 0.05
 """Of a header's unit vectors."""
 _SHEAR = 1e-6
 """Largest cosine between two axes that comes from rounding: over 1000 voxels it moves a corner by 0.001 of a voxel."""
+HARDLY_ASKEW = 1e-3
+"""Cosine between two axes up to which a volume lies nearly the same with axes made perpendicular."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -95,7 +97,10 @@ class Geometry:
 
     @classmethod
     def from_ijk_to_ras(cls, shape, matrix) -> Geometry:
-        """From a 4×4 affine (x, y, z index → RAS mm), as NIfTI and Slicer give it."""
+        """From a 4×4 affine (x, y, z index → RAS mm), as NIfTI and Slicer give it.
+
+        Raises ImageError for a voxel size of 0.
+        """
         matrix = np.asarray(matrix, float)
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
         if not np.all(spacing > 0):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError
-from .geometry import Geometry
+from .geometry import HARDLY_ASKEW, Geometry
 from .given import path_of, paths_of
 from .image_files.completeness import require_complete
 from .image_files.itk_paths import path_to_read, path_to_write
@@ -27,7 +27,8 @@ from .image_files.nifti import (
     write_nifti,
 )
 from .image_files.palettes import holds_colours, is_grey_with_alpha, palette_labels, without_grey_palette
-from .image_files.text_headers import HEADER_TEXT, copy_with_voxels, require_few_axes, require_sound_header
+from .image_files.refusals import require_few_axes, unreadable
+from .image_files.text_headers import HEADER_TEXT, copy_with_voxels, require_sound_header
 from .image_files.tiff import read_tiff, tiff_shape, tiff_spacing
 from .labels import LARGEST_VALUE, number_type
 from .records import TOO_LONG, ascii_name, copy_whole, is_too_long, move, working_folder, write_json, written_whole
@@ -286,7 +287,7 @@ def _tiff_geometry(path: Path, shape: tuple[int, int, int], plane: bool) -> Geom
 def _unreadable(path: Path) -> ImageError:
     if is_grey_with_alpha(path):
         return ImageError(f"{path} has an alpha channel (opacity) beside its grey values; save it without alpha.")
-    return ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.")
+    return unreadable(path)
 
 
 def _require_on_grid(path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -327,7 +328,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
     ending = file_ending(path)
     plane = geometry.dimension == 2 or ending in PLANE_ENDINGS
-    if ending in NIFTI_ENDINGS and not plane and not geometry.is_perpendicular:
+    if ending in NIFTI_ENDINGS and not plane and _needs_sform(geometry):
         write_nifti(path, array, geometry)
         return
     volume = sitk.GetImageFromArray(np.ascontiguousarray(array[0] if plane else array))
@@ -345,6 +346,11 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         _write_volume(volume, temporary, compress)
         if ending in TIFF_ENDINGS and not plane:
             write_json(path.with_name(path.name[: -len(ending)] + ".json"), {"spacing": geometry.spacing_mm})
+
+
+def _needs_sform(geometry: Geometry) -> bool:
+    """Whether axes are askew; hardly askew ones are written straightened by SimpleITK where nibabel is not installed."""
+    return not geometry.is_perpendicular and (has_nibabel() or geometry.shear >= HARDLY_ASKEW)
 
 
 def _write_with_voxels_beside(path: Path, volume) -> None:

@@ -20,7 +20,6 @@ from .errors import InputError, SettingsError, some
 from .given import expanded
 from .machine.launch import command, environment_for
 from .machine.processes import WINDOWS, ProcessIdentity, detached, end_tree
-from .packages import INSTALL as INSTALL
 from .records import from_json
 
 PATIENCE_S = 180.0

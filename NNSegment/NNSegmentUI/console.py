@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import slicer
@@ -62,11 +61,9 @@ class Console:
 
     def start(self, verb: str, task, *words):
         """Start a verb on a task as a job; a number as time is seconds. Raises TaskError, and what `jobs.start` raises."""
-        words = [
-            f"{word}s" if before == "--time" and not isinstance(word, str) else word
-            for before, word in pairwise(("", *words))
-        ]
-        return self._start([verb, "--workspace", self.folder, self._reference(task), *words])
+        from NNSegmentLib.jobs import with_units
+
+        return self._start([verb, "--workspace", self.folder, self._reference(task), *with_units(words)])
 
     def wait(self, job, timeout_s: float):
         """The job's result, with events processed meanwhile; raises RunError."""

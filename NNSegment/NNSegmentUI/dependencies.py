@@ -299,7 +299,7 @@ class SetupRow:
 
     def _advice(self) -> str:
         """How to come by a Python that can have PyTorch, where Slicer's cannot."""
-        from NNSegmentLib.other_python import INSTALL
+        from NNSegmentLib.packages import INSTALL
 
         return _(
             "Training and prediction need PyTorch 2.6 or newer. Slicer for macOS is a program for Intel processors, for "

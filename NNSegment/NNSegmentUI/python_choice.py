@@ -32,7 +32,7 @@ class PythonChoice:
     """The path line of the set-up row. A Python is looked at in the background, and used only when it lacks nothing."""
 
     def __init__(self, ui, context: PanelContext, changed: Callable[[], None]) -> None:
-        from NNSegmentLib.other_python import INSTALL
+        from NNSegmentLib.packages import INSTALL
 
         self._edit, self._context, self._changed = ui.pythonPath, context, changed
         self._look = None

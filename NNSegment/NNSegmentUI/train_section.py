@@ -104,13 +104,12 @@ class TrainSection:
         fill_box(self.ui.trainFoldBox, entries)
 
     def _tell_of_new_cases(self) -> None:
-        """Where cases are new, Plan has ticked to begin again."""
+        """And of corrected ones."""
         if self._button.collapsed:
             return
         unlearned = self._context.unlearned_cases()
         box = _("Begin again with all cases, new and corrected ones")
-        tick = _("To train on them, tick “{box}” under Plan.").format(box=box)
-        advice = _("To train on them, plan again under Plan.") if unlearned.new else tick
+        advice = _("To train on them, plan again with “{box}” ticked under Plan.").format(box=box)
         show_text(self.ui.trainNewCasesLabel, f"{unlearned.text()} {advice}" if unlearned else "")
 
     def _on_collapsed(self, collapsed: bool) -> None:
@@ -326,13 +325,14 @@ def _run_name(status) -> str:
 
 
 def _again_text(status) -> str:
-    """What becomes of the run that is there: an unfinished one does not take the place of a finished one kept before."""
-    earlier = status.folder.earlier
-    if status.folder.checkpoint_final.is_file() or not (earlier / status.folder.checkpoint_final.name).is_file():
+    """What becomes of the run that is there."""
+    if status.folder.is_kept_when_replaced:
         text = _("Train from the beginning; the run that is there is kept in {folder}.")
-    else:
+    elif status.folder.has_weights:
         text = _("Train from the beginning; the finished run in {folder} is kept, and this unfinished one is replaced.")
-    return text.format(folder=earlier.name)
+    else:
+        text = _("Train from the beginning.")
+    return text.format(folder=status.folder.earlier.name)
 
 
 def _lengths():

@@ -366,11 +366,9 @@ def _restored(session: Session, run: Run, ranks: Ranks) -> Path | None:
 def _put_earlier_run_aside(run: Run) -> None:
     """Leave nothing of an earlier run to be taken for this one's; the last one is kept, a finished one above all."""
     folder = run.folder
-    checkpoints = (folder.checkpoint_final, folder.checkpoint_best, folder.checkpoint_latest)
     others = (folder.events, folder.progress_picture, folder.settings, folder.made_of, folder.validation)
-    left = [path for path in (*checkpoints, *others) if path.exists()]
-    worth_keeping = any(path in left for path in checkpoints)
-    if worth_keeping and (run.finished or not (folder.earlier / folder.checkpoint_final.name).exists()):
+    left = [path for path in (*folder.checkpoints, *others) if path.exists()]
+    if folder.is_kept_when_replaced:
         kept = _new_in_place_of(folder.earlier)
         for path in left:
             move(path, kept / path.name)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ImageError, TaskError
+from ..errors import TaskError
 from ..image import read_array, read_header, whole_numbers
+from ..image_files.refusals import unreadable
 from ..segments.names import SegmentRow
 from .source import SegmentLayer, Segments
 
@@ -72,7 +73,7 @@ def _fields(path: Path) -> dict[str, str]:
     try:
         header = read_header(path)
     except RuntimeError as error:
-        raise ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.") from error
+        raise unreadable(path) from error
     return {key: header.GetMetaData(key) for key in header.GetMetaDataKeys() if key.startswith("Segment")}
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImageError
-from ..geometry import Geometry
+from ..geometry import HARDLY_ASKEW, Geometry
 from ..prediction import Prediction
 from .comparison import ELSEWHERE, compare_grids
 
-_PERPENDICULAR = 1e-3
-"""Largest cosine between two axes that counts as a right angle."""
 _SAME_VOXEL = 0.49
 """Voxels: what lies no further apart is nearest to its counterpart."""
 
@@ -35,12 +33,11 @@ class Voxels:
     @property
     def is_sheared(self) -> bool:
         """Whether the axes are not perpendicular, as in a volume from a tilted gantry."""
-        axes = self.ijk_to_ras[:3, :3] / np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
-        return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _PERPENDICULAR)
+        return self.geometry.shear > HARDLY_ASKEW
 
     @property
     def geometry(self) -> Geometry:
-        """The grid."""
+        """The grid, which may be sheared; raises ImageError for a voxel size of 0."""
         return Geometry.from_ijk_to_ras(self.shape, self.ijk_to_ras)
 
 

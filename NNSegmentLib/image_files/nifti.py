@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
-from ..geometry import Geometry
+from ..geometry import HARDLY_ASKEW, Geometry
 from ..packages import require_package
 from ..records import written_whole
-from .text_headers import require_few_axes
+from .refusals import require_few_axes, unreadable
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MM = {1: 1000.0, 3: 0.001}
 """Millimetres of NIfTI's unit codes for metres and micrometres; nibabel leaves it to its callers."""
-_HARDLY_ASKEW = 1e-3
-"""Cosine between two axes up to which a volume lies nearly the same with axes made perpendicular."""
 
 
 def has_nibabel() -> bool:
@@ -58,10 +56,10 @@ def read_nifti(path: Path, to_ras: bool = False) -> tuple[np.ndarray, Geometry]:
         volume = nibabel.as_closest_canonical(volume) if to_ras else volume
         array = np.asanyarray(volume.dataobj)
     except _damage() as error:
-        raise _unreadable(path) from error
+        raise unreadable(path) from error
     require_real(array, path)
     if array.dtype.kind not in "biuf":  # colours
-        raise _unreadable(path)
+        raise unreadable(path)
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     return channels.transpose(0, 3, 2, 1), _grid(volume)
@@ -118,7 +116,7 @@ def _opened(path: Path):
     try:
         volume = nibabel.load(path)
     except _damage() as error:
-        raise _unreadable(path) from error
+        raise unreadable(path) from error
     require_few_axes(path, volume.ndim)
     return volume
 
@@ -143,10 +141,6 @@ def _ijk_to_ras_mm(volume) -> np.ndarray:
     return matrix
 
 
-def _unreadable(path: Path) -> ImageError:
-    return ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.")
-
-
 def write_nifti(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write one channel (Z, Y, X), whole or not at all; raises MissingPackageError, StorageError.
 
@@ -158,7 +152,7 @@ def write_nifti(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
     volume = nibabel.Nifti1Image(array.transpose(2, 1, 0), geometry.ijk_to_ras)
     volume.header.set_xyzt_units("mm")
-    if geometry.shear < _HARDLY_ASKEW:
+    if geometry.shear < HARDLY_ASKEW:
         volume.set_sform(geometry.ijk_to_ras, 1)
         volume.set_qform(geometry.ijk_to_ras, 1, strip_shears=True)
     with written_whole(path) as temporary:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import ImageError
 from ..records import copy_whole, written_whole
+from .refusals import many_axes, unreadable
 
 HEADER_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 """How a header names its voxel file: in UTF-8, or by bytes that are kept as they are."""
@@ -47,17 +48,13 @@ def copy_with_voxels(source: Path, target: Path) -> None:
         copy_whole(source, target)
         return
     beside = target.with_suffix(voxels.suffix)
+    if beside == target:  # the voxels of a .nrrd may lie in a file that ends so, too
+        beside = target.with_name(f"{target.name}.raw")
     copy_whole(voxels, beside)
     start, end = _voxels_named(source).span(1)
     header = source.read_bytes()
     with written_whole(target) as temporary:
         temporary.write_bytes(header[:start] + beside.name.encode(**HEADER_TEXT) + header[end:])
-
-
-def require_few_axes(path: Path, axes: int) -> None:
-    """Raise ImageError for a file of more than three axes and channels."""
-    if axes > 4:
-        raise _many_axes(path, axes)
 
 
 def _voxels_named(path: Path) -> re.Match[bytes] | None:
@@ -73,7 +70,7 @@ def _meta_voxels(path: Path) -> re.Match[bytes] | None:
     _require_axes(path, _META_AXES.findall(header))
     found = _META_VOXELS.search(header)
     if not found:
-        raise _unreadable(path)
+        raise unreadable(path)
     return None if found[1] in (b"LOCAL", b"Local", b"local") else found
 
 
@@ -82,7 +79,7 @@ def _nrrd_voxels(path: Path) -> re.Match[bytes] | None:
     _require_axes(path, _NRRD_AXES.findall(header))
     named = list(_NRRD_VOXELS.finditer(header))
     if b"\r" in header or len(named) > 1:  # old line ends, by which SimpleITK sees other lines
-        raise _unreadable(path)
+        raise unreadable(path)
     return named[0] if named else None
 
 
@@ -97,16 +94,16 @@ def _header(path: Path, is_last: Callable[[bytes], bool]) -> bytes:
                 if is_last(line):
                     break
     except OSError as error:
-        raise _unreadable(path) from error
+        raise unreadable(path) from error
     return b"".join(lines)
 
 
 def _require_axes(path: Path, found: list[bytes]) -> None:
     if not found:
-        raise _unreadable(path)
+        raise unreadable(path)
     wrong = [number for number in found if number.strip() not in (b"2", b"3", b"4")]
     if wrong:
-        raise _many_axes(path, wrong[0].decode("ascii", "replace"))
+        raise many_axes(path, wrong[0].decode("ascii", "replace"))
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -123,11 +120,3 @@ def _beside(path: Path, name: str) -> Path:
         f"{path} should hold its voxels or name one file beside it, without % and not beginning with LIST, found "
         f"{name!r:.60}; save the image as a single file, such as .nrrd or .mha."
     )
-
-
-def _many_axes(path: Path, found: object) -> ImageError:
-    return ImageError(f"{path} has {found!s:.20} axes, expected 2, 3 or 4; save one volume a file.")
-
-
-def _unreadable(path: Path) -> ImageError:
-    return ImageError(f"{path} cannot be read as an image; it may be damaged or incomplete.")

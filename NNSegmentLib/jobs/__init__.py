@@ -10,6 +10,8 @@ people), heartbeat, result.json, and STOP when somebody asks for an end. Nothing
 the job: another one finds it with `find_jobs`, follows and stops it.
 """
 
-from .job import SILENT_S, EventReader, Job, JobRequest, JobState, find_jobs, open_job, resume, start
+from .job import SILENT_S, EventReader, Job, JobRequest, JobState, find_jobs, open_job, resume, start, with_units
 
-__all__ = ["SILENT_S", "EventReader", "Job", "JobRequest", "JobState", "find_jobs", "open_job", "resume", "start"]
+__all__ = [
+    "SILENT_S", "EventReader", "Job", "JobRequest", "JobState", "find_jobs", "open_job", "resume", "start", "with_units",
+]  # fmt: skip

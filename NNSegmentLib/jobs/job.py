@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
@@ -294,7 +295,7 @@ def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
         raise RunError(f"The job {job.id} is still running; stop it before resuming it.")
     jobs_folder, asked = job.folder.folder.parent, job.request
     is_ours = asked.is_here and is_own(job.folder.request)
-    asked = replace(asked, arguments=_with_units(asked.arguments))
+    asked = replace(asked, arguments=with_units(asked.arguments))
     recipe = getattr(_parsed(asked.arguments), "recipe", None)
     if recipe and not is_ours:
         raise RunError(
@@ -305,12 +306,12 @@ def resume(job: Job, *, environment: Mapping[str, str] | None = None) -> Job:
     return start(_resumed(asked), jobs_folder, python=python, environment=environment, title=asked.title, cwd=cwd)
 
 
-def _with_units(words: Sequence[str]) -> tuple[str, ...]:
-    """The words with seconds called so; jobs of before were asked for with `--time 900`."""
+def with_units(words: Sequence[object]) -> tuple[object, ...]:
+    """The words of a command with seconds after --time called so: a number of the console, '900' of an earlier job."""
     bare = re.compile(r"\d+(\.\d+)?")
     return tuple(
-        f"{word}s" if before == "--time" and bare.fullmatch(word) else word
-        for before, word in zip(("", *words), words, strict=False)
+        f"{word}s" if before == "--time" and bare.fullmatch(str(word)) else word
+        for before, word in pairwise(("", *words))
     )
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..folders import FoldFolder, TaskFolders
 from ..task import Case, Task
 from .file_states import FILE_CLOCK_S, Stamps, are_of_one_state, stamps_of
 from .made_of import load_made_of
-
-_Times = tuple[float, float]
 
 
 def corrected_cases(folders: TaskFolders, task: Task) -> tuple[str, ...]:
@@ -42,6 +38,5 @@ def _noted(fold: FoldFolder) -> dict[str, Stamps]:
 
 def _began(fold: FoldFolder) -> float:
     """The settings are written when a training begins or goes on; nnU-Net's runs have only the time of their weights."""
-    checkpoints: tuple[Path, ...] = (fold.checkpoint_final, fold.checkpoint_best, fold.checkpoint_latest)
-    files = [fold.settings] if fold.settings.is_file() else [path for path in checkpoints if path.is_file()]
+    files = [fold.settings] if fold.settings.is_file() else [path for path in fold.checkpoints if path.is_file()]
     return max((path.stat().st_mtime for path in files), default=float("inf"))

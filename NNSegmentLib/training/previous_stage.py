@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import TaskError, counted, some
@@ -10,14 +10,16 @@ from ..folders import ModelFolders, TaskFolders
 from ..folds import Fold, load_folds
 from ..planning.plan import Plan
 from ..preprocessing.storage import previous_stage_file
-from ..provenance.predicted_by import load_stage_input
+from ..provenance.file_states import are_of_one_state, stamps_of
+from ..provenance.predicted_by import StageInput, load_stage_input
+from ..task import Case, Task
 
 
-def previous_stage_of(folders: TaskFolders, plan: Plan, configuration: str, fold: Fold) -> Path | None:
+def previous_stage_of(folders: TaskFolders, task: Task, plan: Plan, configuration: str, fold: Fold) -> Path | None:
     """The folder with the predictions that a cascade takes as input, None for no cascade.
 
-    Raises TaskError when some are missing, or made by weights that were replaced or trained on a case while a fold that
-    never saw it is trained. What earlier versions wrote, which do not say by which weights, is taken as it is.
+    Raises TaskError when some are missing, or made of images or by weights that were replaced, or by weights that were
+    trained on a case while a fold that never saw it is trained. What earlier versions wrote, which do not say by which weights, is taken as it is.
     """
     previous = plan.configuration(configuration).previous_stage
     if not previous:
@@ -31,7 +33,8 @@ def previous_stage_of(folders: TaskFolders, plan: Plan, configuration: str, fold
             f"{len(missing)} cases ({some(missing)}); train all folds of {previous} first, and 'nnsegment validate' "
             f"those that were trained before {configuration} was prepared."
         )
-    to_validate = _outdated(folders, model, folder, case_ids)
+    notes = {case_id: note for case_id in case_ids if (note := load_stage_input(folder, case_id))}
+    to_validate = _outdated(folders, task, model, notes)
     if to_validate:
         commands = [
             f"'nnsegment validate {folders.name} {previous} {name}'"
@@ -39,22 +42,32 @@ def previous_stage_of(folders: TaskFolders, plan: Plan, configuration: str, fold
         ]
         raise TaskError(
             f"{configuration} takes the validation predictions of {previous} as input, and those of "
-            f"{counted(len(to_validate), 'case')} ({some(list(to_validate))}) are of weights that were replaced or were "
-            f"trained on them; make them anew with {' and '.join(commands)}."
+            f"{counted(len(to_validate), 'case')} ({some(list(to_validate))}) are of images or weights that were "
+            f"replaced, or of weights that were trained on them; make them anew with {' and '.join(commands)}."
         )
     return folder
 
 
-def _outdated(folders: TaskFolders, model: ModelFolders, folder: Path, case_ids: Sequence[str]) -> dict[str, int | str]:
+def _outdated(
+    folders: TaskFolders, task: Task, model: ModelFolders, notes: Mapping[str, StageInput]
+) -> dict[str, int | str]:
     """The cases whose input should be made anew, and the fold that does so."""
-    notes = {case_id: note for case_id in case_ids if (note := load_stage_input(folder, case_id))}
     replaced = {w: w.are_replaced_in(model.fold(w.fold)) for w in {note.weights for note in notes.values()}}
     unseen_by = _trained_folds_without(folders, model)
+    cases = {case.id: case for case in task.cases}
     return {
         case_id: unseen_by.get(case_id, note.weights.fold)
         for case_id, note in notes.items()
-        if replaced[note.weights] or (not note.held_out and case_id in unseen_by)
+        if replaced[note.weights]
+        or (not note.held_out and case_id in unseen_by)
+        or _has_other_images(cases[case_id], note)
     }
+
+
+def _has_other_images(case: Case, note: StageInput) -> bool:
+    """Whether images were replaced since they were predicted; labels do not count, nor files whose state was not noted."""
+    noted = [list(stamp) for stamp in note.files.stamps][: len(case.images)]
+    return bool(noted) and not are_of_one_state(noted, stamps_of(case)[: len(case.images)])
 
 
 def _trained_folds_without(folders: TaskFolders, model: ModelFolders) -> dict[str, int]:

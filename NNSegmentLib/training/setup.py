@@ -65,7 +65,7 @@ def training_request(
     cases = _fold_of(folders, task, name, say or unsaid)
     if resume:
         require_same_cases(run_folder, cases, task.name, trains)
-    previous_stage = previous_stage_of(folders, chosen, configuration, cases)
+    previous_stage = previous_stage_of(folders, task, chosen, configuration, cases)
     if say and not (resume and run.finished):
         say(f"Training {chosen.name} {configuration} fold {name} in {run_folder.folder}")
         need, free = _training_need(task, wanted, settings, cases, gpus)

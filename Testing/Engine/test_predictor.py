@@ -736,6 +736,27 @@ def test_models_that_reorient_images_answer_on_the_files_grid(tmp_path, directio
     np.testing.assert_array_equal(written.array[tuple(back.T)], ras.labels.ravel())
 
 
+@pytest.mark.parametrize(("reader", "apart"), [("SimpleITKIO", True), ("SimpleITKIOWithReorient", False)])
+def test_channels_that_the_reader_turns_onto_each_other_are_not_said_to_lie_apart(tmp_path, reader, apart):
+    two = configuration("3d_fullres", channels=2)
+    model = load_model(write_model(tmp_path / "model", configurations=(two,), channels=2, reader=reader))
+    mirrored = tuple((-x, y, z) for x, y, z in GRID.direction)
+    far = tuple(GRID.world([(0, 0, GRID.shape[2] - 1)])[0])
+    write_case(tmp_path / "in", "case_0000.nii.gz")
+    write_case(tmp_path / "in", "case_0001.nii.gz", grid=replace(GRID, direction=mirrored, origin_mm=far))
+    said = []
+
+    predict_files(
+        model,
+        lambda: Predictor(model),
+        find_cases([tmp_path / "in"], model),
+        FileRequest(tmp_path / "out"),
+        say=said.append,
+    )
+
+    assert any("lie that far apart" in sentence for sentence in said) is apart
+
+
 def test_a_prediction_is_not_forced_onto_a_tilted_grid():
     tilted = replace(GRID, direction=((0.8, -0.6, 0.0), (0.6, 0.8, 0.0), (0.0, 0.0, 1.0)))
 

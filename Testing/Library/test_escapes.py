@@ -25,6 +25,7 @@ def test_what_people_write_stays_as_it_is(text):
         ("a\rb\x00\x7f\x9b31m", r"a\x0db\x00\x7f\x9b31m"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\ud800", r"\ud800"),
+        ("one\u2028two\u2029", r"one\u2028two\u2029"),
     ],
 )
 def test_what_is_obeyed_is_written_out(text, shown):
@@ -50,6 +51,7 @@ def test_names_that_people_write_are_taken(name):
         ("a\nb", "the control character U\\+000A in"),
         ("\ud800", "the half character U\\+D800 in"),
         ("a\u2066b", "the direction mark U\\+2066 in"),
+        ("a\u2028b", "the line end U\\+2028 in"),
         ("a" * 501, "501 letters in"),
     ],
 )

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from task_on_disk import noise
+from task_on_disk import PLAIN, noise
 
 from NNSegmentLib.errors import MissingPackageError
 from NNSegmentLib.geometry import Geometry
@@ -22,12 +22,17 @@ from NNSegmentLib.prediction import Prediction, save_prediction
 LABELS = LabelSet((Label("background", (0,)), Label("one", (1,))))
 
 
+def leaning(grid: Geometry, by: float) -> Geometry:
+    """The grid with its z axis leaning along y, by mm a mm."""
+    matrix = np.eye(4)
+    matrix[1, 2] = by * grid.spacing_mm[0] / grid.spacing_mm[1]
+    return Geometry.from_ijk_to_ras(grid.shape, grid.ijk_to_ras @ matrix)
+
+
 @pytest.fixture(params=[5e-4, 0.02, 0.4])
 def sheared(request, any_geometry) -> Geometry:
     """Every grid of the other tests with its z axis leaning."""
-    leaning = np.eye(4)
-    leaning[1, 2] = request.param * any_geometry.spacing_mm[0] / any_geometry.spacing_mm[1]
-    return Geometry.from_ijk_to_ras(any_geometry.shape, any_geometry.ijk_to_ras @ leaning)
+    return leaning(any_geometry, request.param)
 
 
 @pytest.fixture
@@ -92,9 +97,7 @@ def test_labels_on_another_grid_are_carried_onto_it_by_world_coordinates(sheared
 
 
 def test_grids_that_are_hardly_askew_are_written_so_that_simpleitk_reads_them_too(tmp_path, any_geometry):
-    leaning = np.eye(4)
-    leaning[1, 2] = 5e-4 * any_geometry.spacing_mm[0] / any_geometry.spacing_mm[1]
-    grid = Geometry.from_ijk_to_ras(any_geometry.shape, any_geometry.ijk_to_ras @ leaning)
+    grid = leaning(any_geometry, 5e-4)
 
     write_labels(tmp_path / "labels.nii.gz", noise(3, grid.shape) > 0, grid)
 
@@ -113,13 +116,24 @@ def test_its_unit_counts(tmp_path, sheared, unit, mm):
     np.testing.assert_allclose(read_geometry(tmp_path / "case.nii.gz").spacing_mm, sheared.spacing_mm, rtol=1e-4)
 
 
-def test_without_nibabel_it_is_not_straightened_but_refused(tmp_path, sheared, monkeypatch):
+@pytest.fixture
+def no_nibabel(monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
+
+@pytest.mark.parametrize("lean", [0.02, 0.4])
+def test_without_nibabel_it_is_not_straightened_but_refused(tmp_path, no_nibabel, lean):
     with pytest.raises(MissingPackageError, match="nibabel"):
-        write_labels(tmp_path / "labels.nii.gz", noise(3, sheared.shape) > 0, sheared)
+        write_labels(tmp_path / "labels.nii.gz", noise(3, PLAIN.shape) > 0, leaning(PLAIN, lean))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lean", [4e-6, 5e-4])
+def test_without_nibabel_what_is_hardly_askew_is_straightened(tmp_path, no_nibabel, lean):
+    write_labels(tmp_path / "labels.nii.gz", noise(3, PLAIN.shape) > 0, leaning(PLAIN, lean))
+
+    assert read_labels(tmp_path / "labels.nii.gz").geometry.corner_distance_mm(leaning(PLAIN, lean)) < 0.02
 
 
 def test_simpleitk_has_no_answer_here(image):

@@ -9,8 +9,10 @@ import pytest
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.folds import Fold, save_folds
+from NNSegmentLib.provenance.file_states import stamps_of
 from NNSegmentLib.provenance.made_of import CaseFiles
 from NNSegmentLib.provenance.predicted_by import StageInput, Weights, note_stage_input
+from NNSegmentLib.task import Case
 from NNSegmentLib.training.previous_stage import previous_stage_of
 
 NEXT = "3d_cascade_fullres"
@@ -25,6 +27,9 @@ class FirstStage:
         self.folders = Workspace.at(root).task("Dataset501_Two")
         self.model = self.folders.model(PLAN.name, "3d_lowres")
         save_folds(FOLDS, self.folders.splits)
+        self.cases = [Case(name, (root / f"{name}_0000.nii.gz",), root / f"{name}.nii.gz") for name in "ab"]
+        for path in (path for case in self.cases for path in (*case.images, case.labels)):
+            path.write_bytes(b"first")
 
     def trained(self, fold, content: bytes) -> None:
         path = self.model.fold(fold).checkpoint_final
@@ -36,10 +41,12 @@ class FirstStage:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{case_id}.npy").touch()
         held_out = fold != "all" and case_id not in FOLDS[fold].train
-        note_stage_input(StageInput(Weights.of(path, fold, 10), CaseFiles(case_id), held_out), folder)
+        (case,) = (case for case in self.cases if case.id == case_id)
+        files = CaseFiles(case_id, tuple(map(tuple, stamps_of(case))))
+        note_stage_input(StageInput(Weights.of(path, fold, 10), files, held_out), folder)
 
     def input(self):
-        return previous_stage_of(self.folders, PLAN, NEXT, FOLDS[0])
+        return previous_stage_of(self.folders, SimpleNamespace(cases=self.cases), PLAN, NEXT, FOLDS[0])
 
 
 @pytest.fixture
@@ -58,6 +65,18 @@ def test_the_input_of_a_cascade_is_what_the_folds_wrote(stage):
 
 def test_a_cascade_does_not_begin_with_what_replaced_weights_predicted(stage):
     stage.trained(1, b"trained again")
+
+    with pytest.raises(TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1'"):
+        stage.input()
+
+    stage.wrote(1, "b")
+    assert stage.input()
+
+
+def test_a_cascade_does_not_begin_with_predictions_of_images_that_were_replaced(stage):
+    stage.cases[1].labels.write_bytes(b"corrected labels, which no prediction sees")
+    assert stage.input()
+    stage.cases[1].images[0].write_bytes(b"another image")
 
     with pytest.raises(TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1'"):
         stage.input()

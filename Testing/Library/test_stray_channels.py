@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -97,3 +98,22 @@ def test_planning_and_preparing_name_the_case_once(tmp_path):
 
     assert planned == prepared and planned.startswith("The channels of case1 (20 mm) lie that far apart")
     assert not said
+
+
+def test_planning_and_preparing_see_channels_as_their_reader_turns_them(tmp_path):
+    far = PLAIN.shape[2] - 1
+    other = replace(turned(PLAIN), origin_mm=tuple(PLAIN.world([(0, 0, far)])[0]))
+    raw, said = nnunet_v2(tmp_path / "nnUNet_raw" / "Dataset501_Blocks", n_channels=2), []
+    write_image(raw / "imagesTr" / "case1_0001.nii.gz", noise(11), other)
+    pipeline.plan(501, tmp_path, say=said.append)
+    pipeline.preprocess(501, tmp_path, configurations=["2d"], say=said.append)
+    assert len([sentence for sentence in said if "apart" in sentence]) == 2
+
+    said.clear()
+    description = json.loads((raw / "dataset.json").read_text())
+    reader = {"overwrite_image_reader_writer": "NibabelIOWithReorient"}
+    (raw / "dataset.json").write_text(json.dumps(description | reader))
+    pipeline.plan(501, tmp_path, clean=True, say=said.append)
+    pipeline.preprocess(501, tmp_path, configurations=["2d"], say=said.append)
+
+    assert not [sentence for sentence in said if "apart" in sentence]

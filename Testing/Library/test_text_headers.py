@@ -138,3 +138,11 @@ def test_a_header_is_copied_with_its_voxels(folder, name):
 
     (folder / "voxels.raw").unlink()
     assert np.array_equal(read_labels(folder / "b" / name).array, VOXELS)
+
+
+def test_voxels_in_a_file_with_the_headers_ending_are_not_replaced_by_the_copied_header(folder):
+    (folder / "voxels.raw").rename(folder / "voxels.nrrd")
+
+    copy_image(nrrd(folder / "a.nrrd", "voxels.nrrd"), folder / "copy.nrrd")
+
+    assert np.array_equal(read_labels(folder / "copy.nrrd").array, VOXELS)

@@ -796,8 +796,8 @@ def test_cases_that_were_corrected_since_the_training_are_told(panel, root, fold
         os.utime(folders.raw / "labelsTr" / f"{case}.nii.gz", (time.time() + 60 * minutes,) * 2)
     open_task(panel, root, "trainButton")
     assert panel["trainNewCasesLabel"].text == (
-        "Corrected or replaced since the training: case2. To train on them, tick “Begin again with all cases, new and "
-        "corrected ones” under Plan."
+        "Corrected or replaced since the training: case2. To train on them, plan again with “Begin again with "
+        "all cases, new and corrected ones” ticked under Plan."
     )
 
     open_task(panel, root, "planButton")
@@ -826,10 +826,14 @@ def test_corrections_are_told_until_every_trained_fold_has_learnt_them(panel, ro
         texts.append(told.text)
 
     assert "none of its folds: case4. Corrected or replaced since the training: case2. To train on" in texts[0]
-    assert texts[1].endswith("none of its folds: case4. To train on them, plan again under Plan.")
+    assert texts[1].endswith(
+        "none of its folds: case4. To train on them, plan again with “Begin again with all cases, new and corrected ones” ticked under Plan."
+    )
 
 
-def test_a_closed_train_section_looks_for_no_new_cases(panel, root, folders, monkeypatch):
+@pytest.fixture
+def looked(panel, root, folders, monkeypatch) -> list:
+    """Each look for new cases, of a trained task that has one, with Plan and Train closed."""
     from NNSegmentLib import lookup
 
     train(folders, "3d_fullres", 0)
@@ -837,7 +841,10 @@ def test_a_closed_train_section_looks_for_no_new_cases(panel, root, folders, mon
     open_task(panel, root, "resultsButton")
     looked, real = [], lookup.cases_in_no_fold
     monkeypatch.setattr(lookup, "cases_in_no_fold", lambda *given: looked.append(given) or real(*given))
+    return looked
 
+
+def test_a_closed_train_section_looks_for_no_new_cases(panel, looked):
     panel.widget.context.results_changed.emit()
     closed = len(looked)
     panel["trainButton"].collapsed = False
@@ -908,15 +915,7 @@ def test_what_was_ticked_to_begin_one_task_again_is_not_ticked_for_the_next(pane
     assert "--anew" not in asked[0]
 
 
-def test_a_closed_plan_section_reads_nothing_and_new_cases_are_looked_for_once(panel, root, folders, monkeypatch):
-    from NNSegmentLib import lookup
-
-    train(folders, "3d_fullres", 0)
-    add_case(folders, 4)
-    open_task(panel, root, "resultsButton")
-    looked, real = [], lookup.cases_in_no_fold
-    monkeypatch.setattr(lookup, "cases_in_no_fold", lambda *given: looked.append(given) or real(*given))
-
+def test_a_closed_plan_section_reads_nothing_and_new_cases_are_looked_for_once(panel, looked):
     panel.widget.sections["plan_section"].refresh()
     closed = len(looked)
     panel["planButton"].collapsed = False
