@@ -165,9 +165,10 @@ def _one_taker(lock: Path) -> Iterator[None]:
     """Between looking at a dead lock and replacing it no other process of this machine does so.
 
     The system itself guards the door, and opens it when a process dies inside; the door is a file elsewhere, since
-    removing it would let two processes hold two files of one name.
+    removing it would let two processes hold two files of one name. It is one of 256, so that they do not gather;
+    those who meet at one by chance wait for each other a moment.
     """
-    name = hashlib.sha256(str(lock.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(lock.absolute()).encode()).hexdigest()[:2]
     try:
         door = open_at_end(_folder_of_doors() / f"{name}.lock", 0o600)
     except OSError:  # a full disk, or another user is in our place: exclusive creation alone has to do

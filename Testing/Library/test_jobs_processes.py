@@ -330,6 +330,14 @@ def test_a_door_is_in_a_folder_of_our_own_and_no_link(tmp_path, doors):
         assert list(doors.iterdir()) == []
 
 
+def test_doors_do_not_gather_among_the_temporary_files(tmp_path, doors):
+    for number in range(600):
+        with only_one_in(tmp_path / f"fold_{number}"):
+            pass
+
+    assert len(list(doors.iterdir())) <= 256
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="locks a file by fcntl")
 def test_waiting_at_a_door_is_said(tmp_path, doors, scanned, caplog, monkeypatch):
     [door] = doors.iterdir()

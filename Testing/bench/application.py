@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -125,6 +127,7 @@ def keep_settings_apart() -> None:
     """Settings of the bench live in a new folder, so that no run sees another's."""
     QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
     folder = tempfile.mkdtemp(prefix="bench-settings-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, folder)
 
 
