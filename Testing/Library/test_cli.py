@@ -251,4 +251,6 @@ def test_the_list_of_commands_is_complete_and_begins_with_the_journey(capsys):
 def test_the_help_of_train_says_what_becomes_of_an_earlier_run(capsys):
     words = " ".join(printed(capsys, "train", "--help").split())
 
-    assert "is trained again unless --resume is given; the run that was there is kept beside, in earlier_fold_N, " in words
+    assert (
+        "is trained again unless --resume is given; the run that was there is kept beside, in earlier_fold_N, " in words
+    )
