@@ -264,7 +264,7 @@ def _trained_folds(args, terminal) -> list[int]:
     if not found:
         raise RunError(
             f"{folders.name} has no trained fold of {args.configuration} with {model.plans_name}; run "
-            f"'nnsegment train {folders.name} {args.configuration} folds'."
+            f"'{model.command('train', 'folds')}'."
         )
     return found
 

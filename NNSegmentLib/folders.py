@@ -208,6 +208,10 @@ class ModelFolders:
     def labels_csv(self) -> Path:
         return self.folder / LABELS_CSV
 
+    def command(self, verb: str, folds: int | str) -> str:
+        """The command line that trains or validates its folds, with the plan that need not be the one made last."""
+        return f"nnsegment {verb} {self.folder.parent.name} {self.configuration} {folds} -p {self.plans_name}"
+
     def fold(self, fold: int | str) -> FoldFolder:
         return FoldFolder(self.folder / f"fold_{fold}")
 

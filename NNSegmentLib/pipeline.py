@@ -306,7 +306,7 @@ def best(
     candidates = trained_models(folders, names, plans)
     return find_best(
         folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
-        file_ending=task.file_ending, reader=task.reader, workers=workers, progress=progress,
+        file_ending=task.file_ending, reader=task.reader, cases=task.cases, workers=workers, progress=progress,
     )  # fmt: skip
 
 

@@ -23,11 +23,12 @@ from ..preprocessing.resample import separate_axis
 from ..preprocessing.restore import labels_from_logits, probabilities_from_logits
 from ..preprocessing.storage import PreparedStore, load_previous_stage, previous_stage_file, save_previous_stage
 from ..progress import Progress, silent, within
-from ..provenance.made_of import CaseFiles, files_of
+from ..provenance.made_of import CaseFiles
 from ..provenance.predicted_by import (
     PredictedBy,
     StageInput,
     Weights,
+    files_to_predict,
     forget_stage_input,
     keep_present,
     load_stage_input,
@@ -91,7 +92,7 @@ class Validation:
     network: torch.nn.Module
     weights: Weights
     files: Mapping[str, CaseFiles]
-    """Case id → its files as they were prepared."""
+    """Case id → its files as they were prepared, and who made what the previous stage gives."""
     device: torch.device
     save_probabilities: bool
     tell: Callable[[str], None]
@@ -108,9 +109,9 @@ class Validation:
         placed(network, device).eval()
         steps = steps_done(checkpoint, request.settings.iterations_per_epoch)
         weights = Weights.of(path, request.fold_name, steps)
-        files = {files.case_id: files for files in files_of(request.prepared, request.fold.validation)}
+        seen = files_to_predict(request.prepared, request.previous_stage, request.fold.validation)
         return cls(
-            request, network, weights, files, device, save_probabilities,
+            request, network, weights, {files.case_id: files for files in seen}, device, save_probabilities,
             lambda text: run.record(Message(text, time.time())),
         )  # fmt: skip
 

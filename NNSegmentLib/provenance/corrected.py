@@ -1,11 +1,11 @@
-"""Which cases of a task have other files now than those that its trained folds were made of."""
+"""Which cases of a task have other files now than those that its trained folds, or predictions, were made of."""
 
 from __future__ import annotations
 
 from ..folders import FoldFolder, TaskFolders
 from ..task import Case, Task
 from .file_states import FILE_CLOCK_S, Stamps, are_of_one_state, stamps_of
-from .made_of import load_made_of
+from .made_of import CaseFiles, load_made_of
 
 
 def corrected_cases(folders: TaskFolders, task: Task) -> tuple[str, ...]:
@@ -16,6 +16,12 @@ def corrected_cases(folders: TaskFolders, task: Task) -> tuple[str, ...]:
     trained = [fold for model in folders.models() for fold in model.folds() if fold.has_weights]
     noted = [(_noted(fold), _began(fold)) for fold in trained]
     return tuple(case.id for case in task.cases if noted and _is_corrected(case, noted))
+
+
+def has_other_images(case: Case, files: CaseFiles) -> bool:
+    """Whether images were replaced since they were predicted; labels do not count, nor files whose state was not noted."""
+    noted = [list(stamp) for stamp in files.stamps][: len(case.images)]
+    return bool(noted) and not are_of_one_state(noted, stamps_of(case)[: len(case.images)])
 
 
 def _is_corrected(case: Case, noted: list[tuple[dict[str, Stamps], float]]) -> bool:

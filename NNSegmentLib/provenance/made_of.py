@@ -19,6 +19,8 @@ class CaseFiles:
     case_id: str
     stamps: tuple[tuple[int, ...], ...] = ()
     """Time of change (ns) and size (bytes) of each file; empty where preparation noted nothing."""
+    previous_stage: str = ""
+    """In a cascade the sha256 of the weights that made the case's input of the previous stage, where that is noted."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import TaskError
@@ -70,11 +71,23 @@ def load_predicted_by(folder: FoldFolder) -> PredictedBy | None:
     return _load(PredictedBy, folder.predicted_by)
 
 
-def changed_since_predicted(folder: FoldFolder, prepared: Path) -> list[str]:
-    """The cases of a validation whose files were prepared in another state since."""
+def files_to_predict(prepared: Path, previous_stage: Path | None, case_ids: Iterable[str]) -> tuple[CaseFiles, ...]:
+    """What a network sees of each case: its files as they were prepared and, in a cascade, the previous stage's output."""
+    found = files_of(prepared, case_ids)
+    if previous_stage is None:
+        return found
+    notes = {files.case_id: load_stage_input(previous_stage, files.case_id) for files in found}
+    return tuple(
+        replace(files, previous_stage=note.weights.sha256) if (note := notes[files.case_id]) else files
+        for files in found
+    )
+
+
+def changed_since_predicted(folder: FoldFolder, prepared: Path, previous_stage: Path | None) -> list[str]:
+    """The cases of a validation that were prepared, or predicted by the previous stage, in another state since."""
     made_by = load_predicted_by(folder)
     cases = made_by.cases if made_by else ()
-    now = files_of(prepared, [files.case_id for files in cases])
+    now = files_to_predict(prepared, previous_stage, [files.case_id for files in cases])
     return [files.case_id for files in now if files not in cases]
 
 

@@ -15,7 +15,17 @@ from ..labels import LabelSet
 from ..postprocessing_rules import PICKLE_FILE
 from ..progress import Progress, silent
 from ..records import copy_whole, remove, write_text
-from .crossvalidation import Comparison, FoldName, Scoring, cards, choose_folds, crossvalidate, folds_to_predict
+from ..task import Case
+from .crossvalidation import (
+    Comparison,
+    FoldName,
+    Scoring,
+    cards,
+    choose_folds,
+    crossvalidate,
+    folds_to_predict,
+    replaced_images,
+)
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .record import (
     POSTPROCESSED,
@@ -44,6 +54,7 @@ def find_best(
     references: Path,
     file_ending: str | None = None,
     reader: str = "",
+    cases: Sequence[Case] = (),
     workers: int = 2,
     progress: Progress = silent,
 ) -> Selection:
@@ -51,7 +62,7 @@ def find_best(
 
     `candidates` are (plans name, configuration) or model folders; `folds` None compares those that all have finished
     and predicts with every fold that the best one has. Ensembles whose probabilities are missing are left out with a
-    note. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into
+    note, and images of `cases` that are not those which were validated get one. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into
     the results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
@@ -60,6 +71,7 @@ def find_best(
         remove(told)  # what it names is made anew from here on, and would be missing if that ended early
     found = [_single(model, compared.folds, scoring) for model in compared.models]
     pairs, notes = _pairs(folders, compared, scoring) if ensembles else ((), ())
+    notes = (*notes, *replaced_images(compared, cases))
     selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles, every_fold=folds is None)
     save_selection(selection, folders.selection)
     write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))
@@ -86,7 +98,7 @@ def _models(folders: TaskFolders, candidates: Sequence[tuple[str, str] | ModelFo
         if not model.folder.is_dir():
             raise RunError(
                 f"{folders.name} has no trained {model.configuration} with {model.plans_name} (expected {model.folder}); "
-                f"run 'nnsegment train {folders.name} {model.configuration} folds'."
+                f"run '{model.command('train', 'folds')}'."
             )
     return models
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from ..errors import RunError, SettingsError, counted, some
@@ -16,10 +17,12 @@ from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
 from ..postprocessing import PostProcessing, determine_postprocessing
 from ..progress import Progress, silent
+from ..provenance.corrected import has_other_images
 from ..provenance.made_of import seen_in_training
 from ..provenance.predicted_by import load_predicted_by
 from ..records import copy_whole
 from ..scores import Scores, case_id
+from ..task import Case
 
 FoldName = int | str
 CARDS = ("plans.json", "dataset.json")
@@ -81,6 +84,20 @@ class Scoring:
             folder, self.references, self.label_set, scores=scores, file_ending=self.file_ending, reader=self.reader,
             workers=self.workers, progress=self.progress,
         )  # fmt: skip
+
+
+def replaced_images(comparison: Comparison, cases: Sequence[Case]) -> tuple[str, ...]:
+    """A note for each compared fold that was validated on images which were replaced since, to be validated anew."""
+    by_id, notes = {case.id: case for case in cases}, []
+    for model, fold in product(comparison.models, comparison.folds):
+        made_by = load_predicted_by(model.fold(fold))
+        noted = [files for files in made_by.cases if files.case_id in by_id] if made_by else []
+        if other := [files.case_id for files in noted if has_other_images(by_id[files.case_id], files)]:
+            notes.append(
+                f"Fold {fold} of {model.folder.name} was validated on other images of {counted(len(other), 'case')} "
+                f"({some(other)}) than there are now; predict them anew with '{model.command('validate', fold)}'."
+            )
+    return tuple(notes)
 
 
 def crossvalidate(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> tuple[Path, Scores]:
@@ -146,10 +163,7 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     """Why this fold of a model cannot be compared; empty when it can."""
     validation = model.fold(fold).validation
     if not validation.is_dir():
-        return (
-            f"Fold {fold} of {model.folder.name} has no validation; "
-            f"run 'nnsegment train {folders.name} {model.configuration} {fold}'."
-        )
+        return f"Fold {fold} of {model.folder.name} has no validation; run '{model.command('train', fold)}'."
     expected = splits[fold].validation if isinstance(fold, int) and fold < len(splits) else ()
     endings = (ending,) if ending else FILE_ENDINGS
     present = {case_id(path) for path in visible(validation) if path.name.endswith(endings)}
@@ -161,7 +175,7 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     found = _lack(model.fold(fold), expected, present)
     if not found:
         return ""
-    command = f"nnsegment validate {folders.name} {model.configuration} {fold}"
+    command = model.command("validate", fold)
     if model.trainer != TRAINER:  # its folds are nnU-Net's to finish
         number = DATASET_NAME.match(folders.name).group(1)
         command = (

@@ -10,9 +10,9 @@ from ..folders import ModelFolders, TaskFolders
 from ..folds import Fold, load_folds
 from ..planning.plan import Plan
 from ..preprocessing.storage import previous_stage_file
-from ..provenance.file_states import are_of_one_state, stamps_of
+from ..provenance.corrected import has_other_images
 from ..provenance.predicted_by import StageInput, load_stage_input
-from ..task import Case, Task
+from ..task import Task
 
 
 def previous_stage_of(folders: TaskFolders, task: Task, plan: Plan, configuration: str, fold: Fold) -> Path | None:
@@ -36,10 +36,7 @@ def previous_stage_of(folders: TaskFolders, task: Task, plan: Plan, configuratio
     notes = {case_id: note for case_id in case_ids if (note := load_stage_input(folder, case_id))}
     to_validate = _outdated(folders, task, model, notes)
     if to_validate:
-        commands = [
-            f"'nnsegment validate {folders.name} {previous} {name}'"
-            for name in sorted({*to_validate.values()}, key=str)
-        ]
+        commands = [f"'{model.command('validate', name)}'" for name in sorted({*to_validate.values()}, key=str)]
         raise TaskError(
             f"{configuration} takes the validation predictions of {previous} as input, and those of "
             f"{counted(len(to_validate), 'case')} ({some(list(to_validate))}) are of images or weights that were "
@@ -60,14 +57,8 @@ def _outdated(
         for case_id, note in notes.items()
         if replaced[note.weights]
         or (not note.held_out and case_id in unseen_by)
-        or _has_other_images(cases[case_id], note)
+        or has_other_images(cases[case_id], note.files)
     }
-
-
-def _has_other_images(case: Case, note: StageInput) -> bool:
-    """Whether images were replaced since they were predicted; labels do not count, nor files whose state was not noted."""
-    noted = [list(stamp) for stamp in note.files.stamps][: len(case.images)]
-    return bool(noted) and not are_of_one_state(noted, stamps_of(case)[: len(case.images)])
 
 
 def _trained_folds_without(folders: TaskFolders, model: ModelFolders) -> dict[str, int]:

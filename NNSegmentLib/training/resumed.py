@@ -20,8 +20,11 @@ def require_same_cases(folder: FoldFolder, fold: Fold, task: str, trains: bool) 
         require_same_training(folder, fold.train, task)
 
 
-def tell_changed_files(run: Run, prepared: Path, say: Say) -> None:
-    """Say which cases are not what the run was begun or validated with; corrections are no reason to end it."""
+def tell_changed_files(run: Run, prepared: Path, previous_stage: Path | None, say: Say) -> None:
+    """Say which cases are not what the run was begun or validated with; corrections are no reason to end it.
+
+    In a cascade `previous_stage` is the folder of its inputs.
+    """
     made_of = load_made_of(run.folder)
     if made_of and (changed := made_of.changed(prepared)):
         then = (
@@ -30,8 +33,9 @@ def tell_changed_files(run: Run, prepared: Path, say: Say) -> None:
             else "training goes on with them as they are now"
         )
         say(f"{_files_of(changed, 'training case')} changed since this run was begun; {then}.")
-    if changed := changed_since_predicted(run.folder, prepared):
-        say(f"{_files_of(changed, 'validation case')} changed; validated anew.")
+    if changed := changed_since_predicted(run.folder, prepared, previous_stage):
+        also = ", or what the previous stage makes of them," if previous_stage else ""
+        say(f"{_files_of(changed, 'validation case')}{also} changed; validated anew.")
 
 
 def _files_of(case_ids: list[str], what: str) -> str:

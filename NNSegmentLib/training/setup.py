@@ -74,7 +74,7 @@ def training_request(
     prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
     prepared = folders.prepared(wanted.data_identifier)
     if resume and say:
-        tell_changed_files(run, prepared, say)
+        tell_changed_files(run, prepared, previous_stage, say)
     if not is_described:
         _write_model_card(model, folders, task, chosen)
     return TrainingRequest(

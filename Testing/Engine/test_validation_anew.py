@@ -15,12 +15,12 @@ from test_trainer import IDS, QUICK, configuration, prepared_ball, save_balls, s
 from NNSegmentLib.engine.trainer import train_fold
 from NNSegmentLib.engine.validation import validate_fold
 from NNSegmentLib.evaluation import load_scores
-from NNSegmentLib.folders import prepared_folder
+from NNSegmentLib.folders import FoldFolder, ModelFolders, prepared_folder
 from NNSegmentLib.folds import Fold
 from NNSegmentLib.image import read_labels
 from NNSegmentLib.planning.plan import Plan
 from NNSegmentLib.preprocessing.storage import save_prepared
-from NNSegmentLib.provenance.predicted_by import load_predicted_by, load_stage_input
+from NNSegmentLib.provenance.predicted_by import changed_since_predicted, load_predicted_by, load_stage_input
 from NNSegmentLib.records import write_json
 
 ONE_STEP = replace(QUICK, epochs=1, iterations_per_epoch=1)
@@ -170,6 +170,33 @@ def test_validating_again_writes_the_next_stages_input_again(first_stage):
     validate_fold(request, again=True)
 
     assert input_is_of(folder, request)
+
+
+def test_a_cascade_is_validated_anew_where_its_first_stage_was_trained_again(first_stage, tmp_path):
+    def first(settings):
+        return trained(first_stage(settings, "fold_all", fold=Fold(IDS, IDS), fold_name="all"))
+
+    inputs = first(ONE_STEP)
+    request = replace(
+        first_stage(ONE_STEP, configuration=NEXT),
+        folder=FoldFolder(tmp_path / "cascade" / "fold_0"),
+        model_folder=ModelFolders(tmp_path / "cascade"),
+        previous_stage=inputs,
+    )
+    run = train_fold(request)
+    validate_fold(request)
+    before = written(run.folder.validation)
+
+    validate_fold(request)
+    kept = written(run.folder.validation)
+    first(LEARNT)
+    changed = changed_since_predicted(run.folder, request.prepared, inputs)
+    validate_fold(request)
+
+    assert kept == before
+    assert changed == ["case_3"]
+    assert written(run.folder.validation)["case_3.nii.gz"] > before["case_3.nii.gz"]
+    assert changed_since_predicted(run.folder, request.prepared, inputs) == []
 
 
 @pytest.mark.parametrize("noted", [True, False])

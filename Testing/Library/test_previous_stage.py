@@ -66,7 +66,9 @@ def test_the_input_of_a_cascade_is_what_the_folds_wrote(stage):
 def test_a_cascade_does_not_begin_with_what_replaced_weights_predicted(stage):
     stage.trained(1, b"trained again")
 
-    with pytest.raises(TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1'"):
+    with pytest.raises(
+        TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1 -p nnUNetPlans'"
+    ):
         stage.input()
 
     stage.wrote(1, "b")
@@ -78,7 +80,9 @@ def test_a_cascade_does_not_begin_with_predictions_of_images_that_were_replaced(
     assert stage.input()
     stage.cases[1].images[0].write_bytes(b"another image")
 
-    with pytest.raises(TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1'"):
+    with pytest.raises(
+        TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1 -p nnUNetPlans'"
+    ):
         stage.input()
 
     stage.wrote(1, "b")
@@ -89,7 +93,9 @@ def test_a_cascade_does_not_take_weights_that_saw_a_case_where_others_did_not(st
     stage.trained("all", b"all")
     stage.wrote("all", "a")
 
-    with pytest.raises(TaskError, match=r"1 case \(a\) .*'nnsegment validate Dataset501_Two 3d_lowres 0'"):
+    with pytest.raises(
+        TaskError, match=r"1 case \(a\) .*'nnsegment validate Dataset501_Two 3d_lowres 0 -p nnUNetPlans'"
+    ):
         stage.input()
 
     stage.model.fold(0).checkpoint_final.unlink()

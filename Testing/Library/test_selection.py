@@ -19,10 +19,12 @@ from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.provenance.file_states import stamps_of
 from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, save_made_of
 from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.selection.best import find_best, load_selection
+from NNSegmentLib.task import Case
 
 LABELS = {"background": 0, "edge": 1, "core": 2}
 TWO = LabelSet.from_dataset_json({"labels": LABELS})
@@ -262,6 +264,27 @@ def test_a_validation_by_weights_that_were_replaced_is_not_compared(world):
     assert selection.folds == (0,)
     left_out = "The validation of fold 1 of nnUNetTrainer__nnUNetPlans__2d was made by weights that were replaced"
     assert any(left_out in note for note in selection.notes)
+
+
+def test_a_validation_of_images_that_were_replaced_is_noted(world):
+    cases = [Case(name, (world.folders.raw / "imagesTr" / f"{name}_0000.nii.gz",), None) for name in "cd"]
+    for case in cases:
+        case.images[0].parent.mkdir(exist_ok=True)
+        case.images[0].write_bytes(b"first")
+    fold = world.folders.model(*MODELS[0]).fold(1)
+    fold.checkpoint_final.touch()
+    os.utime(fold.checkpoint_final, (0, 0))  # older than what it predicted
+    files = tuple(CaseFiles(case.id, (*map(tuple, stamps_of(case)), (1, 2))) for case in cases)
+    keep_present(fold, PredictedBy(Weights.of(fold.checkpoint_final, 1, 10), files), ".nii.gz")
+    before = world.best(cases=cases).notes
+
+    cases[1].images[0].write_bytes(b"another")
+
+    [added] = set(world.best(cases=cases).notes) - {*before}
+    assert added == (
+        "Fold 1 of nnUNetTrainer__nnUNetPlans__2d was validated on other images of 1 case (d) than there are now; predict "
+        "them anew with 'nnsegment validate Dataset501_Cubes 2d 1 -p nnUNetPlans'."
+    )
 
 
 def test_a_fold_that_was_trained_on_what_it_validates_with_is_not_compared(world):
