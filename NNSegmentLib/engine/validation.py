@@ -116,16 +116,19 @@ class Validation:
         )  # fmt: skip
 
     def keep_present(self) -> None:
-        """Remove what other weights made, or of other files or cases; raises StorageError."""
-        made_by = PredictedBy(self.weights, tuple(self.files.values()))
+        """Remove what other weights or settings made, or of other files or cases; raises StorageError."""
+        settings = self.request.settings
+        made_by = PredictedBy(
+            self.weights, tuple(self.files.values()), settings.validation_step, settings.validation_mirroring
+        )
         try:
             removed = keep_present(self.request.folder, made_by, self.request.dataset_json["file_ending"])
         except OSError as error:
             raise StorageError(cannot_write(self.request.folder.validation, error)) from error
         if removed:
             self.tell(
-                f"The validation of {counted(len(removed), 'case')} ({some(removed)}) was of other weights, files or folds "
-                "and is removed."
+                f"The validation of {counted(len(removed), 'case')} ({some(removed)}) was of other weights, files, folds "
+                "or settings and is removed."
             )
 
     def predict(self, case_id: str, progress: Progress = silent) -> None:

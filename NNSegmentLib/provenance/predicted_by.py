@@ -46,10 +46,14 @@ class PredictedBy:
 
     weights: Weights
     cases: tuple[CaseFiles, ...]
+    step: float = 0.5
+    """How far the sliding window moved, as a share of the patch."""
+    mirroring: bool = True
 
-    def has_made(self, files: CaseFiles, weights: Weights) -> bool:
-        """Whether a case's label map is what these weights make of these files."""
-        return self.weights.sha256 == weights.sha256 and files in self.cases
+    def is_like(self, other: PredictedBy) -> bool:
+        """Whether both make the same of the same files."""
+        ours, theirs = ((p.weights.sha256, p.step, p.mirroring) for p in (self, other))
+        return ours == theirs
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,13 @@ def changed_since_predicted(folder: FoldFolder, prepared: Path, previous_stage: 
 
 
 def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:
-    """Remove the label maps of other weights, files or cases from a validation, and note what makes those to come.
+    """Remove the label maps of other weights, files, cases or windows from a validation, and note what makes those to come.
 
     Without a note those of runs that we began are kept where they are younger than the weights, and those of others
     whenever they were copied here. Returns the removed cases' ids; raises StorageError, OSError.
     """
     before, oldest_ns = load_predicted_by(folder), _oldest_of_unnoted_ns(folder)
+    is_alike = before is not None and before.is_like(now)
     wanted = {files.case_id: files for files in now.cases}
     removed = set()
     for path in visible(folder.validation):
@@ -105,7 +110,7 @@ def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str
         if case_id is None:
             continue
         is_present = case_id in wanted and (
-            before.has_made(wanted[case_id], now.weights) if before else path.stat().st_mtime_ns >= oldest_ns
+            is_alike and wanted[case_id] in before.cases if before else path.stat().st_mtime_ns >= oldest_ns
         )
         if not is_present:
             remove(path)

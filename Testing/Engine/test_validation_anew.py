@@ -118,6 +118,18 @@ def test_only_cases_whose_files_changed_are_predicted_anew(request_of, prepared)
     assert now["case_2.nii.gz"] > before["case_2.nii.gz"]
 
 
+@pytest.mark.parametrize("changes", [{"validation_mirroring": True}, {"validation_step": 0.9}])
+def test_a_validation_with_other_settings_is_made_anew(request_of, changes):
+    request = request_of(ONE_STEP)
+    folder = train_fold(request).folder.validation
+    validate_fold(request)
+    before = written(folder)
+
+    validate_fold(replace(request, settings=replace(ONE_STEP, **changes)))
+
+    assert written(folder)["case_3.nii.gz"] > before["case_3.nii.gz"]
+
+
 def test_only_cases_of_the_fold_are_scored(request_of):
     request = request_of(ONE_STEP, fold=Fold(IDS[:2], IDS[2:]))
     run = train_fold(request)
