@@ -89,9 +89,9 @@ def _matched(path: Path, header, images: Sequence[Series]) -> _Found:
     with usable_attributes(path):
         wanted = dicom_seg.reference(header)
     named = [series for series in images if series.uid in wanted.series]
-    sources = [series for series in images if any(plane.uid in wanted.instances for plane in series.planes)]
-    around = [s for s in images if wanted.frame_of_reference and s.frame_of_reference == wanted.frame_of_reference]
-    for candidates in (named, sources, around):
+    sources = (series for series in images if any(plane.uid in wanted.instances for plane in series.planes))
+    around = (s for s in images if wanted.frame_of_reference and s.frame_of_reference == wanted.frame_of_reference)
+    for candidates in map(list, (named, sources, around)):  # planes are looked at only where no series is named
         if len(candidates) == 1:
             return _Found(path, header, candidates[0], wanted.instances)
     if named:

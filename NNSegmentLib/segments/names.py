@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -43,9 +44,9 @@ def labels_from_rows(
     for rows, owner in zip_longest(tables, owners, fillvalue=""):
         names = match_segments(rows, found, "skip", by_terminology=False, owner=owner)
         fresh = [row for row in rows if row.id not in names and _plain(row.name) != BACKGROUND]
-        for n, row in enumerate(fresh):
-            if _plain(row.name) in [_plain(other.name) for other in fresh[:n]]:
-                raise _two_segments(row.name, owner)
+        times = Counter(_plain(row.name) for row in fresh)
+        if twice := [row.name for row in fresh if times[_plain(row.name)] > 1]:
+            raise _two_segments(twice[-1], owner)
         labels = [Label(_label_name(row), (0,), row.color, row.terminology) for row in fresh]
         found = _numbered((*found.labels, *labels))
     by_name = {_plain(label.name): label for label in found.labels}
