@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class Look:
         self.python = expanded(python).absolute()  # not resolved: a virtual environment's python is a link
         self._ends = time.monotonic() + patience_s
         self._said: tuple[bytes, bytes] | None = None
-        if not self.python.is_file():
+        if not os.path.isfile(self.python):  # Path's own raises for a text that is too long
             raise SettingsError(
                 f"Expected a Python program such as bin/python, found none at {self.python}; choose another."
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from itertools import zip_longest
-from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -201,7 +201,7 @@ class ApplySection:
         return _("Choose a volume for {channel}.").format(channel=missing[0]) if missing else ""
 
     def _why_not_folder(self) -> str:
-        if not Path(self.ui.applyInputFolder.currentPath or "/nowhere").is_dir():
+        if not os.path.isdir(self.ui.applyInputFolder.currentPath):  # unlike Path's, never raises
             return _("Choose a folder of images.")
         return "" if self.ui.applyOutputFolder.currentPath else _("Choose a folder for the results.")
 

@@ -146,7 +146,7 @@ class TaskSection:
 
     def _why_no_import(self) -> str:
         path = self._ui.importEdit.currentPath
-        if not path or not Path(path).is_dir():
+        if not os.path.isdir(path):  # unlike Path's, never raises
             return _("Choose a folder of images first.")
         return self._busy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class ModelCard:
 def read_card(path: Path | str, configuration: str | None = None) -> ModelCard:
     """The card of the model in a folder or zip; raises ModelError."""
     path = expanded(path)
-    return _card_of_zip(path) if path.is_file() and path.suffix == ".zip" else _card_of_folder(path, configuration)
+    is_zip = path.suffix == ".zip" and os.path.isfile(path)  # Path's own raises for a text that is too long
+    return _card_of_zip(path) if is_zip else _card_of_folder(path, configuration)
 
 
 def _card_of_folder(path: Path, configuration: str | None) -> ModelCard:

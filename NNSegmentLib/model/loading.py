@@ -66,8 +66,19 @@ def load_model(
     named are a cascade's earlier stage's, too. `checkpoint` is a file name; the default takes the final one, else the
     best, else the latest. Raises ModelError.
     """
-    named = path = path_of(path).absolute()
-    folds = fold_names(folds)
+    named = path_of(path).absolute()
+    try:
+        return _load_named(named, configuration, fold_names(folds), checkpoint, postprocess)
+    except OSError as error:
+        raise ModelError(
+            f"{named} cannot be read ({error.strerror or error}); check its permissions, or choose another."
+        ) from error
+
+
+def _load_named(
+    named: Path, configuration: str | None, folds: Sequence[int | str] | None, checkpoint: str, postprocess: bool
+) -> Model:
+    path = named
     if path.is_file() and path.suffix == ".zip":
         path = _unpacked_for_this_process(path)
     if path.is_file() and path.name.endswith(_CHECKPOINT_ENDINGS):
@@ -177,8 +188,9 @@ def _model_folders(path: Path, depth: int) -> Iterator[Path]:
         yield path
     elif depth > 0:
         for child in visible(path):
-            if child.is_dir() and not child.is_symlink() and child.name != EARLIER:
-                yield from _model_folders(child, depth - 1)
+            with contextlib.suppress(PermissionError):  # a folder of somebody else, like lost+found
+                if child.is_dir() and not child.is_symlink() and child.name != EARLIER:
+                    yield from _model_folders(child, depth - 1)
 
 
 def _only_dataset(path: Path, found: Sequence[Path]) -> Path:

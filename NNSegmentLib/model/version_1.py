@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -196,5 +197,6 @@ def _v1_folders(path: Path, depth: int) -> Iterator[Path]:
         yield path
     elif depth > 0:
         for child in visible(path):
-            if child.is_dir() and not child.is_symlink():
-                yield from _v1_folders(child, depth - 1)
+            with contextlib.suppress(PermissionError):  # a folder of somebody else, like lost+found
+                if child.is_dir() and not child.is_symlink():
+                    yield from _v1_folders(child, depth - 1)

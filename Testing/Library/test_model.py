@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from NNSegmentLib import folders
 from NNSegmentLib.errors import ModelError, NNSegmentError
 from NNSegmentLib.exchange import import_model
 from NNSegmentLib.model import load_model, loading, require_supported_trainer, version_1
@@ -256,6 +257,32 @@ def test_folders_without_a_model_say_what_was_expected(tmp_path):
         load_model(tmp_path)
     with pytest.raises(ModelError, match="found nothing of that kind"):
         load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("ending", ["", ".zip"])
+def test_a_text_that_is_too_long_for_a_path_is_refused_in_one_sentence(ending):
+    with pytest.raises(ModelError, match="cannot be read .*; check its permissions, or choose another"):
+        read_card("/" + "a" * 300 + ending)
+
+
+def test_a_folder_that_may_not_be_read_hides_no_model_beside_it(dataset, tmp_path, monkeypatch):
+    folder, locked = write_model(dataset, "2d"), tmp_path / "lost+found"
+    locked.mkdir()
+
+    def visible_to_us(path, pattern=""):
+        if path == locked and not pattern:
+            raise PermissionError(13, "Permission denied", str(path))
+        return folders.visible(path, pattern)
+
+    for module in (loading, version_1):
+        monkeypatch.setattr(module, "visible", visible_to_us)
+
+    assert load_model(tmp_path).folder == folder
+    with pytest.raises(ModelError, match="lost.found cannot be read .Permission denied"):
+        load_model(locked)
+    (folder / "plans.json").unlink()
+    with pytest.raises(ModelError, match="holds no model"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "plans.json"])

@@ -785,6 +785,13 @@ def test_an_imported_folder_is_opened_as_a_task(panel, tmp_path):
     assert panel["taskCombo"].currentText == "Dataset502_Copy"
 
 
+def test_a_text_that_is_too_long_for_a_path_is_no_folder_to_import(panel):
+    panel["importButton"].collapsed = False
+    panel.choose("importEdit", "/" + "a" * 300)
+
+    assert panel["importFolderButton"].toolTip == "Choose a folder of images first."
+
+
 def test_a_scene_that_is_loaded_opens_its_task_again(panel, bench, tmp_path):
     import slicer
 

@@ -584,6 +584,18 @@ def test_apply_says_what_it_misses(panel, predicting):
         panel.click("applyRunButton")
 
 
+def test_texts_that_are_too_long_for_a_path_are_told_on_the_button(panel, predicting):
+    panel.choose("applyInputBox", "A folder of images")
+    panel.choose("applyInputFolder", "/" + "a" * 300)
+    with pytest.raises(BenchError, match="Choose a folder of images."):
+        panel.click("applyRunButton")
+
+    panel.choose("applyModelBox", "Folder or zip …")
+    panel.choose("applyModelPath", "/" + "a" * 300)
+    with pytest.raises(BenchError, match="cannot be read"):
+        panel.click("applyRunButton")
+
+
 def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(panel, predicting, root):
     import slicer
 

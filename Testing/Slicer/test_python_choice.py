@@ -75,6 +75,10 @@ def choose(panel, python: Path, told: str) -> None:
     panel.wait_until(lambda: told in panel["statusLabel"].text, 60)
 
 
+def test_a_text_that_is_too_long_for_a_path_is_no_python(open_panel):
+    choose(open_panel(), "/" + "a" * 300, "Expected a Python program such as bin/python, found none at /aaa")
+
+
 @pytest.mark.slow
 def test_a_chosen_python_is_looked_at_and_does_the_work(open_panel, program):
     panel, python = open_panel(), program("python", REAL)
