@@ -12,6 +12,7 @@ from .apply_models import OTHER, model_choices, read_card
 from .dependencies import without_torch
 from .job_view import JobView
 from .pairs import companions
+from .python_choice import is_typed, resting
 from .scene_application import late_answers, write_volumes
 from .shown_answers import ShownAnswers
 from .widgets import (
@@ -64,6 +65,7 @@ class ApplySection:
     def _connect(self) -> None:
         ui, context = self.ui, self._context
         ui.applyModelBox.connect("currentIndexChanged(int)", self._on_model)
+        self._typing = resting(ui.applyModelPath, self._take_path)
         connect_path(ui.applyModelPath, self._on_path)
         ui.applyInputBox.connect("currentIndexChanged(int)", self._refresh_controls)
         for path in (ui.applyInputFolder, ui.applyOutputFolder):
@@ -82,6 +84,7 @@ class ApplySection:
         context.workspace_changed.connect(self._take_late_answers)
 
     def cleanup(self) -> None:
+        self._typing.stop()
         self._answers.cleanup()
 
     # Models -----------------------------------------------------------------------------------------------------------
@@ -96,12 +99,23 @@ class ApplySection:
         self._on_model()
 
     def _on_path(self) -> None:
+        """A path that is typed rests first: below each of its beginnings, such as /, there is a whole disk to look through."""
+        if not is_typed(self.ui.applyModelPath):
+            self._take_path()
+            return
+        self._typing.start()
+        self._show_model(None, _("The model is looked for once the path rests."))
+
+    def _take_path(self) -> None:
+        self._typing.stop()
         self._choices = model_choices(self._context, self.ui.applyModelPath.currentPath)
         self._on_model()
 
     def _on_model(self) -> None:
-        choice = self._choice()
-        self._card, self._why = read_card(choice)
+        self._show_model(*read_card(self._choice()))
+
+    def _show_model(self, card, why: str) -> None:
+        choice, self._card, self._why = self._choice(), card, why
         for part in (self.ui.applyModelPath, self.ui.applyModelPathLabel):
             part.setVisible(choice.key == OTHER)
         show_text(self.ui.applyModelLabel, self._card.text() if self._card else self._why)

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .context import ERROR, INFO, SUCCESS, TASK_KEY, WARNING, WORKSPACE_KEY, PanelContext, saved_workspace
+from .python_choice import is_typed, resting
 from .widgets import tip
 
 OWN_SECTIONS = ("train", "validate", "predict", "best")
@@ -27,7 +28,6 @@ class PanelHead:
 
     def __init__(self, ui, context: PanelContext, resource_path) -> None:
         from .dependencies import SetupRow
-        from .python_choice import resting
 
         self._ui, self._context = ui, context
         self._filling = False
@@ -129,8 +129,7 @@ class PanelHead:
 
     def _on_path(self) -> None:
         """A path that is typed rests first; one that is browsed for, or set from outside, counts at once."""
-        line = self._ui.workspaceEdit.comboBox().lineEdit()
-        if line.modified or line.completer().popup().visible:  # the arrow keys try the completions one by one
+        if is_typed(self._ui.workspaceEdit):
             self._typing.start()
         else:
             self._open_workspace()

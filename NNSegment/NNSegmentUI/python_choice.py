@@ -28,6 +28,12 @@ def resting(edit, take: Callable[[], None]):
     return timer
 
 
+def is_typed(edit) -> bool:
+    """Whether the text of a path line comes letter by letter, not from a dialog or from outside."""
+    line = edit.comboBox().lineEdit()
+    return line.modified or line.completer().popup().visible  # the arrow keys try the completions one by one
+
+
 class PythonChoice:
     """The path line of the set-up row. A Python is looked at in the background, and used only when it lacks nothing."""
 

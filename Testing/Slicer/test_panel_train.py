@@ -596,6 +596,23 @@ def test_texts_that_are_too_long_for_a_path_are_told_on_the_button(panel, predic
         panel.click("applyRunButton")
 
 
+def test_a_model_is_looked_for_once_its_path_rests(panel, predicting, folders, monkeypatch):
+    from NNSegmentUI import apply_section
+    from PySide6 import QtTest
+
+    looked, read = [], apply_section.read_card
+    monkeypatch.setattr(apply_section, "read_card", lambda choice: looked.append(choice.place) or read(choice))
+    panel.choose("applyModelBox", "Folder or zip …")
+    looked.clear()
+
+    QtTest.QTest.keyClicks(panel["applyModelPath"].comboBox().lineEdit(), str(folders.results))
+    with pytest.raises(BenchError, match="is looked for once the path rests"):
+        panel.click("applyRunButton")
+    panel.wait_until(lambda: panel["applyModelLabel"].text == "MRI → left, right", 10, "the card of the model")
+
+    assert looked == [folders.results]
+
+
 def test_apply_refuses_a_segmentation_of_surfaces_before_anything_is_computed(panel, predicting, root):
     import slicer
 
