@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import qt
 from slicer.i18n import tr as _
 
@@ -145,4 +147,8 @@ class JobView:
         return " – " + _("no sign of life for {time}").format(time=duration(silent_s))
 
     def _open_log(self) -> None:
-        open_file(self.job.folder.log)
+        log = self.job.folder.log
+        if os.path.isfile(log):
+            open_file(log)
+        else:
+            self._context.say(_("{file} is not there; somebody deleted the job's folder.").format(file=log), "warning")

@@ -49,7 +49,7 @@ class PlanSection:
         ui.makePlanButton.connect("clicked()", self.make_plan)
         ui.anewBox.connect("toggled(bool)", self._refresh_buttons)
         ui.diagramButton.connect("clicked()", self.draw_network)
-        ui.openDiagramButton.connect("clicked()", lambda: open_file(self._diagram_path()))
+        ui.openDiagramButton.connect("clicked()", self.open_diagram)
         ui.configurationsTable.connect("itemSelectionChanged()", self._show_configuration)
         slicer.app.connect("paletteChanged(QPalette)", self._on_theme)
         self.refresh()
@@ -94,6 +94,15 @@ class PlanSection:
         job = self._context.start_job(words, _("Drawing the network"))
         if job is not None:
             self._refresh_buttons()
+
+    def open_diagram(self) -> None:
+        """Show the picture with the program that the system has for it, unless it was deleted behind the panel."""
+        path = self._diagram_path()
+        if path is not None and os.path.isfile(path):
+            open_file(path)
+        else:
+            self.refresh()
+            self._context.say(_("The picture is no longer there; draw the network again."), "error")
 
     def _on_theme(self, palette) -> None:
         """Draw in the new colours, which the widgets do not have yet."""

@@ -308,6 +308,29 @@ def test_the_curves_come_back_after_the_scene_was_closed(panel, root, folders, b
     assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetNumberOfRows() == 4
 
 
+@pytest.mark.parametrize("gone", ["the picture", "the plan"])
+def test_a_picture_of_the_network_that_is_gone_is_told_instead_of_opened(panel, root, folders, monkeypatch, gone):
+    from NNSegmentUI import plan_section
+    from PySide6 import QtGui
+
+    opened = []
+    monkeypatch.setattr(plan_section, "open_file", opened.append)
+    open_task(panel, root, "planButton")
+    section = panel.widget.sections["plan_section"]
+    picture = section._diagram_path()
+    picture.parent.mkdir()
+    QtGui.QPixmap(30, 20).save(str(picture))
+    section.refresh()
+    panel.click("openDiagramButton")
+
+    (picture if gone == "the picture" else folders.plan("nnUNetPlans")).unlink()
+    panel.click("openDiagramButton")
+
+    assert opened == [picture]
+    assert panel["statusLabel"].text == "The picture is no longer there; draw the network again."
+    assert not panel["openDiagramButton"].visible
+
+
 # The view of a job
 
 
@@ -356,6 +379,19 @@ def test_a_failed_job_says_why(panel, root):
 
     assert panel["trainJobLabel"].text == "Training: No memory left."
     assert not panel["trainStopButton"].visible
+
+
+def test_the_log_of_a_job_that_is_not_there_is_told_instead_of_opened(panel, root, monkeypatch):
+    opened = []
+    monkeypatch.setattr("NNSegmentUI.job_view.open_file", opened.append)
+    open_task(panel, root, "trainButton")
+    job = make_job(root, ("train", NAME, "2d", "0"), "Training", [epoch(1)])
+    panel.widget.sections["train_section"]._job_view.show(job)
+
+    panel.click("trainLogButton")
+
+    assert panel["statusLabel"].text == f"{job.folder.log} is not there; somebody deleted the job's folder."
+    assert opened == []
 
 
 # Results
