@@ -193,8 +193,8 @@ class ApplySection:
     def _words(self, images, labels) -> tuple[str, ...]:
         choice, ui = self._choice(), self.ui
         words = ["predict", "-i", str(images), "-o", str(labels), *choice.words]
-        if ui.applyFoldsEdit.text.split():
-            words += ["-f", *ui.applyFoldsEdit.text.replace(",", " ").split()]
+        if self._folds():
+            words += ["-f", *self._folds()]
         words += [] if ui.applyMirroringBox.checked else ["--no-mirroring"]
         words += ["--half"] if ui.applyHalfBox.checked else []
         words += ["--save-probabilities"] if ui.applyProbabilitiesBox.checked else []
@@ -206,6 +206,8 @@ class ApplySection:
             return _("Open a workspace first; the prediction is computed there.")
         if self._card is None:
             return self._why
+        if why := self._why_not_folds():
+            return why
         kind = chosen(self.ui.applyInputBox)
         if kind == FOLDER:
             return self._why_not_folder()
@@ -213,6 +215,19 @@ class ApplySection:
             return self._why_not_loaded()
         missing = [name for name, node in zip(self._card.channels, self._volumes(), strict=True) if node is None]
         return _("Choose a volume for {channel}.").format(channel=missing[0]) if missing else ""
+
+    def _folds(self) -> list[str]:
+        return self.ui.applyFoldsEdit.text.replace(",", " ").split()
+
+    def _why_not_folds(self) -> str:
+        from NNSegmentLib.errors import SettingsError
+        from NNSegmentLib.given import fold_names
+
+        try:
+            fold_names(self._folds() or None)
+        except SettingsError as error:
+            return str(error)
+        return ""
 
     def _why_not_folder(self) -> str:
         if not os.path.isdir(self.ui.applyInputFolder.currentPath):  # unlike Path's, never raises

@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .case_table import CaseTable, case_rows
-from .context import ERROR, SUCCESS, WARNING, PanelContext
+from .context import ERROR, SUCCESS, WARNING, PanelContext, option
 from .scene_cases import SceneCases
 from .widgets import connect_path, load_section, set_enabled
 
@@ -79,9 +79,9 @@ class TaskSection:
         ui = self._ui
         words = ["convert", ui.importEdit.currentPath]
         if ui.importLabelsEdit.currentPath:
-            words += ["--labels", ui.importLabelsEdit.currentPath]
+            words += option("--labels", ui.importLabelsEdit.currentPath)
         if ui.importNameEdit.text.strip():
-            words += ["--name", ui.importNameEdit.text.strip()]
+            words += option("--name", ui.importNameEdit.text.strip())
         self._context.start_job(words, _("Importing {folder}").format(folder=Path(ui.importEdit.currentPath).name))
 
     def _on_jobs_changed(self) -> None:

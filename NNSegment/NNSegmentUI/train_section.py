@@ -5,6 +5,7 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
+from .context import option
 from .curves import Curves
 from .dependencies import without_torch
 from .job_view import JobView
@@ -160,9 +161,9 @@ class TrainSection:
         words += length_words(length, self.ui.trainLengthEdit.text, len(self._folds()) if fold == IN_TURN else 1)
         words += device_words(self.ui.trainDeviceBox)
         if self.ui.trainSettingsPath.currentPath:
-            words += ["--settings", self.ui.trainSettingsPath.currentPath]
+            words += option("--settings", self.ui.trainSettingsPath.currentPath)
         if self.ui.trainPretrainedPath.currentPath:
-            words += ["--pretrained", self.ui.trainPretrainedPath.currentPath]
+            words += option("--pretrained", self.ui.trainPretrainedPath.currentPath)
         return (*words, *(["--save-probabilities"] if self.ui.trainProbabilitiesBox.checked else []))
 
     def start(self) -> None:

@@ -785,6 +785,19 @@ def test_an_imported_folder_is_opened_as_a_task(panel, tmp_path):
     assert panel["taskCombo"].currentText == "Dataset502_Copy"
 
 
+def test_a_name_that_begins_like_an_option_is_one(panel, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(panel.widget.context, "start_job", lambda words, title: asked.append(words))
+    panel["importButton"].collapsed = False
+    panel.choose("importEdit", tmp_path)
+    panel.choose("importLabelsEdit", "-labels")
+    panel.set_text("importNameEdit", "-Liver")
+    panel.click("importFolderButton")
+
+    arguments = build_parser().parse_args(asked[0])
+    assert (arguments.name, arguments.labels) == ("-Liver", Path("-labels"))
+
+
 def test_a_text_that_is_too_long_for_a_path_is_no_folder_to_import(panel):
     panel["importButton"].collapsed = False
     panel.choose("importEdit", "/" + "a" * 300)

@@ -715,6 +715,16 @@ def test_options_reach_the_command(panel, predicting):
     assert predicting.words[-5:] == ("-f", "0", "--no-mirroring", "--device", "cpu")
 
 
+@pytest.mark.parametrize("text", ["-f", "0 first"])
+def test_what_is_no_fold_is_told_on_the_button(panel, predicting, text):
+    panel.choose("applyVolume0", load_volume())
+    panel["applyAdvancedBox"].collapsed = False
+    panel.set_text("applyFoldsEdit", text)
+
+    with pytest.raises(BenchError, match="A fold is a number from 0, or 'all', found "):
+        panel.click("applyRunButton")
+
+
 @pytest.mark.parametrize("has_amx", [True, False])
 def test_half_precision_is_offered_where_the_processor_has_a_unit_for_it(bench, root, tmp_path, monkeypatch, has_amx):
     from NNSegmentLib.machine import processor
