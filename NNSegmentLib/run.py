@@ -279,7 +279,7 @@ def _last_lines(path: Path) -> list[str]:
             size = file.seek(0, io.SEEK_END)
             file.seek(max(size - _TAIL_BYTES, 0))
             lines = file.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return lines[1:] if size > _TAIL_BYTES else lines
 

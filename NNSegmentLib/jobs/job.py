@@ -104,7 +104,7 @@ class Job:
         """Seconds since the last sign of life."""
         try:
             return max(time.time() - self.folder.heartbeat.stat().st_mtime, 0.0)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return time.time() - self.request.asked
 
     def events(self) -> list[Event]:
@@ -178,7 +178,7 @@ class Job:
 
     def log(self) -> str:
         """What the process printed."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return self.folder.log.read_text(encoding="utf-8", errors="replace")
         return ""
 
@@ -241,7 +241,7 @@ class EventReader:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         self._offset += len(whole) + len(end)
         return [event for line in whole.splitlines() if (event := parse_event(line.decode("utf-8", "replace")))]

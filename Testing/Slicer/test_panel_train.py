@@ -394,6 +394,21 @@ def test_the_log_of_a_job_that_is_not_there_is_told_instead_of_opened(panel, roo
     assert opened == []
 
 
+def test_a_file_in_the_place_of_a_folder_ends_no_panel(panel, root, folders):
+    job = make_job(root, ("train", NAME, "2d", "0"), "Training", [epoch(1)])
+    open_task(panel, root, "trainButton")
+    model = folders.model("nnUNetPlans", "2d").folder
+    model.parent.mkdir(parents=True)
+    for folder in (job.folder.folder, model):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.write_text("no folder")
+
+    panel.widget.context.poll()
+    panel.choose("trainConfigurationBox", "2d")
+
+    assert (job.events(), job.log(), grid(panel)[grid_row(panel, "2d")][0]) == ([], "", "–")
+
+
 # Results
 
 
