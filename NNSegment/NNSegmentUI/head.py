@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from .context import ERROR, INFO, SUCCESS, TASK_KEY, WARNING, WORKSPACE_KEY, PanelContext, saved_workspace
 from .python_choice import is_typed, resting
-from .widgets import tip
+from .widgets import set_enabled, tip
 
 OWN_SECTIONS = ("train", "validate", "predict", "best")
 """Commands that have a place of their own further down in the panel."""
@@ -93,16 +93,15 @@ class PanelHead:
         from NNSegmentLib.machine.launch import as_line
 
         running = [job for job in self._context.running_jobs() if job.request.arguments[0] not in OWN_SECTIONS]
-        self._work = running[0] if running else None
+        before, self._work = self._work, running[0] if running else None
         ui = self._ui
         ui.workFrame.setVisible(self._work is not None)
-        if self._work is not None and ui.workCommand.text != as_line(self._work.command):
+        if self._work is not None and (before is None or before.folder != self._work.folder):
             ui.workCommand.setText(as_line(self._work.command))
             ui.workCommand.setCursorPosition(0)
             ui.workProgress.setRange(0, 0)
             ui.workProgress.setFormat(self._work.request.title)
-            ui.workStopButton.setEnabled(True)
-            ui.workStopButton.setToolTip(_("Ask the work to stop; what is finished is kept."))
+            self._show_stop(asked=self._work.folder.stop.exists())
 
     def _show_progress(self, job, events) -> None:
         from NNSegmentLib.run import Message, Progressed
@@ -120,12 +119,16 @@ class PanelHead:
     def _stop_work(self) -> None:
         from NNSegmentLib.errors import NNSegmentError
 
-        self._ui.workStopButton.setEnabled(False)
-        self._ui.workStopButton.setToolTip(_("The work ends as soon as it can."))
         try:
             self._work.request_stop()
         except NNSegmentError as error:
             self._context.say(str(error), ERROR)
+            return
+        self._show_stop(asked=True)
+
+    def _show_stop(self, asked: bool) -> None:
+        reason = _("The work ends as soon as it can.") if asked else ""
+        set_enabled(self._ui.workStopButton, reason, _("Ask the work to stop; what is finished is kept."))
 
     def _on_path(self) -> None:
         """A path that is typed rests first; one that is browsed for, or set from outside, counts at once."""

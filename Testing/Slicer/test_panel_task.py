@@ -936,6 +936,30 @@ def test_a_job_that_another_program_starts_is_found_shown_and_stopped(panel, roo
     assert panel["statusLabel"].text == "Stopped: Started elsewhere"
 
 
+def test_work_that_is_asked_for_again_can_be_stopped_again(panel, root):
+    for title in ("First", "Second"):
+        job = make_job(root, ("plan", "501"), title)
+        panel.widget.context.poll()
+        assert panel["workProgress"].format == title
+        panel.click("workStopButton")
+        assert not panel["workStopButton"].enabled
+        append_event(job.folder.events, Stopped(0, time.time()))
+        panel.widget.context.poll()
+
+
+def test_work_that_could_not_be_asked_to_stop_can_be_asked_again(panel, root):
+    job = make_job(root, ("plan", "501"), "Work", [Progressed(3, 10, "Preparing", time.time())])
+    panel.widget.context.poll()
+    away = job.folder.folder.rename(root / "away")
+    panel.click("workStopButton")
+    told = panel["statusLabel"].text
+    away.rename(job.folder.folder)
+    panel.click("workStopButton")
+
+    assert told.startswith(f"Cannot write {job.folder.stop}")
+    assert job.folder.stop.exists()
+
+
 def test_a_long_path_in_a_message_leaves_the_panels_width(panel):
     message = "Expected a folder at C:\\" + "\\".join(["a_long_name_of_a_folder"] * 20)
 
