@@ -41,6 +41,9 @@ class PanelHead:
         context.jobs_changed.connect(self.refresh_work)
         context.job_events.connect(self._show_progress)
         self._typing = resting(ui.workspaceEdit, self._open_workspace)
+        self._leaving = qt.QTimer()
+        self._leaving.setSingleShot(True)
+        self._leaving.connect("timeout()", self._leave_line)
         ui.workspaceEdit.comboBox().lineEdit().connect("editingFinished()", self._end_typing)
         ui.workspaceEdit.connect("currentPathChanged(QString)", self._on_path)
         ui.taskCombo.connect("currentIndexChanged(int)", self._open_task)
@@ -49,6 +52,7 @@ class PanelHead:
     def cleanup(self) -> None:
         """Nothing goes on in the background without the panel, and nothing is opened while it is taken apart."""
         self._typing.stop()
+        self._leaving.stop()
         self._ui.workspaceEdit.comboBox().lineEdit().disconnect("editingFinished()", self._end_typing)
         self._setup.cleanup()
 
@@ -139,8 +143,15 @@ class PanelHead:
             self._show_open_workspace()
 
     def _end_typing(self) -> None:
+        """A click elsewhere ends it, and is meant for what was there: another workspace is opened only then."""
         if self._typing.active:
-            self._open_workspace()
+            self._typing.stop()
+            self._leaving.start()
+        else:
+            self._show_open_workspace()
+
+    def _leave_line(self) -> None:
+        self._open_workspace()
         self._show_open_workspace()
 
     def _open_workspace(self) -> None:

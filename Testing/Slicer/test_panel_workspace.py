@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from finished_runs import NAME, make_task
+from finished_runs import NAME, make_job, make_task
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 
@@ -58,6 +58,19 @@ def test_a_path_that_is_typed_stays_in_the_line_until_it_is_complete(panel, root
 
     assert resting == wrong
     assert panel["workspaceEdit"].currentPath == str(root)
+
+
+def test_a_click_that_ends_the_typing_is_meant_for_what_was_there(panel, root, tmp_path):
+    job = make_job(root, ("plan", "501"))
+    panel.widget.context.poll()
+    (tmp_path / "other").mkdir()
+
+    panel["workspaceEdit"].comboBox().lineEdit().setFocus()
+    write(panel, str(tmp_path / "other"))
+    panel.click("workStopButton")
+
+    assert job.folder.stop.exists()
+    assert panel.widget.context.workspace_path == tmp_path / "other"
 
 
 def test_a_file_is_refused_as_a_workspace(panel, root, tmp_path):
