@@ -28,6 +28,7 @@ class SceneCases(VTKObservationMixin):
         self._ui, self._context = ui, context
         self._selectors: list = []
         self._first_volume = None
+        self._add_all_tip = ui.addAllPairsButton.toolTip
         self._replaced: list[str] = []
         """The cases of the open task that the last writing has given other labels."""
         self._segments = SegmentList(ui, self._refresh_buttons)
@@ -123,7 +124,7 @@ class SceneCases(VTKObservationMixin):
             text = _(
                 "Left out for want of a volume for every channel: {count}. Name volumes like P1_{first} and P1_{last}."
             )
-            first, last = self.channels[0] if self.channels else "", self.channels[-1] if self.channels else ""
+            first, last = self.channels[0], self.channels[-1]
             return text.format(count=len(found) - len(complete), first=first, last=last), WARNING
         listed = [(self._list.clash(pair), pair) for pair in new]
         otherwise = [other for other, pair in listed if other is not None and other.volumes != pair.volumes]
@@ -315,13 +316,17 @@ class SceneCases(VTKObservationMixin):
         set_enabled(
             ui.addPairButton, self._why_no_pair(), _("Add the chosen volume and segmentation to the list below.")
         )
+        set_enabled(ui.addAllPairsButton, self._why_no_channel(), self._add_all_tip)
         text = _("Create task") if task is None else _("Add to {task}").format(task=task.name)
         ui.createTaskButton.text = text
         set_enabled(ui.createTaskButton, self._why_not_write(), _what_is_written())
 
+    def _why_no_channel(self) -> str:
+        return "" if self.channels else _("Name a channel first.")
+
     def _why_no_pair(self) -> str:
-        if not self.channels:
-            return _("Name a channel first.")
+        if why := self._why_no_channel():
+            return why
         if not all(selector.currentNode() for selector in self._selectors):
             return _("Choose a volume first.")
         return "" if self._ui.segmentationSelector.currentNode() else _("Choose a segmentation first.")

@@ -296,8 +296,9 @@ def test_a_channel_that_is_written_anew_keeps_its_volume(panel):
     panel.choose("volumeSelector0", volume)
 
     panel.set_text("channelsEdit", "")
-    with pytest.raises(BenchError, match="Name a channel first."):
-        panel.click("addPairButton")
+    for button in ("addPairButton", "addAllPairsButton"):
+        with pytest.raises(BenchError, match="Name a channel first."):
+            panel.click(button)
     panel.set_text("channelsEdit", "T2")
 
     assert panel["volumeSelector0"].currentNode() is volume
