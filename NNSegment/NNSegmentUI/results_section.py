@@ -63,8 +63,9 @@ class ResultsSection:
 
     def _attach(self) -> None:
         running = self._context.running_verb("best", "report")
-        if running is not None and not self._job_view.is_running:
-            self._job_view.show(running)
+        if running is not None:
+            if not self._job_view.is_running:
+                self._job_view.show(running)
         elif self._context.task is None:
             self._job_view.show(None)
 

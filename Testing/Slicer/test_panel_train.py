@@ -412,6 +412,19 @@ def test_a_file_in_the_place_of_a_folder_ends_no_panel(panel, root, folders):
 # Results
 
 
+def test_work_on_the_results_stays_in_sight_while_no_task_is_open(panel, root):
+    make_job(root, ("report", NAME), "Writing the report", [Progressed(1, 4, "Drawing", time.time())])
+    open_task(panel, root, "resultsButton")
+    panel.choose("taskCombo", "New task …")
+
+    shown = []
+    for _again in range(3):
+        panel.widget.context.results_changed.emit()
+        shown.append(panel["resultsStopButton"].visible)
+
+    assert shown == [True] * 3
+
+
 def test_the_comparison_is_shown_with_the_best_one_in_bold(panel, root, folders):
     for configuration, shift in (("2d", 3), ("3d_fullres", 1)):
         for fold in range(4):
