@@ -21,7 +21,7 @@ from .machine.memory import Say, unsaid
 from .planning.plan import IntensityStats
 from .preprocessing.crop import cropped, nonzero_box
 from .progress import Progress, in_parallel, silent
-from .records import from_json, read_json, to_json, write_json
+from .records import from_json, lack_of, read_json, to_json, write_json
 from .task import Case, Task
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
@@ -151,9 +151,7 @@ def load_fingerprint(path: Path) -> Fingerprint:
             cases=_load_cases(cases_path(path)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
-        raise TaskError(
-            f"{path} is no fingerprint ({type(wrong).__name__} {wrong!s:.60}); delete it and plan again."
-        ) from wrong
+        raise TaskError(f"{path} is no fingerprint ({lack_of(wrong)}); delete it and plan again.") from wrong
 
 
 def _require_grids(shapes: Sequence, spacings: Sequence) -> None:

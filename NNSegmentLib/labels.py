@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import TaskError
-from .escapes import command_in
+from .escapes import command_in, printable
 from .given import is_whole
 
 Region = tuple[int, ...]
@@ -177,9 +177,10 @@ def require_name(name: str, what: str) -> None:
     """Raises TaskError for the name of a label or channel that deceives its readers, or that no file could hold."""
     wrong = f"{len(name)} letters" if len(name) > _LONGEST_NAME else command_in(name)
     if wrong:
+        shown = printable(name[:60]).replace("\n", r"\n")
         raise TaskError(
-            f"The name of a {what} should be one line of at most {_LONGEST_NAME} letters, found {wrong} in {name!a:.60}; "
-            "rename it in dataset.json."
+            f"The name of a {what} should be one line of at most {_LONGEST_NAME} letters, found {wrong} in '{shown}'; "
+            "choose another."
         )
 
 

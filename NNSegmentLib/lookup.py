@@ -16,7 +16,7 @@ from .model import Model, load_model
 from .model.selected import read_selected
 from .planning.plan import CONFIGURATIONS, Plan, load_plan, plans_files, require_plans_name
 from .planning.presets import find_preset
-from .records import read_json
+from .records import kind_of, read_json
 from .task import Task, load_task
 
 TaskReference = Task | str | int | Path
@@ -254,7 +254,7 @@ def _labels_in(card: Path) -> LabelSet:
     """The labels of a dataset.json of nnU-Net v2, or of v1 and the Decathlon, which name them by value."""
     values = read_json(card)
     if not isinstance(values, dict):
-        raise TaskError(f"a JSON object is expected, found a {type(values).__name__}")
+        raise TaskError(f"a JSON object is expected, found {kind_of(values)}")
     labels = values.get("labels")
     if isinstance(labels, dict) and labels and all(str(key).isdecimal() for key in labels):
         from .formats.source import value_to_name  # the readers of every system come along

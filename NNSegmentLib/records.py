@@ -172,6 +172,21 @@ def parse_json(text: str, where: Path | str, error: type[NNSegmentError] = TaskE
         ) from absurd
 
 
+def kind_of(value: Any) -> str:
+    """What a value is in JSON, for a sentence: 'a list', 'nothing'."""
+    kinds = ((bool, "true or false"), ((int, float), "a number"), (str, "a text"), (list, "a list"))
+    return (
+        "nothing" if value is None else next((kind for types, kind in kinds if isinstance(value, types)), "an object")
+    )
+
+
+def lack_of(wrong: Exception) -> str:
+    """Why the content of a file cannot be used, for a sentence, from what Python raised when it was looked through."""
+    if isinstance(wrong, KeyError):
+        return f"it has no {wrong.args[0]}"
+    return f"{wrong!s:.100}" if isinstance(wrong, ValueError) else "an entry is of another kind"
+
+
 def to_json(record: Any) -> Any:
     """A record as plain dictionaries, lists, numbers and strings."""
     return json.loads(json.dumps(record, default=_plain))

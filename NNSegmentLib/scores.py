@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import TaskError, counted
 from .image import file_ending
 from .labels import Region, parse_region_key, region_key
-from .records import read_json, write_json
+from .records import lack_of, read_json, write_json
 
 OVERLAP = {
     "Dice": "dice", "IoU": "iou", "TP": "tp", "FP": "fp", "FN": "fn", "TN": "tn", "n_pred": "n_pred", "n_ref": "n_ref",
@@ -153,8 +153,7 @@ def load_scores(path: Path) -> Scores:
         cases = tuple(_case(entry, keys) for entry in values["metric_per_case"])
     except (KeyError, TypeError, ValueError) as wrong:
         raise TaskError(
-            f"{path} is no summary.json of nnU-Net (expected mean and metric_per_case, found {wrong!r}); "
-            "evaluate the predictions again."
+            f"{path} is no summary.json of nnU-Net ({lack_of(wrong)}); evaluate the predictions again."
         ) from wrong
     return Scores(tuple(parse_region_key(key) for key in keys), cases, keys=tuple(keys))
 

@@ -14,7 +14,7 @@ from .file_names import is_plain
 from .folders import DATASET_NAME, LABELS_CSV, visible
 from .given import expanded
 from .labels import LabelSet, require_name
-from .records import read_json, write_json
+from .records import kind_of, lack_of, read_json, write_json
 
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 """Of models and data sets alike; those to train on also need `numTraining`."""
@@ -100,7 +100,7 @@ def load_task(folder: Path | str) -> Task:
 def parse_dataset_json(values: Mapping, where: Path) -> tuple[tuple[str, ...], LabelSet, str]:
     """(channel names in order, labels, file ending) of a parsed dataset.json; raises TaskError."""
     if not isinstance(values, Mapping):
-        raise TaskError(f"dataset.json in {where} should be a JSON object, found a {type(values).__name__}.")
+        raise TaskError(f"dataset.json in {where} should be a JSON object, found {kind_of(values)}; restore the file.")
     values = {"channel_names": values.get("modality")} | dict(values)
     missing = [key for key in REQUIRED_KEYS if values.get(key) is None]
     if missing:
@@ -190,7 +190,7 @@ def _listed_cases(folder: Path, listed: Mapping) -> list[Case]:
         ]
     except (KeyError, TypeError, AttributeError) as wrong:
         raise TaskError(
-            f'"dataset" in {folder / "dataset.json"} should be like {{"case": {{"images": ["…"], "label": "…"}}}} ({wrong}).'
+            f'"dataset" in {folder / "dataset.json"} should be like {{"case": {{"images": ["…"], "label": "…"}}}} ({lack_of(wrong)}).'
         ) from wrong
 
 

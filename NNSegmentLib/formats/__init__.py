@@ -14,7 +14,7 @@ from ..errors import TaskError
 from ..folders import Workspace
 from ..given import expanded
 from ..progress import Progress, silent
-from ..records import read_json
+from ..records import kind_of, read_json
 from ..task import Task, load_task
 from . import decathlon, dicom, monai_label, nnunet_v1, nnunet_v2, pairs, total_segmentator
 from .build import build_task
@@ -61,7 +61,9 @@ def read_source(folder: Path, labels: Path | None = None, workers: int = 2, prog
     if labels is None and (folder / "dataset.json").is_file():
         values = read_json(folder / "dataset.json")
         if not isinstance(values, dict):
-            raise TaskError(f"dataset.json in {folder} should be a JSON object, found a {type(values).__name__}.")
+            raise TaskError(
+                f"dataset.json in {folder} should be a JSON object, found {kind_of(values)}; restore the file."
+            )
         for format_ in (nnunet_v2, nnunet_v1, decathlon):
             if format_.recognises(folder, values):
                 return format_.read(folder, values)

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import TaskError, some
 from ..image import read_labels
 from ..progress import Progress, in_parallel
-from ..records import read_json
+from ..records import kind_of, read_json
 from ..segments.names import SegmentRow
 from . import seg_nrrd
 from .pairs import describe_segmented
@@ -61,7 +61,7 @@ def _store(folder: Path) -> _Store:
         return _Store(_image_folder(folder), folder / "labels" / _FINAL, {})
     values = read_json(path)
     if not isinstance(values, Mapping):
-        raise TaskError(f"{path} should be a JSON object, found a {type(values).__name__}; mend or delete it.")
+        raise TaskError(f"{path} should be a JSON object, found {kind_of(values)}; mend or delete it.")
     objects = values.get("objects")
     rows = {str(i): _named(entry) for i, entry in objects.items()} if isinstance(objects, Mapping) else {}
     images = folder / str(values.get("images_dir") or ".")

@@ -133,9 +133,15 @@ class Job:
         return state
 
     def request_stop(self) -> None:
-        """Ask for a clean stop and return at once; raises StorageError."""
+        """Ask for a clean stop and return at once; raises StorageError, RunError where its folder was deleted."""
         try:
             self.folder.stop.touch()
+        except FileNotFoundError as error:
+            pids = " ".join(str(process.pid) for process in self._processes())
+            raise RunError(
+                f"Expected the folder {self.folder.folder}, by which the job is asked to stop, but it was deleted; end "
+                f"the process {pids} yourself."
+            ) from error
         except OSError as error:
             raise StorageError(cannot_write(self.folder.stop, error)) from error
 

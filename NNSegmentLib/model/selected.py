@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from ..folders import SELECTION
-from ..records import read_json
+from ..records import lack_of, read_json
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def read_selected(dataset: Path) -> Selected:
         folds = tuple(str(fold) for fold in values["folds"])
         postprocessing = str(best.get("postprocessing_file") or "")
     except (KeyError, TypeError, AttributeError) as wrong:
-        raise ModelError(f"{file} is not what model selection writes ({wrong}); run 'nnsegment best' again.") from wrong
+        raise ModelError(
+            f"{file} is not what model selection writes ({lack_of(wrong)}); run 'nnsegment best' again."
+        ) from wrong
     if not names:
         raise ModelError(f"{file} selects nothing; run 'nnsegment best' again.")
     if len(set(names)) < len(names):

@@ -13,7 +13,7 @@ from ..evaluation import SUMMARY, Scores, load_scores
 from ..folders import TRAINER, ModelFolders, TaskFolders
 from ..labels import LabelSet
 from ..postprocessing_rules import JSON_FILE, PICKLE_FILE, PostProcessing, load_postprocessing
-from ..records import read_json, write_json
+from ..records import lack_of, read_json, write_json
 from ..scores import aligned, nan_mean, shown
 from .crossvalidation import FoldName
 
@@ -151,7 +151,9 @@ def load_selection(path: Path) -> Selection:
     try:
         return _parsed(values, Path(path).parent)
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as wrong:
-        raise ModelError(f"{path} is no inference_information.json ({wrong!r}); run 'nnsegment best' again.") from wrong
+        raise ModelError(
+            f"{path} is no inference_information.json ({lack_of(wrong)}); run 'nnsegment best' again."
+        ) from wrong
 
 
 def instructions(selection: Selection, folders: TaskFolders) -> str:

@@ -58,3 +58,8 @@ def test_names_that_people_write_are_taken(name):
 def test_a_refused_name_tells_what_is_wrong_with_it(name, found):
     with pytest.raises(TaskError, match=f"at most 500 letters, found {found} '"):
         Label(name, (1,))
+
+
+def test_a_refused_name_is_shown_as_people_write_it():
+    with pytest.raises(TaskError, match=r"in 'Gefäß\\nWand'; choose another\."):
+        Label("Gefäß\nWand", (1,))

@@ -157,6 +157,18 @@ def test_a_stop_is_clean_when_the_work_listens(start):
     assert not job.request.launcher.is_running()
 
 
+def test_a_job_whose_folder_is_gone_says_which_process_to_end(start):
+    job = start("steady")
+    wait_for(job.events)
+    away = job.folder.folder.rename(job.folder.folder.with_name("elsewhere"))
+
+    with pytest.raises(RunError, match=rf"was deleted; end the process {job.request.launcher.pid} yourself"):
+        job.request_stop()
+
+    away.rename(job.folder.folder)
+    job.kill()
+
+
 def test_work_that_does_not_listen_is_killed_with_all_its_processes(start, tmp_path):
     pytest.importorskip("psutil")
     job = start("stubborn")

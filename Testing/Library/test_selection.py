@@ -19,6 +19,7 @@ from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
+from NNSegmentLib.model.selected import read_selected
 from NNSegmentLib.provenance.file_states import stamps_of
 from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, save_made_of
 from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
@@ -476,3 +477,14 @@ def test_files_that_are_no_selection_are_refused(tmp_path, content):
 
     with pytest.raises(ModelError, match=r"inference_information\.json"):
         load_selection(tmp_path / "inference_information.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{}", "it has no best_model_or_ensemble"), ('{"best_model_or_ensemble": null}', "an entry is of another kind")],
+)
+def test_what_a_selection_lacks_is_told_in_words(tmp_path, content, words):
+    (tmp_path / "inference_information.json").write_text(content)
+
+    with pytest.raises(ModelError, match=rf"is not what model selection writes \({words}\)"):
+        read_selected(tmp_path)

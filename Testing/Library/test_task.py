@@ -86,6 +86,15 @@ def test_a_wrong_dataset_json_is_answered_in_one_sentence(tmp_path, changes, sen
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("content", "found"), [("null", "nothing"), ("[]", "a list"), ("true", "true or false")])
+def test_a_dataset_json_of_another_kind_is_told_in_words(tmp_path, content, found):
+    folder = nnunet_v2(tmp_path / "Dataset042_B")
+    (folder / "dataset.json").write_text(content)
+
+    with pytest.raises(TaskError, match=f"should be a JSON object, found {found}; restore the file"):
+        load_task(folder)
+
+
 LISTED = {"images": ["a.nrrd"], "label": "b.nrrd"}
 
 
