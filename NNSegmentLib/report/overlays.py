@@ -157,11 +157,11 @@ def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: 
     high = body + head
     figure = new_figure(wide, high)
     figure.set_facecolor("black")
-    left, low_high = 0.0, window(image)
+    left, low_high, annotated = 0.0, window(image), _annotated(reference, prediction, labels)
     found: set[int] = set()
     for view, (height, width) in zip(views, sizes, strict=True):
         axes = figure.add_axes((left / wide, (body - height) / 2 / high, width / wide, height / high))
-        index = best_slice(reference, prediction, view.axis)
+        index = best_slice(*annotated, view.axis)
         planes = [None if v is None else _plane(v, view, index) for v in volumes]
         _draw_view(axes, planes, labels, low_high)
         found.update(int(value) for plane in planes[1:] if plane is not None for value in np.unique(plane))
@@ -171,6 +171,16 @@ def _drawn(views: Sequence[View], volumes, spacing_mm, labels: LabelSet, title: 
     if lines:
         figure.text(0.012, 1 - head / 2 / high, verbatim("\n".join(lines)), color="white", fontsize=11, va="center")
     return Overlay(_png(figure), tuple(x for x in colored(labels).foreground if not found.isdisjoint(x.values)))
+
+
+def _annotated(
+    reference: np.ndarray, prediction: np.ndarray | None, labels: LabelSet
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both maps with 0 where the reference is to be ignored: those voxels are neither foreground nor disagreement."""
+    if labels.ignore_value is None:
+        return reference, prediction
+    counts = reference != labels.ignore_value
+    return reference * counts, None if prediction is None else prediction * counts
 
 
 def _size_in(extent_mm: tuple[float, float], widest: float) -> tuple[float, float]:

@@ -65,6 +65,17 @@ def test_the_slice_with_most_foreground_and_disagreement_is_shown():
     assert best_slice(np.zeros((9, 4, 4)), np.zeros((9, 4, 4)), 0) == 4
 
 
+def test_the_ignore_label_has_no_say_in_the_slice_that_is_shown():
+    labels = LabelSet((*LABELS.labels, Label("ignore", (3,))))
+    reference = np.zeros((24, 24, 24), np.uint8)
+    reference[4:12, 8:16, 8:16] = 1
+    reference[20] = 3
+
+    picture = drawn(np.zeros(reference.shape, np.float32), reference, 0 * reference, Geometry(reference.shape), labels)
+
+    assert pure(picture[:, : picture.shape[1] // 3], 0).any()
+
+
 def test_an_outline_inside_another_stays_visible():
     reference = np.zeros((24, 24, 24), np.uint8)
     reference[6:18, 6:18, 6:18] = 2
