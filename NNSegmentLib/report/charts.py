@@ -32,10 +32,10 @@ _SHARED_LINES = 150
 
 
 def axes_figure(values: Sequence[Sequence[float]], title: str, unit: str) -> Figure:
-    """How a quantity along (z, y, x) is spread over the cases: a dot a case, a bar at the median."""
+    """How a quantity along (z, y, x), or (y, x), is spread over the cases: a dot a case, a bar at the median."""
     figure = new_figure(4.1, 2.7)
     axes = plain(figure.add_subplot(), ylabel=unit, title=title)
-    _strips(axes, {name: [v[i] for v in values] for i, name in enumerate(_AXES)})
+    _strips(axes, {name: [v[i] for v in values] for i, name in enumerate(_AXES[-len(values[0]) :])})
     axes.set_ylim(0, max(max(v) for v in values) * 1.12)
     figure.subplots_adjust(left=0.15, right=0.98, top=0.89, bottom=0.11)
     return figure

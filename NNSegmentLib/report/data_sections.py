@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..fingerprint import CaseFacts, Fingerprint
+from ..image import PLANE_SPACING
 from ..integrity.findings import SEVERITIES, Finding
 from ..labels import Label
 from ..planning.parameters import count_parameters
@@ -78,19 +79,12 @@ def fingerprint_section(contents: Contents) -> Markup:
     if fingerprint is None:
         line = absent(f"There is no fingerprint yet; run: nnsegment fingerprint {contents.folders.name}")
         return section("data", "The data", lead, line)
-    sizes = axes_figure(fingerprint.shapes_after_crop, "Size after cropping", "voxels")
-    spacings = axes_figure(fingerprint.spacings_mm, "Voxel spacing", "mm")
     return section(
         "data",
         "The data",
         lead,
         paragraph(_fingerprint_sentence(fingerprint)),
-        row(
-            figure(inline_svg(sizes, "Sizes of all cases"), "One dot per case; the bar is the median."),
-            figure(
-                inline_svg(spacings, "Voxel spacings of all cases"), "Differing spacings are resampled to the plan's."
-            ),
-        ),
+        row(*_grids(fingerprint)),
         *_intensities(contents.channels, fingerprint),
     )
 
@@ -107,18 +101,20 @@ def plan_section(contents: Contents) -> Markup:
 
 
 def _label_rows(contents: Contents, facts: Sequence[CaseFacts]) -> tuple[tuple, list]:
-    header = ("label", "values") + (("cases with it", "median volume, ml") if facts else ())
-    volumes = [_volumes_ml(case) for case in facts]
-    return header, [_label_row(label, volumes) for label in contents.labels.foreground]
+    planes = _are_planes([case.shape for case in facts], [case.spacing_mm for case in facts])
+    measure = "median area, pixels" if planes else "median volume, ml"
+    header = ("label", "values") + (("cases with it", measure) if facts else ())
+    sizes = [dict(case.label_voxels) if planes else _volumes_ml(case) for case in facts]
+    return header, [_label_row(label, sizes) for label in contents.labels.foreground]
 
 
 def _label_row(label: Label, per_case: Sequence[Mapping[int, float]]) -> tuple:
+    """Name, values, and in how many cases a label is how large, in the unit of `per_case` (value → size)."""
     name = Markup(swatch(label.color) + text(label.name))
     values = "+".join(str(value) for value in label.values)
     if not per_case:
         return name, values
-    volumes = [sum(case.get(value, 0.0) for value in label.values) for case in per_case]
-    present = [volume for volume in volumes if volume > 0]
+    present = [size for case in per_case if (size := sum(case.get(value, 0.0) for value in label.values)) > 0]
     return name, values, f"{len(present)} of {len(per_case)}", f"{np.median(present):.3g}" if present else "–"
 
 
@@ -128,15 +124,40 @@ def _volumes_ml(case: CaseFacts) -> dict[int, float]:
     return {value: count * voxel_ml for value, count in case.label_voxels}
 
 
+def _are_planes(shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]]) -> bool:
+    """Whether all images are 2-D: their thickness is made up, and says nothing about volumes."""
+    grids = zip(shapes, spacings_mm, strict=True)
+    return all(shape[0] == 1 and s[0] >= 0.99 * PLANE_SPACING * max(s[1:]) for shape, s in grids)
+
+
+def _grids(fingerprint: Fingerprint) -> list[Markup]:
+    """Charts of sizes and spacings; of planes in their two axes, of pictures without spacings, which they do not have."""
+    planes = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm)
+    shapes, spacings = np.array(fingerprint.shapes_after_crop)[:, planes:], _spacings_mm(fingerprint)
+    sizes = axes_figure(shapes, "Size after cropping", "pixels" if planes else "voxels")
+    charts = [figure(inline_svg(sizes, "Sizes of all cases"), "One dot per case; the bar is the median.")]
+    if spacings is not None:
+        title = "Pixel spacing" if planes else "Voxel spacing"
+        drawn = inline_svg(axes_figure(spacings, title, "mm"), f"{title}s of all cases")
+        charts.append(figure(drawn, "Differing spacings are resampled to the plan's."))
+    return charts
+
+
+def _spacings_mm(fingerprint: Fingerprint) -> np.ndarray | None:
+    """A row for each case, along (z, y, x), or (y, x) of planes; None for pictures, all of whose pixels measure 1."""
+    planes = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm)
+    spacings = np.array(fingerprint.spacings_mm)[:, planes:]
+    return None if planes and (spacings == 1).all() else spacings
+
+
 def _fingerprint_sentence(fingerprint: Fingerprint) -> str:
-    size = _times(int(n) for n in np.median(fingerprint.shapes_after_crop, axis=0))
-    spacing = _times(f"{s:.3g}" for s in np.median(fingerprint.spacings_mm, axis=0))
+    planes, spacings = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm), _spacings_mm(fingerprint)
+    size = _times(int(n) for n in np.median(fingerprint.shapes_after_crop, axis=0)[planes:])
+    each = "" if spacings is None else f" of {_times(f'{s:.3g}' for s in np.median(spacings, axis=0))} mm"
     kept = fingerprint.median_relative_size_after_cropping
     cropping = f"; cropping to the non-zero part keeps {kept:.0%}" if kept < 0.995 else ""
-    return (
-        f"{len(fingerprint.spacings_mm)} cases, in the median {size} voxels of {spacing} mm "
-        f"(z × y × x: slices, rows, columns){cropping}."
-    )
+    what, axes = ("pixels", "y × x: rows, columns") if planes else ("voxels", "z × y × x: slices, rows, columns")
+    return f"{len(fingerprint.spacings_mm)} cases, in the median {size} {what}{each} ({axes}){cropping}."
 
 
 def _intensities(channels: Sequence[str], fingerprint: Fingerprint) -> list[Markup]:

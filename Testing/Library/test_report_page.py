@@ -17,10 +17,11 @@ from scipy import ndimage
 from task_on_disk import edit_json
 
 from NNSegmentLib.errors import TaskError
-from NNSegmentLib.fingerprint import compute_fingerprint, save_fingerprint
+from NNSegmentLib.fingerprint import CaseFacts, Fingerprint, compute_fingerprint, save_fingerprint
 from NNSegmentLib.folders import ModelFolders, TaskFolders, Workspace
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.integrity import Finding
+from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.postprocessing_rules import KeepLargest, PostProcessing, save_postprocessing
 from NNSegmentLib.report.page import write_report
@@ -29,10 +30,11 @@ from NNSegmentLib.run import EpochFinished, Finished, append_event
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.scores import CaseScores, Metrics, Scores, save_scores
 from NNSegmentLib.selection.record import Candidate, Member, Selection, save_selection
-from NNSegmentLib.task import load_task
+from NNSegmentLib.task import load_task, write_dataset_json
 
 NOW = datetime(2024, 3, 1, 12, 30)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+LABELS = LabelSet((Label("background", (0,)), Label("cell", (1,))))
 
 
 def configuration(name: str, dimensions: int) -> Configuration:
@@ -235,6 +237,26 @@ def test_a_task_without_plan_and_models_says_what_to_run(tmp_path):
     for verb in ("check", "fingerprint", "plan", "train", "validate", "best"):
         assert f"nnsegment {verb}" in report.text
     assert "img" not in report.tags and report.open == []
+
+
+@pytest.mark.parametrize(
+    ("spacing", "said"),
+    [
+        ((999.0, 1.0, 1.0), "2 cases, in the median 40 × 50 pixels (y × x: rows, columns)."),
+        ((699.3, 0.5, 0.7), "2 cases, in the median 40 × 50 pixels of 0.5 × 0.7 mm (y × x: rows, columns)."),
+    ],
+)
+def test_pictures_have_areas_and_no_thickness(spacing, said, tmp_path):
+    write_dataset_json(tmp_path / "nnUNet_raw" / "Dataset901_Cells", ("grey",), LABELS, 2, ".png")
+    folders = Workspace.at(tmp_path).task(901)
+    shape, stats = (1, 40, 50), make_plan("any").intensities
+    cases = tuple(CaseFacts(name, shape, shape, spacing, ((0, 1500), (1, 500)), ()) for name in "ab")
+    save_fingerprint(Fingerprint((shape,) * 2, (spacing,) * 2, stats, 1.0, cases), folders.fingerprint)
+
+    text = Reader(write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+    assert said in text
+    assert "median area, pixels" in text and "2 of 2 500" in text and " ml" not in text
 
 
 def test_findings_are_listed_the_worst_first(folders, tmp_path):
