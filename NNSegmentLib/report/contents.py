@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,9 +99,9 @@ class Contents:
 
     @property
     def best_model(self) -> TrainedModel | None:
-        """The validated model with the highest Dice."""
+        """The validated model with the highest Dice; those whose cases show no class come last."""
         scored = [model for model in self.models if model.scores]
-        return max(scored, key=lambda model: model.scores.dice, default=None)
+        return max(scored, key=lambda model: (not math.isnan(model.scores.dice), model.scores.dice), default=None)
 
 
 def gather(folders: TaskFolders) -> Contents:

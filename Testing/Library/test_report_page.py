@@ -7,6 +7,7 @@ import io
 import math
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,7 @@ from NNSegmentLib.integrity import Finding
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.postprocessing_rules import KeepLargest, PostProcessing, save_postprocessing
+from NNSegmentLib.report.contents import TrainedFold, TrainedModel, gather
 from NNSegmentLib.report.page import write_report
 from NNSegmentLib.report.result_sections import best_and_worst
 from NNSegmentLib.run import EpochFinished, Finished, append_event
@@ -212,6 +214,14 @@ def test_the_best_model_is_marked_and_post_processing_explained(folders):
     marked = re.findall(r'<tr class="best"><th>(.*?)</th><td class="number">(.*?)</td>', html)
     assert len(marked) == 1 and "3d_fullres" in marked[0][0] and marked[0][1] == "0.8710"
     assert "largest component of core + rim; it takes the Dice from 0.8710 to 0.8750" in html
+
+
+def test_a_model_whose_validated_cases_are_empty_is_not_the_best(folders):
+    undefined = Scores(((1,),), (CaseScores("a", (Metrics(*[math.nan] * 8),), Path("a.nii.gz"), Path("r.nii.gz")),))
+    found = gather(folders)
+    empty = TrainedModel(found.models[0].folders, (TrainedFold(found.models[0].folders.fold(0), (), undefined),))
+
+    assert replace(found, models=(empty, found.models[1])).best_model is found.models[1]
 
 
 def test_each_shown_case_has_a_picture_of_three_views(report):
