@@ -101,7 +101,7 @@ def _subtitle(contents: Contents) -> Markup:
 def _tiles(contents: Contents) -> Markup:
     best = contents.best_model
     chosen = contents.selection
-    dice = chosen.dice_after if chosen else best and best.scores.dice
+    dice = chosen.mean_dice_after if chosen else best and best.scores.dice
     runs = [fold for model in contents.models for fold in model.folds]
     return tiles(
         [

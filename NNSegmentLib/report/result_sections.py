@@ -315,4 +315,5 @@ def _postprocessing(chosen: Selection) -> str:
     if not chosen.postprocessing.steps:
         return "Keeping only the largest component does not raise the Dice, so predictions are left as they are."
     what = chosen.postprocessing_text or "keep only the largest component"
-    return f"Post-processing: {what}; it takes the Dice from {shown(chosen.best.dice)} to {shown(chosen.dice_after)}."
+    before, after = shown(chosen.best.mean_dice), shown(chosen.mean_dice_after)
+    return f"Post-processing: {what}; it takes the Dice from {before} to {after}."

@@ -58,10 +58,14 @@ class Candidate:
         return " + ".join(member.title for member in self.members)
 
     @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes that occur; NaN when none does."""
+        return nan_mean(self.dice_per_target or (self.dice,))
+
+    @property
     def rank(self) -> float:
-        """Mean Dice over the classes that occur; -1 when none does."""
-        mean = nan_mean(self.dice_per_target or (self.dice,))
-        return -1.0 if math.isnan(mean) else mean
+        """The mean Dice; -1 when no class occurs."""
+        return -1.0 if math.isnan(self.mean_dice) else self.mean_dice
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class Selection:
     @property
     def best(self) -> Candidate:
         return self.candidates[self.best_index]
+
+    @property
+    def mean_dice_after(self) -> float:
+        """Mean Dice of the best one after post-processing, over the classes that occur."""
+        return nan_mean(self.dice_after_per_target or (self.dice_after,))
 
     @property
     def members(self) -> tuple[Member, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
 import shutil
@@ -31,7 +32,7 @@ from NNSegmentLib.report.result_sections import best_and_worst
 from NNSegmentLib.run import EpochFinished, Finished, append_event
 from NNSegmentLib.sample import make_sample_task
 from NNSegmentLib.scores import CaseScores, Metrics, Scores, save_scores
-from NNSegmentLib.selection.record import Candidate, Member, Selection, save_selection
+from NNSegmentLib.selection.record import Candidate, Member, Selection, load_selection, save_selection
 from NNSegmentLib.task import load_task, write_dataset_json
 
 NOW = datetime(2024, 3, 1, 12, 30)
@@ -214,6 +215,25 @@ def test_the_best_model_is_marked_and_post_processing_explained(folders):
     marked = re.findall(r'<tr class="best"><th>(.*?)</th><td class="number">(.*?)</td>', html)
     assert len(marked) == 1 and "3d_fullres" in marked[0][0] and marked[0][1] == "0.8710"
     assert "largest component of core + rim; it takes the Dice from 0.8710 to 0.8750" in html
+
+
+def test_a_class_that_is_nowhere_leaves_the_best_dice_a_number(folders, tmp_path):
+    copied = Workspace.at(tmp_path)
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    task, nowhere = copied.task(900), Metrics(*[math.nan] * 8)
+    scores = Scores(
+        ((1,), (2,)), (CaseScores("a", (Metrics(0.9, *[0] * 7), nowhere), Path("a.nii.gz"), Path("r.nii.gz")),)
+    )
+    chosen = load_selection(task.selection)
+    for folder in (chosen.best.folder, chosen.best.folder / "postprocessed"):
+        save_scores(scores, folder / "summary.json")
+    edit_json(task.selection, best_model_or_ensemble={
+        **json.loads(task.selection.read_text())["best_model_or_ensemble"], "result_on_crossval_post_pp": math.nan
+    })  # fmt: skip
+
+    text = Reader(write_report(task, tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+    assert "0.900 best mean Dice" in text and "takes the Dice from 0.9000 to 0.9000" in text
 
 
 def test_a_model_whose_validated_cases_are_empty_is_not_the_best(folders):
