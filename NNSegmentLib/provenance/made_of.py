@@ -73,6 +73,12 @@ def seen_in_training(folder: FoldFolder, validation: Iterable[str]) -> list[str]
     return sorted({*validation} & {*made_of.train} - {*made_of.validation}) if made_of else []
 
 
+def trained_and_validated(folder: FoldFolder) -> list[str]:
+    """The cases that a run both trained on and validates with, as the only case of a task does."""
+    made_of = load_made_of(folder)
+    return sorted({*made_of.train} & {*made_of.validation}) if made_of else []
+
+
 def require_unseen(folder: FoldFolder, validation: Iterable[str]) -> None:
     """Raises RunError when a run was trained on cases that it would validate with now."""
     if seen := seen_in_training(folder, validation):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import NNSegmentError
+from ..errors import NNSegmentError, counted, some
 from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..labels import Label
+from ..provenance.made_of import trained_and_validated
 from ..scores import CaseScores, Scores, nan_mean, shown
 from ..selection.record import Selection
 from ..terminal import duration
@@ -46,6 +47,7 @@ N_LOWEST = 3
 MOST_CASES = 500
 """Of a table, which names `MOST_NAMED` classes at most; more would make the page heavy and nobody reads them."""
 _SEEN = "The fold 'all' trains on every case, so its scores are on cases it has seen and say nothing about new ones."
+_SEEN_TOO = "Fold {} was trained on {} that it validates with ({}); such scores say nothing about new cases."
 
 
 def training_section(contents: Contents) -> Markup:
@@ -63,8 +65,8 @@ def training_section(contents: Contents) -> Markup:
 def results_section(contents: Contents) -> Markup:
     """Dice and surface distances per class and case of every validated model."""
     lead = (
-        "Each validation case was segmented by a network that had not seen it. Dice is the overlap with the reference: "
-        "0 none, 1 identical."
+        "Each validation case was segmented by a network that had not seen it, unless a remark below tells otherwise. "
+        "Dice is the overlap with the reference: 0 none, 1 identical."
     )
     validated = [model for model in contents.models if model.scores]
     if not validated:
@@ -179,7 +181,7 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
     return joined(
         [
             element("h3", model.title),
-            absent(_SEEN) if any(fold.name == "all" and fold.scores for fold in model.folds) else "",
+            *(absent(_seen(fold)) for fold in model.folds if fold.scores and _seen(fold)),
             table(*_class_table(scores, names)),
             figure(
                 inline_svg(drawn, f"Dice per class of {model.title}"),
@@ -188,6 +190,14 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
             folded(_case_title(len(scores.cases)), table(*_case_table(model, names))),
         ]
     )
+
+
+def _seen(fold: TrainedFold) -> str:
+    """What to say of scores on cases that the network has seen; empty where it has seen none of them."""
+    if fold.name == "all":
+        return _SEEN
+    cases = trained_and_validated(fold.folder)
+    return _SEEN_TOO.format(fold.name, counted(len(cases), "case"), some(cases)) if cases else ""
 
 
 def _class_table(scores: Scores, names: Sequence[str]) -> tuple[tuple, list]:

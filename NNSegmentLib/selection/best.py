@@ -25,6 +25,7 @@ from .crossvalidation import (
     crossvalidate,
     folds_to_predict,
     replaced_images,
+    seen_cases,
 )
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .record import (
@@ -62,8 +63,9 @@ def find_best(
 
     `candidates` are (plans name, configuration) or model folders; `folds` None compares those that all have finished
     and predicts with every fold that the best one has. Ensembles whose probabilities are missing are left out with a
-    note, and images of `cases` that are not those which were validated get one. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into
-    the results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
+    note; folds that have seen what they validate with, and images of `cases` that are not those which were validated, get
+    one. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
+    results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
     compared = choose_folds(folders, _models(folders, candidates), folds, file_ending)
@@ -71,7 +73,7 @@ def find_best(
         remove(told)  # what it names is made anew from here on, and would be missing if that ended early
     found = [_single(model, compared.folds, scoring) for model in compared.models]
     pairs, notes = _pairs(folders, compared, scoring) if ensembles else ((), ())
-    notes = (*notes, *replaced_images(compared, cases))
+    notes = (*notes, *seen_cases(compared), *replaced_images(compared, cases))
     selection = _select(folders, compared, [*found, *pairs], notes, scoring, ensembles, every_fold=folds is None)
     save_selection(selection, folders.selection)
     write_text(folders.results / INSTRUCTIONS, instructions(selection, folders))

@@ -18,7 +18,7 @@ from ..labels import LabelSet
 from ..postprocessing import PostProcessing, determine_postprocessing
 from ..progress import Progress, silent
 from ..provenance.corrected import has_other_images
-from ..provenance.made_of import seen_in_training
+from ..provenance.made_of import seen_in_training, trained_and_validated
 from ..provenance.predicted_by import load_predicted_by
 from ..records import copy_whole
 from ..scores import Scores, case_id
@@ -98,6 +98,16 @@ def replaced_images(comparison: Comparison, cases: Sequence[Case]) -> tuple[str,
                 f"({some(other)}) than there are now; predict them anew with '{model.command('validate', fold)}'."
             )
     return tuple(notes)
+
+
+def seen_cases(comparison: Comparison) -> tuple[str, ...]:
+    """A note for each compared fold that was meant to train on cases that it validates with."""
+    return tuple(
+        f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} that it validates with "
+        f"({some(seen)}); its Dice says nothing about new cases."
+        for model, fold in product(comparison.models, comparison.folds)
+        if (seen := trained_and_validated(model.fold(fold)))
+    )
 
 
 def crossvalidate(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> tuple[Path, Scores]:

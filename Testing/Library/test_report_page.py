@@ -26,6 +26,7 @@ from NNSegmentLib.integrity import Finding
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.postprocessing_rules import KeepLargest, PostProcessing, save_postprocessing
+from NNSegmentLib.provenance.made_of import MadeOf, save_made_of
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel, gather
 from NNSegmentLib.report.page import write_report
 from NNSegmentLib.report.result_sections import best_and_worst
@@ -234,6 +235,18 @@ def test_a_class_that_is_nowhere_leaves_the_best_dice_a_number(folders, tmp_path
     text = Reader(write_report(task, tmp_path / "r.html").read_text(encoding="utf-8")).text
 
     assert "0.900 best mean Dice" in text and "takes the Dice from 0.9000 to 0.9000" in text
+
+
+def test_scores_on_cases_that_the_network_has_seen_are_told(folders, tmp_path):
+    copied = Workspace.at(tmp_path)
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    fold = copied.task(900).model("nnUNetPlans", "2d").fold(1)
+    fold.checkpoint_final.touch()
+    save_made_of(MadeOf(("a", "b"), ("b",), ()), fold)
+
+    text = Reader(write_report(copied.task(900), tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+    assert text.count("Fold 1 was trained on 1 case that it validates with (b)") == 1
 
 
 def test_a_model_whose_validated_cases_are_empty_is_not_the_best(folders):

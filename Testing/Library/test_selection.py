@@ -297,6 +297,15 @@ def test_a_fold_that_was_trained_on_what_it_validates_with_is_not_compared(world
         world.best(folds=[1])
 
 
+def test_a_fold_that_is_meant_to_train_on_what_it_validates_with_is_noted(world):
+    fold = world.folders.model(*MODELS[0]).fold(1)
+    fold.checkpoint_final.touch()
+    save_made_of(MadeOf(("b", "c"), ("c", "d"), ()), fold)
+
+    [note] = [note for note in world.best().notes if "nothing about new cases" in note]
+    assert note.startswith("Fold 1 of nnUNetTrainer__nnUNetPlans__2d was trained on 1 case that it validates with (c);")
+
+
 def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
     world = World(tmp_path)
     world.validated("2d", 0.3, seed=1, npz=False)
