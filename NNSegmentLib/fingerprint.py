@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError, TaskError
+from .grids.planes import is_of_pictures, is_plane
 from .grids.stray_channels import channels_apart_mm, tell_apart
 from .image import Image, LabelMap, read_image, read_labels
 from .labels import LARGEST_VALUE
@@ -73,6 +74,16 @@ class Fingerprint:
     median_relative_size_after_cropping: float
     cases: tuple[CaseFacts, ...] = ()
     """For the report; empty when the file came from nnU-Net."""
+
+    @property
+    def are_planes(self) -> bool:
+        """Whether all images are 2-D: their thickness is made up, and says nothing about volumes."""
+        return all(map(is_plane, self.shapes_after_crop, self.spacings_mm))
+
+    @property
+    def are_pictures(self) -> bool:
+        """Whether all images are 2-D and have no size in mm."""
+        return self.are_planes and all(map(is_of_pictures, self.spacings_mm))
 
     def is_of(self, case_ids: Iterable[str]) -> bool:
         """Whether these cases were measured; of a file of nnU-Net, which does not tell, whether as many."""

@@ -15,6 +15,7 @@ import numpy as np
 from .errors import ImageError
 from .geometry import HARDLY_ASKEW, Geometry
 from .given import path_of, paths_of
+from .grids.planes import PLANE_SPACING
 from .image_files.completeness import require_complete
 from .image_files.itk_paths import path_to_read, path_to_write
 from .image_files.nifti import (
@@ -40,8 +41,6 @@ TIFF_ENDINGS = (".tif", ".tiff")
 """One plane, or a volume whose voxel size is in a JSON file beside it (nnU-Net's convention)."""
 FLAT_ENDINGS = (*PLANE_ENDINGS, *TIFF_ENDINGS)
 """Files that do not say where their voxels are in the patient."""
-PLANE_SPACING = 999.0
-"""The out-of-plane voxel size nnU-Net gives to single planes, in multiples of the in-plane size."""
 READERS = {
     "NaturalImage2DIO": (".png", ".bmp", ".tif"),
     "SimpleITKIO": (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"),

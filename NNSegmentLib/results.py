@@ -140,5 +140,8 @@ def diagram(
     from .report.diagram import draw_network
 
     folders, task = folders_of(task, workspace), open_task(task, workspace)
-    chosen = plan_of(folders, plans, preset).configuration(configuration)
-    return draw_network(chosen, task.labels, len(task.channels), path_of(path), title=f"{folders.name} {configuration}")
+    chosen = plan_of(folders, plans, preset)
+    return draw_network(
+        chosen.configuration(configuration), task.labels, len(task.channels), path_of(path),
+        title=f"{folders.name} {configuration}", in_mm=not chosen.is_of_pictures,
+    )  # fmt: skip

@@ -47,10 +47,13 @@ class _Plots:
         painter.setFont(font)
 
     def draw(self, fingerprint, channels: Sequence[str], width: int) -> None:
-        half = (width - GAP) // 2
+        half, planes = (width - GAP) // 2, fingerprint.are_planes
         sizes = [case.shape for case in fingerprint.cases] or fingerprint.shapes_after_crop
-        self._strips(0, 0, half, _("Size (voxels)"), sizes)
-        self._strips(half + GAP, 0, half, _("Voxel size (mm)"), fingerprint.spacings_mm)
+        room = width if fingerprint.are_pictures else half  # pixels of pictures have no size
+        self._strips(0, 0, room, _("Size (pixels)") if planes else _("Size (voxels)"), [s[planes:] for s in sizes])
+        if not fingerprint.are_pictures:
+            title = _("Pixel size (mm)") if planes else _("Voxel size (mm)")
+            self._strips(half + GAP, 0, half, title, [s[planes:] for s in fingerprint.spacings_mm])
         for number, name in enumerate(channels):
             x, y = (half + GAP) * (number % 2), (HEIGHT + GAP) * (1 + number // 2)
             wide = width if number % 2 == 0 and number == len(channels) - 1 else half
@@ -58,11 +61,12 @@ class _Plots:
             self._bars(x, y, wide, _("Intensities of the labels: {channel}").format(channel=name), bars)
 
     def _strips(self, x: int, y: int, width: int, title: str, values: Sequence[Sequence[float]]) -> None:
-        """A column per axis (z, y, x)."""
+        """A column per axis (z, y, x), or (y, x)."""
         self._frame(x, y, width, title)
         top = max(max(value) for value in values) * 1.08
-        column = width / 3
-        for axis, name in enumerate(AXES):
+        axes = AXES[-len(values[0]) :]
+        column = width / len(axes)
+        for axis, name in enumerate(axes):
             own = sorted(value[axis] for value in values)
             left = x + column * axis
             for number, value in enumerate(own):

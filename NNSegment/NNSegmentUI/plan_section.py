@@ -259,7 +259,7 @@ def _cells(name: str, configuration, plan) -> tuple[str, ...]:
         name,
         " × ".join(map(str, configuration.patch_size)),
         str(configuration.batch_size),
-        " × ".join(f"{size:.3g}" for size in configuration.spacing_mm),
+        "–" if plan.is_of_pictures else " × ".join(f"{size:.3g}" for size in configuration.spacing_mm),
     )
 
 

@@ -12,7 +12,8 @@ from ..cases import ValueChange, repeated
 from ..errors import ImageError, TaskError, some
 from ..folders import Workspace, visible
 from ..geometry import Geometry
-from ..image import FILE_ENDINGS, PLANE_ENDINGS, PLANE_SPACING, TIFF_ENDINGS, file_ending, read_array, read_header
+from ..grids.planes import PLANE_SPACING
+from ..image import FILE_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, file_ending, read_array, read_header
 from ..image_files.tiff import tiff_layout
 from ..labels import BACKGROUND, LabelSet
 from ..segments.names import SegmentRow

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import PlanError, SettingsError, StorageError
 from ..folders import visible
 from ..given import path_of
+from ..grids.planes import is_of_pictures
 from ..records import cannot_write, from_json, move, read_json, write_json
 from .architecture import PLAIN, RESIDUAL, NetworkSpec, network_from_json, network_to_json
 from .soundness import (
@@ -127,6 +128,11 @@ class Plan:
     """Configuration → one sentence why it cannot be used here."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Decision → one sentence why; kept beside the plans file, which stays exactly nnU-Net's."""
+
+    @property
+    def is_of_pictures(self) -> bool:
+        """Whether it was made of pictures, whose voxel sizes are no mm."""
+        return is_of_pictures(self.original_median_spacing_mm)
 
     @property
     def transpose_backward(self) -> tuple[int, int, int]:

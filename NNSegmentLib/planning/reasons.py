@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import counted
+from ..grids.planes import is_of_pictures
 from .fit import Fit
 from .grid import COARSE, GIVEN, Grid
 from .lowres import ENOUGH_CONTEXT, WORTHWHILE, Lowres
@@ -41,6 +42,8 @@ def transpose_reason(grid: Grid) -> str:
 
 def spacing_reason(grid: Grid) -> str:
     """Why images are resampled to this voxel size."""
+    if is_of_pictures(grid.spacing_mm) and is_of_pictures(grid.original_spacing_mm):
+        return "Pictures have no voxel size, so their pixels are used as they are."
     shown, median = (v[1:] if grid.is_plane else v for v in (grid.spacing_mm, grid.original_spacing_mm))
     target = f"Images are resampled to {_mm(shown)} ({'y, x' if grid.is_plane else 'z, y, x'})"
     if grid.rule == GIVEN:

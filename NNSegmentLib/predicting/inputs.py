@@ -55,9 +55,11 @@ def prepare_input(model: Model, image: Image, previous: LabelMap | None = None, 
 def require_channels(image: Image, channels: Sequence[str]) -> None:
     """Raises ImageError when the number of channels differs from the model's."""
     if len(image.array) != len(channels):
+        colours = image.geometry.dimension == 2 and len(image.array) == 3 and len(channels) == 1
+        advice = "save the picture in shades of grey" if colours else "give one file per channel"
         raise ImageError(
             f"The model expects {counted(len(channels), 'channel')} ({', '.join(channels)}, "
-            f"in this order), found {len(image.array)}; give one file per channel."
+            f"in this order), found {len(image.array)}; {advice}."
         )
 
 

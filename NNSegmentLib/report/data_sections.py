@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..fingerprint import CaseFacts, Fingerprint
-from ..image import PLANE_SPACING
+from ..grids.planes import is_plane
 from ..integrity.findings import SEVERITIES, Finding
 from ..labels import Label
 from ..planning.parameters import count_parameters
@@ -101,7 +101,7 @@ def plan_section(contents: Contents) -> Markup:
 
 
 def _label_rows(contents: Contents, facts: Sequence[CaseFacts]) -> tuple[tuple, list]:
-    planes = _are_planes([case.shape for case in facts], [case.spacing_mm for case in facts])
+    planes = all(is_plane(case.shape, case.spacing_mm) for case in facts)
     measure = "median area, pixels" if planes else "median volume, ml"
     header = ("label", "values") + (("cases with it", measure) if facts else ())
     sizes = [dict(case.label_voxels) if planes else _volumes_ml(case) for case in facts]
@@ -124,15 +124,9 @@ def _volumes_ml(case: CaseFacts) -> dict[int, float]:
     return {value: count * voxel_ml for value, count in case.label_voxels}
 
 
-def _are_planes(shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]]) -> bool:
-    """Whether all images are 2-D: their thickness is made up, and says nothing about volumes."""
-    grids = zip(shapes, spacings_mm, strict=True)
-    return all(shape[0] == 1 and s[0] >= 0.99 * PLANE_SPACING * max(s[1:]) for shape, s in grids)
-
-
 def _grids(fingerprint: Fingerprint) -> list[Markup]:
     """Charts of sizes and spacings; of planes in their two axes, of pictures without spacings, which they do not have."""
-    planes = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm)
+    planes = fingerprint.are_planes
     shapes, spacings = np.array(fingerprint.shapes_after_crop)[:, planes:], _spacings_mm(fingerprint)
     sizes = axes_figure(shapes, "Size after cropping", "pixels" if planes else "voxels")
     charts = [figure(inline_svg(sizes, "Sizes of all cases"), "One dot per case; the bar is the median.")]
@@ -145,13 +139,11 @@ def _grids(fingerprint: Fingerprint) -> list[Markup]:
 
 def _spacings_mm(fingerprint: Fingerprint) -> np.ndarray | None:
     """A row for each case, along (z, y, x), or (y, x) of planes; None for pictures, all of whose pixels measure 1."""
-    planes = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm)
-    spacings = np.array(fingerprint.spacings_mm)[:, planes:]
-    return None if planes and (spacings == 1).all() else spacings
+    return None if fingerprint.are_pictures else np.array(fingerprint.spacings_mm)[:, fingerprint.are_planes :]
 
 
 def _fingerprint_sentence(fingerprint: Fingerprint) -> str:
-    planes, spacings = _are_planes(fingerprint.shapes_after_crop, fingerprint.spacings_mm), _spacings_mm(fingerprint)
+    planes, spacings = fingerprint.are_planes, _spacings_mm(fingerprint)
     size = _times(int(n) for n in np.median(fingerprint.shapes_after_crop, axis=0)[planes:])
     each = "" if spacings is None else f" of {_times(f'{s:.3g}' for s in np.median(spacings, axis=0))} mm"
     kept = fingerprint.median_relative_size_after_cropping
@@ -189,7 +181,7 @@ def _intensity_table(channels: Sequence[str], fingerprint: Fingerprint) -> Marku
 
 
 def _plan(plan: Plan, contents: Contents) -> Markup:
-    drawn = [_network(c, contents, first=i == 0) for i, c in enumerate(plan.configurations)]
+    drawn = [_network(c, plan, contents, first=i == 0) for i, c in enumerate(plan.configurations)]
     reasons = definitions((_readable(key), why) for key, why in plan.reasons.items())
     return joined(
         [
@@ -204,20 +196,21 @@ def _plan(plan: Plan, contents: Contents) -> Markup:
 
 
 def _configurations(plan: Plan, contents: Contents) -> Markup:
-    columns = [_configuration(configuration, contents) for configuration in plan.configurations]
+    columns = [_configuration(configuration, plan, contents) for configuration in plan.configurations]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     rows = [row for row in rows if set(row[1:]) != {"–"}]
     return table(("", *(c.name for c in plan.configurations)), rows)
 
 
-def _configuration(c: Configuration, contents: Contents) -> dict[str, str]:
+def _configuration(c: Configuration, plan: Plan, contents: Contents) -> dict[str, str]:
     network = c.network
     parameters = count_parameters(network, len(contents.channels), contents.labels.n_outputs)
-    millimetres = _times(f"{n * s:.0f}" for n, s in zip(c.patch_size, c.spacing_mm, strict=True))
+    unit = "pixels" if plan.is_of_pictures else "voxels"
+    extent = f" ({_times(f'{n * s:.0f}' for n, s in zip(c.patch_size, c.spacing_mm, strict=True))} mm)"
     return {
-        "voxel size": f"{_times(f'{s:.3g}' for s in c.spacing_mm)} mm",
-        "median image": f"{_times(round(n) for n in c.median_shape)} voxels",
-        "patch the network sees": f"{_times(c.patch_size)} voxels ({millimetres} mm)",
+        "voxel size": "–" if plan.is_of_pictures else f"{_times(f'{s:.3g}' for s in c.spacing_mm)} mm",
+        "median image": f"{_times(round(n) for n in c.median_shape)} {unit}",
+        "patch the network sees": f"{_times(c.patch_size)} {unit}{'' if plan.is_of_pictures else extent}",
         "patches per step": str(c.batch_size),
         "intensities": ", ".join(dict.fromkeys(scheme.removesuffix("Normalization") for scheme in c.normalization)),
         "stages": str(network.n_stages),
@@ -227,8 +220,8 @@ def _configuration(c: Configuration, contents: Contents) -> dict[str, str]:
     }
 
 
-def _network(configuration: Configuration, contents: Contents, first: bool) -> Markup:
-    drawn = configuration_figure(configuration, contents.labels, len(contents.channels))
+def _network(configuration: Configuration, plan: Plan, contents: Contents, first: bool) -> Markup:
+    drawn = configuration_figure(configuration, contents.labels, len(contents.channels), in_mm=not plan.is_of_pictures)
     svg = figure(inline_svg(drawn, f"Network of {configuration.name}"))
     return svg if first else folded(f"The network of {configuration.name}", svg)
 

@@ -52,20 +52,25 @@ class _Layout:
         return (self.n - 1 - stage) * _PITCH + 20
 
 
-def draw_network(configuration: Configuration, labels: LabelSet, n_channels: int, path: Path, title: str = "") -> Path:
+def draw_network(
+    configuration: Configuration, labels: LabelSet, n_channels: int, path: Path, title: str = "", in_mm: bool = True
+) -> Path:
     """Write the topology of a plan's configuration as .svg, .png or .pdf by the file's ending.
 
+    Without `in_mm` the sizes of voxels are left out, which pictures do not have.
     Raises SettingsError for another ending and StorageError when the file cannot be written.
     """
-    return save_figure(configuration_figure(configuration, labels, n_channels, title), path, dpi=130)
+    return save_figure(configuration_figure(configuration, labels, n_channels, title, in_mm), path, dpi=130)
 
 
-def configuration_figure(configuration: Configuration, labels: LabelSet, n_channels: int, title: str = "") -> Figure:
+def configuration_figure(
+    configuration: Configuration, labels: LabelSet, n_channels: int, title: str = "", in_mm: bool = True
+) -> Figure:
     """The network of a plan's configuration; a cascade's second stage also takes the first one's labels as input."""
     return network_figure(
         configuration.network,
         configuration.patch_size,
-        configuration.spacing_mm,
+        configuration.spacing_mm if in_mm else None,
         configuration.n_inputs(n_channels, len(labels.foreground_values)),
         labels.n_outputs,
         title or configuration.name,
@@ -75,14 +80,14 @@ def configuration_figure(configuration: Configuration, labels: LabelSet, n_chann
 def network_figure(
     spec: NetworkSpec,
     patch_size: tuple[int, ...],
-    spacing_mm: tuple[float, ...],
+    spacing_mm: tuple[float, ...] | None,
     in_channels: int,
     out_channels: int,
     title: str = "",
 ) -> Figure:
     """The topology as a figure: features, convolutions, strides and feature-map sizes of every stage.
 
-    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network.
+    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network; None where voxels have no size.
     """
     layout = _Layout(spec.n_stages)
     width, height = layout.size
@@ -94,10 +99,13 @@ def network_figure(
     _draw_heading(axes, layout, spec, in_channels, out_channels, title)
     _draw_input(axes, layout, patch_size, in_channels)
     shapes = stage_shapes(spec, patch_size)
+    sizes = [
+        _size(shapes[stage], spacing_mm and stage_spacing_mm(spec, spacing_mm, stage)) for stage in range(len(shapes))
+    ]
     for stage in range(spec.n_stages):
-        _draw_encoder(axes, layout, spec, stage, _size(shapes[stage], stage_spacing_mm(spec, spacing_mm, stage)))
+        _draw_encoder(axes, layout, spec, stage, sizes[stage])
     for stage in range(spec.n_stages - 1):
-        _draw_decoder(axes, layout, spec, stage, _size(shapes[stage], stage_spacing_mm(spec, spacing_mm, stage)))
+        _draw_decoder(axes, layout, spec, stage, sizes[stage])
         _draw_output(axes, layout, spec, stage, out_channels, shapes[stage])
     return figure
 
@@ -214,8 +222,8 @@ def _text(
     axes.text(x, y, verbatim(text), fontsize=size, ha=ha, va=va, fontweight=weight or "normal", color=color)
 
 
-def _size(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> str:
-    return f"{_times(shape)} at {_times(tuple(f'{s:.3g}' for s in spacing_mm))} mm"
+def _size(shape: tuple[int, ...], spacing_mm: tuple[float, ...] | None) -> str:
+    return _times(shape) + (f" at {_times(tuple(f'{s:.3g}' for s in spacing_mm))} mm" if spacing_mm else "")
 
 
 def _times(values: tuple) -> str:

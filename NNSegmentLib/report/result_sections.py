@@ -182,12 +182,12 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
         [
             element("h3", model.title),
             *(absent(_seen(fold)) for fold in model.folds if fold.scores and _seen(fold)),
-            table(*_class_table(scores, names)),
+            table(*_class_table(scores, names, _unit(contents))),
             figure(
                 inline_svg(drawn, f"Dice per class of {model.title}"),
                 "One dot per case; box: middle half; bar: median.",
             ),
-            folded(_case_title(len(scores.cases)), table(*_case_table(model, names))),
+            folded(_case_title(len(scores.cases)), table(*_case_table(model, names, _unit(contents)))),
         ]
     )
 
@@ -200,7 +200,12 @@ def _seen(fold: TrainedFold) -> str:
     return _SEEN_TOO.format(fold.name, counted(len(cases), "case"), some(cases)) if cases else ""
 
 
-def _class_table(scores: Scores, names: Sequence[str]) -> tuple[tuple, list]:
+def _unit(contents: Contents) -> str:
+    """Of distances: mm, but for pictures."""
+    return "pixels" if contents.fingerprint and contents.fingerprint.are_pictures else "mm"
+
+
+def _class_table(scores: Scores, names: Sequence[str], unit: str = "mm") -> tuple[tuple, list]:
     surface = any(m.hd95_mm is not None for m in scores.mean)
     header = ("class", "mean Dice", "± std", "median", "lowest", "cases")
     rows = []
@@ -209,16 +214,16 @@ def _class_table(scores: Scores, names: Sequence[str]) -> tuple[tuple, list]:
         spread = [f"{v:.3f}" for v in (values.std(), np.median(values), values.min())] if len(values) else ["–"] * 3
         rows.append((name, shown(mean.dice), *spread, len(values), *(_surface(mean) if surface else ())))
     rows.append(("mean of classes", shown(scores.dice), *[""] * (len(header) - 2 + 2 * surface)))
-    return header + ((("HD95, mm", _nsd_title(scores))) if surface else ()), rows
+    return header + (((f"HD95, {unit}", _nsd_title(scores, unit))) if surface else ()), rows
 
 
 def _surface(metrics) -> tuple[str, str]:
     return shown(metrics.hd95_mm, 2), shown(metrics.nsd, 3)
 
 
-def _nsd_title(scores: Scores) -> str:
+def _nsd_title(scores: Scores, unit: str) -> str:
     tolerance = scores.mean[0].nsd_tolerance_mm
-    return f"surface Dice at {tolerance:g} mm" if tolerance else "surface Dice"
+    return f"surface Dice at {tolerance:g} {unit}" if tolerance else "surface Dice"
 
 
 def _case_title(n_cases: int) -> str:
@@ -227,13 +232,13 @@ def _case_title(n_cases: int) -> str:
     return f"The {MOST_CASES} worst of {n_cases} cases, the worst first; validation/summary.json of each fold has all"
 
 
-def _case_table(model: TrainedModel, names: Sequence[str]) -> tuple[tuple, list]:
+def _case_table(model: TrainedModel, names: Sequence[str], unit: str = "mm") -> tuple[tuple, list]:
     scores = model.scores
     ordered = sorted(scores.cases, key=lambda c: (not math.isnan(c.mean_dice), c.mean_dice))[:MOST_CASES]
     surface = any(m.hd95_mm is not None for m in scores.mean)
     many = len(names) > MOST_NAMED
     classes = ("mean Dice", "lowest classes") if many else names
-    header = ("case", "fold", *classes, *(("mean HD95, mm", "mean surface Dice") if surface else ()))
+    header = ("case", "fold", *classes, *((f"mean HD95, {unit}", "mean surface Dice") if surface else ()))
     return header, [
         (
             c.case_id,

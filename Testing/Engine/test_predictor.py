@@ -30,6 +30,7 @@ from NNSegmentLib.model import load_model
 from NNSegmentLib.planning.plan import Configuration, IntensityStats, NetworkSpec, Plan, save_plan
 from NNSegmentLib.predicting.cases import find_cases
 from NNSegmentLib.predicting.files import FileRequest, predict_files, require_output_name
+from NNSegmentLib.predicting.inputs import require_channels
 from NNSegmentLib.prediction import Prediction
 from NNSegmentLib.probability_files import load_probabilities
 from NNSegmentLib.task import Case
@@ -769,6 +770,13 @@ def test_a_wrong_number_of_channels_names_those_expected(tmp_path):
 
     with pytest.raises(ImageError, match=r"expects 1 channel \(MR, in this order\), found 2"):
         Predictor(model).predict(image(channels=2))
+
+
+def test_a_coloured_picture_for_a_model_of_one_channel_is_to_be_saved_in_grey():
+    picture = Image(np.zeros((3, 1, 8, 8), np.float32), Geometry((1, 8, 8), (999.0, 1.0, 1.0), dimension=2))
+
+    with pytest.raises(ImageError, match="found 3; save the picture in shades of grey"):
+        require_channels(picture, ("grey",))
 
 
 def test_channels_that_lie_apart_are_predicted_and_named_once(tmp_path):

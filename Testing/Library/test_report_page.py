@@ -18,6 +18,7 @@ import pytest
 from scipy import ndimage
 from task_on_disk import edit_json
 
+from NNSegmentLib import pipeline
 from NNSegmentLib.errors import TaskError
 from NNSegmentLib.fingerprint import CaseFacts, Fingerprint, compute_fingerprint, save_fingerprint
 from NNSegmentLib.folders import ModelFolders, TaskFolders, Workspace
@@ -25,6 +26,7 @@ from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.integrity import Finding
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan, save_plan
+from NNSegmentLib.planning.planner import make_plan as planned
 from NNSegmentLib.postprocessing_rules import KeepLargest, PostProcessing, save_postprocessing
 from NNSegmentLib.provenance.made_of import MadeOf, save_made_of
 from NNSegmentLib.report.contents import TrainedFold, TrainedModel, gather
@@ -300,6 +302,27 @@ def test_pictures_have_areas_and_no_thickness(spacing, said, tmp_path):
 
     assert said in text
     assert "median area, pixels" in text and "2 of 2 500" in text and " ml" not in text
+
+
+def test_plans_of_pictures_tell_no_millimetres(tmp_path):
+    write_dataset_json(tmp_path / "nnUNet_raw" / "Dataset901_Cells", ("grey",), LABELS, 2, ".png")
+    folders = Workspace.at(tmp_path).task(901)
+    for name in ("imagesTr/a_0000.png", "imagesTr/b_0000.png", "labelsTr/a.png", "labelsTr/b.png"):
+        (folders.raw / name).parent.mkdir(exist_ok=True)
+        (folders.raw / name).touch()
+    task = pipeline.open_task(folders.raw)
+    found = Fingerprint(((1, 400, 500),) * 2, ((999.0, 1.0, 1.0),) * 2, make_plan("any").intensities, 1.0)
+    save_fingerprint(found, folders.fingerprint)
+    plan = planned(task, found)
+    save_plan(plan, folders.plan(plan.name))
+    drawn = pipeline.diagram(task, "2d", tmp_path / "network.svg", tmp_path)
+
+    text = Reader(write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+    assert "Pictures have no voxel size, so their pixels are used as they are." in text
+    assert "patch the network sees 448 × 512 pixels patches" in text
+    assert " mm" not in text.partition("The plan")[2].partition("Training")[0]
+    assert " mm" not in drawn.read_text(encoding="utf-8")
 
 
 def test_findings_are_listed_the_worst_first(folders, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from finished_runs import NAME, make_task
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.fingerprint import load_fingerprint
+from NNSegmentLib.fingerprint import Fingerprint, load_fingerprint
 
 MODULE = Path(__file__).resolve().parents[2] / "NNSegment" / "NNSegment.py"
 
@@ -53,6 +53,28 @@ def test_the_picture_has_all_the_pixels_of_the_screen_at_the_same_size(panel, ro
     assert (picture.width(), picture.height()) == (300 * ratio, 234 * ratio)
 
 
+@pytest.mark.parametrize(
+    ("spacing", "told"),
+    [
+        ((999.0, 1.0, 1.0), ["Size (pixels)", "y 40", "x 50"]),
+        ((499.5, 0.5, 0.5), ["Size (pixels)", "y 40", "x 50", "Pixel size (mm)", "y 0.5", "x 0.5"]),
+        ((2.0, 0.5, 0.5), ["Size (voxels)", "z 1", "y 40", "x 50", "Voxel size (mm)", "z 2", "y 0.5", "x 0.5"]),
+    ],
+)
+def test_planes_have_two_axes_and_pictures_no_millimetres(panel, monkeypatch, spacing, told):
+    from NNSegmentUI import fingerprint_picture
+
+    texts = []
+    monkeypatch.setattr(
+        fingerprint_picture._Plots, "_text", lambda _self, _x, _y, _width, text, _how: texts.append(text)
+    )
+
+    found = Fingerprint(((1, 40, 50),) * 2, (spacing,) * 2, (), 1.0)
+    fingerprint_picture.draw_fingerprint(found, [], 300, screen_of(1.0))
+
+    assert texts == told
+
+
 def test_a_picture_that_cannot_be_drawn_is_painted_on_no_more(panel, monkeypatch):
     """Qt ends the program when a picture goes that is still painted on."""
     import qt
@@ -66,7 +88,7 @@ def test_a_picture_that_cannot_be_drawn_is_painted_on_no_more(panel, monkeypatch
             painters.append(self)
 
     monkeypatch.setattr(qt, "QPainter", Painter)
-    nothing = SimpleNamespace(cases=(), shapes_after_crop=(), spacings_mm=())
+    nothing = Fingerprint((), (), (), 1.0)
     with pytest.raises(ValueError):
         draw_fingerprint(nothing, [], 300, screen_of(1.0))
 
