@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import TaskError
+from .errors import TaskError, some
 from .escapes import command_in, printable
 from .given import is_whole
 
@@ -159,6 +159,23 @@ class LabelSet:
         region = (region,) if is_whole(region) else tuple(region)
         return next((label.name for label in self.foreground if label.values == region), f"label {_shown(region)}")
 
+    def changed_meaning(self, now: LabelSet) -> str:
+        """What a network that was trained with these labels means otherwise than others say; empty for nothing.
+
+        Names and colours may change, and an ignore label may come or go.
+        """
+        was, names = _told_apart(self), _told_apart(now)
+        moved = [
+            f"{name} is {names[name]} and was {was[name]}" for name in was if was[name] != names.get(name, was[name])
+        ]
+        if moved or (self.targets, self.regions_class_order, self.has_regions) == (
+            now.targets, now.regions_class_order, now.has_regions
+        ):  # fmt: skip
+            return some(moved)
+        if {*was.values()} == {*names.values()}:
+            return "regions are painted in another order"
+        return f"{some([*was.values()])} became {some([*names.values()])}"
+
     def decide(self, scores: np.ndarray, probabilities: bool = False) -> np.ndarray:
         """Label map (Z, Y, X) from network outputs (n_outputs, Z, Y, X).
 
@@ -212,6 +229,11 @@ def _region(name: str, value: object) -> Region:
 def number_type(highest: int) -> np.dtype:
     """nnU-Net's number type of label maps with values up to `highest`: uint8, and uint16 already from 255 on."""
     return np.dtype(np.uint8 if highest < 255 else np.uint16)
+
+
+def _told_apart(labels: LabelSet) -> dict[str, str]:
+    """The values of each foreground label, in words."""
+    return {label.name: _shown(label.values) for label in labels.foreground}
 
 
 def _shown(region: Region) -> str:

@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..provenance.corrected import has_other_images
 from ..provenance.made_of import seen_in_training, trained_and_validated
 from ..provenance.predicted_by import load_predicted_by
-from ..records import copy_whole
+from ..records import copy_whole, read_json
 from ..scores import Scores, case_id
 from ..task import Case
 
@@ -39,19 +39,25 @@ class Comparison:
 
 
 def choose_folds(
-    folders: TaskFolders, models: Sequence[ModelFolders], folds: Sequence[FoldName] | None, ending: str | None = None
+    folders: TaskFolders,
+    models: Sequence[ModelFolders],
+    folds: Sequence[FoldName] | None,
+    ending: str | None = None,
+    label_set: LabelSet | None = None,
 ) -> Comparison:
     """The folds to compare models on: those asked for, else all listed folds that every model has finished.
 
     Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
-    asked for is missing or incomplete, or nothing is left to compare, SettingsError for the fold 'all'.
+    asked for is missing or incomplete, or nothing is left to compare, also for labels that mean something else than
+    in `label_set`, SettingsError for the fold 'all'.
     """
+    models, renumbered = _with_same_labels(folders, models, label_set)
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
     wanted, beyond = _existing_folds(models, len(splits)) if folds is None else (_numbered(folds), [])
     problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
     usable = [m for m in models if len(problems[m]) < len(wanted)]
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
-    found = [problem for of_model in problems.values() for problem in of_model.values()]
+    found = [*renumbered, *(problem for of_model in problems.values() for problem in of_model.values())]
     if not usable or not chosen or (found and folds is not None):
         raise RunError(found[0] if found else f"No fold of {folders.name} is validated yet; run 'nnsegment train'.")
     of_all = f" of {len(splits)}" if set(chosen) <= set(range(len(splits))) else ""
@@ -159,6 +165,24 @@ def _numbered(folds: Sequence[FoldName]) -> list[int]:
             "numbered folds such as -f 0 1 2 3 4."
         )
     return names
+
+
+def _with_same_labels(
+    folders: TaskFolders, models: Sequence[ModelFolders], label_set: LabelSet | None
+) -> tuple[list[ModelFolders], list[str]]:
+    """The models whose labels mean what they do in the task, and why the others cannot be compared."""
+    described = [model for model in models if label_set and model.dataset_json.is_file()]
+    changed = {
+        model: LabelSet.from_dataset_json(read_json(model.dataset_json)).changed_meaning(label_set)
+        for model in described
+    }
+    problems = [
+        f"{model.folder.name} was trained with other labels than the task has now ({what}); restore its dataset.json and "
+        f"files of that time, or begin again with 'nnsegment plan {folders.name} --anew'."
+        for model, what in changed.items()
+        if what
+    ]
+    return [model for model in models if not changed.get(model)], problems
 
 
 def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[int], list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PlanError, SettingsError
+from ..errors import PlanError, RunError, SettingsError, some
 from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
@@ -86,8 +86,12 @@ def training_request(
 
 
 def _plan_that_goes_on(model: ModelFolders, plan: Plan, configuration: str, task: Task, resume: bool) -> Plan:
-    """The plan for another fold of a model that is trained: its own to resume, else one that fits; raises PlanError."""
+    """The plan for another fold of a model that is trained: its own to resume, else one that fits.
+
+    Raises PlanError, RunError where labels or channels mean something else than in the folds that are trained.
+    """
     if resume:
+        _require_same_meaning(model, task)
         return load_plan(model.plan)
     _require_same_plan(model, plan, configuration, task)
     return plan
@@ -135,6 +139,21 @@ def _is_described(model: ModelFolders, replaced: FoldFolder | None) -> bool:
     """Whether the model folder's plan belongs to trained weights, but for those of a run that is `replaced`."""
     trained = (fold for fold in model.folds() if fold != replaced and fold.has_weights)
     return model.plan.is_file() and model.dataset_json.is_file() and any(trained)
+
+
+def _require_same_meaning(model: ModelFolders, task: Task) -> None:
+    """Raises RunError when weights would go on, or be scored, with labels or channels that mean something else to them."""
+    channels, labels, _ = parse_dataset_json(read_json(model.dataset_json), model.folder)
+    now = tuple(channel.name for channel in task.channels)
+    changed = labels.changed_meaning(task.labels)
+    if len(channels) != len(now) or (channels != now and sorted(channels) == sorted(now)):
+        changed = f"channels {some(channels)} became {some(now)}"
+    if changed:
+        raise RunError(
+            f"The folds in {model.folder} were trained with other labels or channels than the task has now ({changed}); "
+            f"restore its dataset.json and files of that time, or begin again with 'nnsegment plan {task.name} --anew', "
+            "which keeps the trained models."
+        )
 
 
 def _require_same_plan(model: ModelFolders, plan: Plan, configuration: str, task: Task) -> None:

@@ -14,7 +14,7 @@ from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.provenance.made_of import MadeOf, load_made_of, save_made_of
 from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
-from NNSegmentLib.records import write_json
+from NNSegmentLib.records import read_json, write_json
 from NNSegmentLib.training.setup import training_request
 
 GRID = Geometry((12, 14, 16))
@@ -150,3 +150,38 @@ def test_a_run_without_notes_or_weights_goes_on_as_before(workspace, begun, miss
     change_fold_0(workspace, ("a", "c"), ("b",))
 
     assert resumed(workspace).fold == Fold(("a", "c"), ("b",))
+
+
+def change_card(workspace, **entries):
+    path = workspace / "nnUNet_raw" / "Dataset501_Three" / "dataset.json"
+    write_json(path, read_json(path) | entries)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"box": 1, "rim": 2}, {"rim": 1, "box": 2}, "box is 2 and was 1, rim is 1 and was 2"),
+        ({"box": 1}, {"box": 1, "rim": 2}, "1 became 1, 2"),
+    ],
+)
+def test_a_run_does_not_go_on_with_labels_that_mean_something_else(workspace, begun, before, now, told, trains):
+    card = read_json(begun.model_folder.dataset_json)
+    write_json(begun.model_folder.dataset_json, card | {"labels": {"background": 0, **before}})
+    change_card(workspace, labels={"background": 0, **now})
+
+    with pytest.raises(RunError, match=rf"\({told}\); restore .* plan Dataset501_Three --anew"):
+        resumed(workspace, trains=trains)
+
+
+def test_a_run_does_not_go_on_with_more_channels(workspace, begun):
+    change_card(workspace, channel_names={"0": "MR", "1": "CT"})
+
+    with pytest.raises(RunError, match=r"\(channels MR became MR, CT\)"):
+        resumed(workspace)
+
+
+def test_a_run_goes_on_with_new_names_of_labels_and_channels(workspace, begun):
+    change_card(workspace, labels={"background": 0, "cube": 1}, channel_names={"0": "T1"})
+
+    assert resumed(workspace).label_set.name_of(1) == "cube"

@@ -306,6 +306,18 @@ def test_a_fold_that_is_meant_to_train_on_what_it_validates_with_is_noted(world)
     assert note.startswith("Fold 1 of nnUNetTrainer__nnUNetPlans__2d was trained on 1 case that it validates with (c);")
 
 
+def test_a_model_whose_labels_mean_something_else_is_not_compared(world):
+    model = world.folders.model(*MODELS[0])
+    write_json(model.dataset_json, {"labels": {"background": 0, "edge": 2, "core": 1}})
+
+    selection = world.best()
+
+    assert [candidate.title for candidate in selection.candidates] == ["3d_fullres"]
+    assert any("__2d was trained with other labels" in n and "edge is 1 and was 2" in n for n in selection.notes)
+    with pytest.raises(RunError, match=r"other labels .* plan Dataset501_Cubes --anew"):
+        world.best([MODELS[0]])
+
+
 def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
     world = World(tmp_path)
     world.validated("2d", 0.3, seed=1, npz=False)
@@ -462,7 +474,10 @@ def test_an_older_result_is_replaced_as_a_whole(world):
 
 
 def test_a_class_that_is_nowhere_does_not_hide_the_difference(world):
-    three = LabelSet.from_dataset_json({"labels": {**LABELS, "nowhere": 3}})
+    card = {"labels": {**LABELS, "nowhere": 3}}
+    three = LabelSet.from_dataset_json(card)
+    for model in MODELS:
+        write_json(world.folders.model(*model).dataset_json, card)
 
     selection = find_best(world.folders, three, MODELS, references=world.references, ensembles=False)
 
