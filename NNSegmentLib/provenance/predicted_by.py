@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import TaskError
-from ..folders import FoldFolder, visible
+from ..folders import FoldFolder, ModelFolders, visible
 from ..preprocessing.storage import previous_stage_file
 from ..records import from_json, read_json, remove, to_json, write_json
 from .made_of import CaseFiles, files_of
@@ -93,6 +93,19 @@ def changed_since_predicted(folder: FoldFolder, prepared: Path, previous_stage: 
     cases = made_by.cases if made_by else ()
     now = files_to_predict(prepared, previous_stage, [files.case_id for files in cases])
     return [files.case_id for files in now if files not in cases]
+
+
+def made_with_other_stage(made_by: PredictedBy, stage: ModelFolders, configuration: str) -> list[str]:
+    """The cases of a cascade's validation whose input other weights of the earlier `stage` make now."""
+    folder, cases = stage.next_stage(configuration), [files for files in made_by.cases if files.previous_stage]
+    notes = {files.case_id: note for files in cases if (note := load_stage_input(folder, files.case_id))}
+    replaced = {w for w in {note.weights for note in notes.values()} if w.are_replaced_in(stage.fold(w.fold))}
+    return [
+        files.case_id
+        for files in cases
+        if (note := notes.get(files.case_id))
+        and (note.weights.sha256 != files.previous_stage or note.weights in replaced)
+    ]
 
 
 def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:

@@ -10,16 +10,17 @@ from pathlib import Path
 
 from ..errors import RunError, SettingsError, counted, some
 from ..evaluation import evaluate_folder, label_files
-from ..folders import DATASET_NAME, TRAINER, FoldFolder, ModelFolders, TaskFolders, visible
+from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
+from ..planning.plan import load_plan
 from ..postprocessing import PostProcessing, determine_postprocessing
 from ..progress import Progress, silent
 from ..provenance.corrected import has_other_images
 from ..provenance.made_of import seen_in_training, trained_and_validated
-from ..provenance.predicted_by import load_predicted_by
+from ..provenance.predicted_by import load_predicted_by, made_with_other_stage
 from ..records import copy_whole, read_json
 from ..scores import Scores, case_id
 from ..task import Case
@@ -206,7 +207,7 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
             f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it is to "
             "be validated with; restore the splits_final.json of that time, or train it again."
         )
-    found = _lack(model.fold(fold), expected, present)
+    found = _lack(model, fold, expected, present)
     if not found:
         return ""
     command = model.command("validate", fold)
@@ -218,11 +219,24 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
     return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."
 
 
-def _lack(fold: FoldFolder, expected: Sequence[str], present: set[str]) -> str:
+def _lack(model: ModelFolders, fold: FoldName, expected: Sequence[str], present: set[str]) -> str:
     """What a validation lacks, between 'The validation' and 'finish it'; empty when it is complete."""
     if missing := sorted(set(expected) - present):
         return f"lacks {len(missing)} of {len(expected)} validation cases ({some(missing)})"
     if not present:
         return "is empty"
-    made_by = load_predicted_by(fold)
-    return "was made by weights that were replaced" if made_by and made_by.weights.are_replaced_in(fold) else ""
+    made_by = load_predicted_by(model.fold(fold))
+    if made_by is None:
+        return ""
+    if made_by.weights.are_replaced_in(model.fold(fold)):
+        return "was made by weights that were replaced"
+    stage = _earlier_stage(model) if any(files.previous_stage for files in made_by.cases) else None
+    if stage and (other := made_with_other_stage(made_by, stage, model.configuration)):
+        return f"was made with weights of {stage.configuration} that were replaced (for {some(other)})"
+    return ""
+
+
+def _earlier_stage(model: ModelFolders) -> ModelFolders:
+    """The model whose predictions a cascade takes."""
+    name = load_plan(model.plan).configuration(model.configuration).previous_stage
+    return ModelFolders(model.folder.with_name(f"{model.trainer}__{model.plans_name}__{name}"))

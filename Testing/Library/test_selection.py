@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from NNSegmentLib.labels import LabelSet
 from NNSegmentLib.model.selected import read_selected
 from NNSegmentLib.provenance.file_states import stamps_of
 from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, save_made_of
-from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
+from NNSegmentLib.provenance.predicted_by import PredictedBy, StageInput, Weights, keep_present, note_stage_input
 from NNSegmentLib.records import to_json, write_json
 from NNSegmentLib.selection.best import find_best, load_selection
 from NNSegmentLib.task import Case
@@ -265,6 +266,27 @@ def test_a_validation_by_weights_that_were_replaced_is_not_compared(world):
     assert selection.folds == (0,)
     left_out = "The validation of fold 1 of nnUNetTrainer__nnUNetPlans__2d was made by weights that were replaced"
     assert any(left_out in note for note in selection.notes)
+
+
+def test_a_cascade_validated_with_an_earlier_stage_that_was_replaced_is_not_compared(world, monkeypatch):
+    stages = SimpleNamespace(configuration=lambda name: SimpleNamespace(previous_stage="2d"))
+    monkeypatch.setattr("NNSegmentLib.selection.crossvalidation.load_plan", lambda path: stages)
+    first, fold = world.folders.model(*MODELS[0]), world.folders.model(*MODELS[1]).fold(1)
+    for folder in (first.fold(1), fold):
+        folder.checkpoint_final.write_bytes(b"first")
+        os.utime(folder.checkpoint_final, (0, 0))  # older than what it predicted
+    made_by = Weights.of(first.fold(1).checkpoint_final, 1, 10)
+    for case in "cd":
+        note_stage_input(StageInput(made_by, CaseFiles(case), True), first.next_stage("3d_fullres"))
+    files = tuple(CaseFiles(case, previous_stage=made_by.sha256) for case in "cd")
+    keep_present(fold, PredictedBy(Weights.of(fold.checkpoint_final, 1, 10), files), ".nii.gz")
+    assert world.best(MODELS[1:]).folds == (0, 1)
+
+    first.fold(1).checkpoint_final.write_bytes(b"trained again")
+
+    selection = world.best(MODELS[1:])
+    assert selection.folds == (0,)
+    assert any("fold 1" in note and "weights of 2d that were replaced (for c, d)" in note for note in selection.notes)
 
 
 def test_a_validation_of_images_that_were_replaced_is_noted(world):
