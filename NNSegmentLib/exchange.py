@@ -17,6 +17,7 @@ from .given import fold_names, path_of
 from .lookup import TaskReference, WorkspaceReference, model_place, workspace_of
 from .model import Model, find_model_folders, load_model
 from .model.archive import opened, unpack
+from .model.selected import trained_again
 from .model.version_1 import find_v1_folders
 from .planning.plan import load_plan
 from .progress import Progress, silent, stepped
@@ -41,7 +42,7 @@ class ModelEntry:
     folds: tuple[str, ...]
     folder: Path
     dice: float | None
-    """Cross-validated foreground Dice when 'nnsegment best' compared it."""
+    """Cross-validated foreground Dice when 'nnsegment best' compared it; None where a fold was trained again since."""
     set_aside: str = ""
     """When the task began again without it, '20260131-101500'; empty for the task's present models."""
 
@@ -285,9 +286,9 @@ def _entry(folder: Path, place: Workspace) -> ModelEntry:
 
 def _compared_dice(folder: Path) -> float | None:
     selection = folder.parent / SELECTION
-    if not selection.is_file():
-        return None
     try:
+        if not selection.is_file() or trained_again(folder.parent, by_content=False):
+            return None
         dice = read_json(selection, ModelError).get("all_results", {}).get(folder.name)
     except (InputError, AttributeError):
         return None

@@ -36,6 +36,7 @@ from .machine.locks import only_one_in
 from .machine.memory import Say, affordable_workers, announce, once, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
+from .model.selected import trained_again
 from .planning.custom import keeping_custom_configurations
 from .planning.plan import Plan, save_plan
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
@@ -349,6 +350,8 @@ def predict(
     require_output_name(inputs, output)
     found = model_of(task, model, workspace, configuration, plans, preset, folds)
     cases = find_cases(inputs, found, say)
+    if task is not None and configuration is None and (outdated := trained_again(found.folder.parent)):
+        say(outdated)
     request = FileRequest(
         output, save_probabilities=save_probabilities, overwrite=overwrite, finish=last_step(found.postprocessing),
         previous=None if previous is None else path_of(previous),

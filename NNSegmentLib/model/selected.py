@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import ModelError
-from ..folders import SELECTION
-from ..records import lack_of, read_json
+from ..errors import InputError, ModelError, some
+from ..folders import SELECTION, ModelFolders
+from ..provenance.predicted_by import Weights
+from ..records import from_json, lack_of, read_json
+
+COMPARED_WEIGHTS = "compared_weights"
+"""Ours in inference_information.json: what the compared folds were predicted by."""
+
+
+@dataclass(frozen=True)
+class ComparedFold:
+    """A fold that was compared, with the weights it had."""
+
+    model: str
+    """Name of its folder."""
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -60,3 +73,35 @@ def read_selected(dataset: Path) -> Selected:
     if len(set(names)) < len(names):
         raise ModelError(f"{file} selects the same model more than once; run 'nnsegment best' again.")
     return Selected(file, names, folds, postprocessing)
+
+
+def compared_folds(values: object) -> tuple[ComparedFold, ...]:
+    """What an inference_information.json tells of the compared weights; none in those of others and earlier versions."""
+    found = values.get(COMPARED_WEIGHTS) if isinstance(values, dict) else None
+    try:
+        return tuple(from_json(ComparedFold, fold) for fold in found or ())
+    except (InputError, TypeError):
+        return ()
+
+
+def trained_again(dataset: Path, by_content: bool = True) -> str:
+    """A sentence about the folds that were trained again since models were compared in a results folder; empty for none.
+
+    Without `by_content` no large file is read: weights count as others when they are younger than the comparison.
+    """
+    file = dataset / SELECTION
+    if not file.is_file():
+        return ""
+    again = [
+        f"fold {compared.weights.fold} of {compared.model}"
+        for compared in compared_folds(read_json(file, ModelError))
+        if _has_other_weights(dataset, compared, file.stat().st_mtime_ns, by_content)
+    ]
+    return f"Trained again since the models were compared: {some(again)}; run 'nnsegment best' again." if again else ""
+
+
+def _has_other_weights(dataset: Path, compared: ComparedFold, compared_ns: int, by_content: bool) -> bool:
+    fold = ModelFolders(dataset / compared.model).fold(compared.weights.fold)
+    if not by_content and fold.weights and fold.weights.stat().st_mtime_ns <= compared_ns:
+        return False
+    return compared.weights.are_replaced_in(fold, by_content)

@@ -34,10 +34,13 @@ class Weights:
         """What identifies a checkpoint file, wherever it is copied to."""
         return cls(fold, path.name, steps, _stamp(path), _sha256(path))
 
-    def are_replaced_in(self, folder: FoldFolder) -> bool:
-        """Whether a fold would predict with other weights now; not where it has none to compare with."""
+    def are_replaced_in(self, folder: FoldFolder, by_content: bool = True) -> bool:
+        """Whether a fold would predict with other weights now; not where it has none to compare with.
+
+        Without `by_content` a copy with another time counts as others.
+        """
         path = folder.weights
-        return path is not None and _stamp(path) != self.stamp and _sha256(path) != self.sha256
+        return path is not None and _stamp(path) != self.stamp and not (by_content and _sha256(path) == self.sha256)
 
 
 @dataclass(frozen=True)

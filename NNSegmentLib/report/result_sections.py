@@ -13,6 +13,7 @@ from ..errors import NNSegmentError, counted, some
 from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..labels import Label
+from ..model.selected import trained_again
 from ..provenance.made_of import trained_and_validated
 from ..scores import CaseScores, Scores, nan_mean, shown
 from ..selection.record import Selection
@@ -88,6 +89,7 @@ def selection_section(contents: Contents) -> Markup:
         "selection",
         "Selection",
         lead,
+        absent(outdated) if (outdated := trained_again(contents.folders.results)) else "",
         table(("model or ensemble", "mean Dice", *chosen.targets), _even(rows), best=ranked.index(chosen.best)),
         paragraph(_postprocessing(chosen)),
     )

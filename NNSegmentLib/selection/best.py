@@ -26,6 +26,7 @@ from .crossvalidation import (
     folds_to_predict,
     replaced_images,
     seen_cases,
+    weights_of,
 )
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .record import (
@@ -176,4 +177,5 @@ def _select(
         postprocessing_text=rules.describe(scoring.label_set),
         notes=(*compared.notes, *prediction_notes(best.candidate, compared.folds, trained), *notes),
         prediction_folds=trained,
+        compared=weights_of(compared),
     )

@@ -15,6 +15,7 @@ from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
 from ..labels import LabelSet
+from ..model.selected import ComparedFold
 from ..planning.plan import load_plan
 from ..postprocessing import PostProcessing, determine_postprocessing
 from ..progress import Progress, silent
@@ -115,6 +116,14 @@ def seen_cases(comparison: Comparison) -> tuple[str, ...]:
         for model, fold in product(comparison.models, comparison.folds)
         if (seen := trained_and_validated(model.fold(fold)))
     )
+
+
+def weights_of(comparison: Comparison) -> tuple[ComparedFold, ...]:
+    """What predicted the compared validations, where they tell."""
+    pairs = (
+        (model, load_predicted_by(model.fold(fold))) for model, fold in product(comparison.models, comparison.folds)
+    )
+    return tuple(ComparedFold(model.folder.name, made_by.weights) for model, made_by in pairs if made_by)
 
 
 def crossvalidate(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> tuple[Path, Scores]:

@@ -12,8 +12,9 @@ from ..errors import ModelError
 from ..evaluation import SUMMARY, Scores, load_scores
 from ..folders import TRAINER, ModelFolders, TaskFolders
 from ..labels import LabelSet
+from ..model.selected import COMPARED_WEIGHTS, ComparedFold, compared_folds
 from ..postprocessing_rules import JSON_FILE, PICKLE_FILE, PostProcessing, load_postprocessing
-from ..records import lack_of, read_json, write_json
+from ..records import lack_of, read_json, to_json, write_json
 from ..scores import aligned, nan_mean, shown
 from .crossvalidation import FoldName
 
@@ -91,6 +92,8 @@ class Selection:
     notes: tuple[str, ...] = ()
     prediction_folds: tuple[FoldName, ...] = ()
     """Those to predict with, at least the compared ones; empty means just these."""
+    compared: tuple[ComparedFold, ...] = ()
+    """The weights that were compared, where validations tell them."""
 
     @property
     def best(self) -> Candidate:
@@ -121,11 +124,14 @@ class Selection:
 def save_selection(selection: Selection, path: Path) -> None:
     """Write nnU-Net's inference_information.json; raises StorageError.
 
-    Its "folds" are those to predict with; "compared_folds", which nnU-Net does not know, is there where these differ.
+    Its "folds" are those to predict with; "compared_folds", which nnU-Net does not know, is there where these differ,
+    and "compared_weights" where they are known.
     """
     considered = [c.members[0] for c in selection.candidates if len(c.members) == 1]
     folds = selection.prediction_folds or selection.folds
     compared = {} if folds == selection.folds else {"compared_folds": list(selection.folds)}
+    if selection.compared:
+        compared |= {COMPARED_WEIGHTS: to_json(selection.compared)}
     write_json(
         path,
         {
@@ -236,6 +242,7 @@ def _parsed(values: Mapping, results: Path) -> Selection:
         postprocessing_text=postprocessing.describe(labels) if labels else "",
         notes=prediction_notes(candidates[index], compared, folds),
         prediction_folds=folds,
+        compared=compared_folds(values),
     )
 
 

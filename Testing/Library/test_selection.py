@@ -15,12 +15,13 @@ import pytest
 from NNSegmentLib.arguments import build_parser
 from NNSegmentLib.errors import ModelError, RunError, SettingsError
 from NNSegmentLib.evaluation import load_scores
+from NNSegmentLib.exchange import list_models
 from NNSegmentLib.folders import ModelFolders, Workspace
 from NNSegmentLib.folds import Fold, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_labels
 from NNSegmentLib.labels import LabelSet
-from NNSegmentLib.model.selected import read_selected
+from NNSegmentLib.model.selected import read_selected, trained_again
 from NNSegmentLib.provenance.file_states import stamps_of
 from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, save_made_of
 from NNSegmentLib.provenance.predicted_by import PredictedBy, StageInput, Weights, keep_present, note_stage_input
@@ -266,6 +267,30 @@ def test_a_validation_by_weights_that_were_replaced_is_not_compared(world):
     assert selection.folds == (0,)
     left_out = "The validation of fold 1 of nnUNetTrainer__nnUNetPlans__2d was made by weights that were replaced"
     assert any(left_out in note for note in selection.notes)
+
+
+def test_a_comparison_tells_which_folds_were_trained_again_since(world):
+    model = world.folders.model(*MODELS[0])
+    for number, cases in enumerate(("ab", "cd")):
+        path = model.fold(number).checkpoint_final
+        path.write_bytes(b"first")
+        os.utime(path, (0, 0))  # older than what it predicted
+        keep_present(
+            model.fold(number), PredictedBy(Weights.of(path, number, 10), tuple(map(CaseFiles, cases))), ".nii.gz"
+        )
+    selection = world.best(MODELS[:1])
+    os.utime(path)  # a copy of the same weights
+    assert trained_again(world.folders.results) == ""
+    os.utime(path, (0, 0))
+    assert list_models(world.folders.workspace)[0].dice == pytest.approx(selection.best.dice)
+
+    path.write_bytes(b"again")
+
+    assert trained_again(world.folders.results) == (
+        "Trained again since the models were compared: fold 1 of nnUNetTrainer__nnUNetPlans__2d; run 'nnsegment best' again."
+    )
+    assert list_models(world.folders.workspace)[0].dice is None
+    assert load_selection(world.folders.selection).compared == selection.compared
 
 
 def test_a_cascade_validated_with_an_earlier_stage_that_was_replaced_is_not_compared(world, monkeypatch):
