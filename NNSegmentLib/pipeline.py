@@ -32,7 +32,6 @@ from .lookup import (
     workspace_of,
 )
 from .machine.awake import kept_awake
-from .machine.locks import only_one_in
 from .machine.memory import Say, affordable_workers, announce, once, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
@@ -50,7 +49,7 @@ from .segments.label_files import OVERLAPS
 from .selection.record import Selection
 from .task import Task, load_task
 from .training.length import too_few_steps
-from .training.setup import copy_if_there, training_request
+from .training.setup import at_work, copy_if_there, training_request
 
 __all__ = [
     "best", "check", "convert", "diagram", "ensemble", "evaluate", "extract_fingerprint", "folders_of", "folds_of",
@@ -245,7 +244,7 @@ def train(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=resume, pretrained=pretrained, gpus=gpus, workers=workers, progress=progress, say=say,
     )  # fmt: skip
-    with only_one_in(request.folder.folder), kept_awake():
+    with at_work(request), kept_awake():
         run = train_fold_on(request, gpus, progress)
         if run.finished and (warning := too_few_steps([run])):
             say(warning)
@@ -276,7 +275,7 @@ def validate(
         task, configuration, fold, workspace, settings=settings, plans=plans, preset=preset,
         resume=True, trains=False, workers=workers, progress=progress,
     )  # fmt: skip
-    with only_one_in(request.folder.folder):
+    with at_work(request):
         return _validate(request, save_probabilities, workers, progress, again=True)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, RunError
 from .folders import ModelFolders, TaskFolders
 from .grids.stray_channels import channels_apart_mm, tell_apart
 from .image import copy_image
@@ -37,6 +37,8 @@ class Preparation:
     cases: int
     computed: int
     """Cases prepared now; the others were already up to date."""
+    signature: str
+    """Of the settings that they are prepared for."""
 
 
 def prepare_all(
@@ -54,15 +56,28 @@ def prepare_all(
     if not _is_for(folder, signature):
         _require_unused(folders, configuration.data_identifier)
     elif (folder / _SIGNATURE).is_file() and all(_is_current(case, folder) for case in task.cases):
-        return Preparation(name, folder, len(task.cases), 0)  # without a lock, so that the folder may be read-only
+        return Preparation(
+            name, folder, len(task.cases), 0, signature
+        )  # without a lock, so that the folder may be read-only
     with one_after_another_in(folder, say):
+        if not _is_for(folder, signature):  # whoever was waited for may train on them by now
+            _require_unused(folders, configuration.data_identifier)
         _begin(folder, signature)
         missing = [case for case in task.cases if not _is_current(case, folder)]
         workers = _affordable(missing, configuration, plan, workers, say)
         prepare = partial(_prepare, task=task, plan=plan, name=name, folder=folder)
         apart_mm = in_parallel(prepare, missing, workers, progress, f"Preparing {name}")
     tell_apart({case.id: mm for case, mm in zip(missing, apart_mm, strict=True)}, say)
-    return Preparation(name, folder, len(task.cases), len(missing))
+    return Preparation(name, folder, len(task.cases), len(missing), signature)
+
+
+def require_still_prepared(folder: Path, signature: str) -> None:
+    """Raises RunError when another process has prepared the cases for other settings since."""
+    if not _is_for(folder, signature):
+        raise RunError(
+            f"The cases in {folder} were prepared for another plan or other labels since this run prepared them; start it "
+            "again when nothing else works with them, or give one of the plans a name of its own with 'nnsegment plan -p NAME'."
+        )
 
 
 def _prepare(case: Case, task: Task, plan: Plan, name: str, folder: Path) -> float:

@@ -58,6 +58,8 @@ class TrainingRequest:
     settings: TrainingSettings
     resume: bool = False
     pretrained: Path | None = None
+    prepared_for: str = ""
+    """What `preparation` says of the settings that the cases are prepared for."""
 
     @property
     def wanted(self) -> Configuration:

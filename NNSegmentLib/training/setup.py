@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import PlanError, RunError, SettingsError, some
@@ -9,10 +11,11 @@ from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
 from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
+from ..machine.locks import only_one_in
 from ..machine.memory import Need, Say, announce, unsaid
 from ..planning.plan import Configuration, Plan, load_plan, save_plan
 from ..preflight import training_need
-from ..preparation import keep_references, prepare_all
+from ..preparation import keep_references, prepare_all, require_still_prepared
 from ..progress import Progress, silent
 from ..records import copy_whole, read_json
 from ..run import Run, TrainingSettings
@@ -71,8 +74,8 @@ def training_request(
         need, free = _training_need(task, wanted, settings, cases, gpus)
         announce(need, say, free)
     keep_references(task, folders, workers, progress)
-    prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
-    prepared = folders.prepared(wanted.data_identifier)
+    preparation = prepare_all(task, folders, chosen, configuration, workers, progress, say or unsaid)
+    prepared = preparation.folder
     if resume and say:
         tell_changed_files(run, prepared, previous_stage, say)
     if not is_described:
@@ -80,9 +83,25 @@ def training_request(
     return TrainingRequest(
         folder=run_folder, model_folder=model, plan=chosen, configuration=configuration, label_set=task.labels,
         n_channels=len(task.channels), dataset_json=task.dataset_json, fold=cases, fold_name=name,
-        prepared=prepared, previous_stage=previous_stage, settings=settings,
+        prepared=prepared, prepared_for=preparation.signature, previous_stage=previous_stage, settings=settings,
         resume=resume, pretrained=None if pretrained is None else path_of(pretrained),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def at_work(request) -> Iterator[None]:
+    """Only this process in the fold of a request, whose cases and model are what they were when it was made.
+
+    Raises RunError when another process works there, or has prepared the cases for another plan or set the model aside.
+    """
+    with only_one_in(request.folder.folder):
+        require_still_prepared(request.prepared, request.prepared_for)
+        if not request.model_folder.plan.is_file():
+            raise RunError(
+                f"The model in {request.model_folder.folder} was removed or set aside since this run prepared its cases; "
+                "start it again."
+            )
+        yield
 
 
 def _plan_that_goes_on(model: ModelFolders, plan: Plan, configuration: str, task: Task, resume: bool) -> Plan:

@@ -21,7 +21,7 @@ from NNSegmentLib.lookup import cases_in_no_fold
 from NNSegmentLib.machine.locks import only_one_in
 from NNSegmentLib.model import find_model_folders
 from NNSegmentLib.preprocessing.storage import PreparedStore
-from NNSegmentLib.training.setup import training_request
+from NNSegmentLib.training.setup import at_work, training_request
 
 CONFIGURATION = "3d_fullres"
 FINER_MM = (1.5, 0.6, 0.6)
@@ -192,6 +192,43 @@ def test_cases_that_are_trained_on_are_not_prepared_for_another_plan(workspace):
 
     assert sorted(request.prepared.iterdir()) == files
     assert prepare(workspace).computed == 6
+
+
+def test_cases_that_are_trained_on_after_a_wait_for_them_are_not_prepared_for_another_plan(workspace):
+    request = train_nothing(workspace, 0)
+    files = sorted(request.prepared.iterdir())
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+    said, refused = [], []
+
+    def prepare_for_the_new_plan():
+        try:
+            prepare(workspace, say=said.append)
+        except RunError as error:
+            refused.append(str(error))
+
+    second = threading.Thread(target=prepare_for_the_new_plan)
+    with only_one_in(request.folder.folder):
+        with only_one_in(request.prepared):  # as the training that is about to begin prepares its cases
+            request.folder.folder.joinpath("running.json").rename(waiting := workspace / "not yet")
+            second.start()
+            while not any("Waiting" in text for text in said):
+                time.sleep(0.01)
+            waiting.rename(request.folder.folder / "running.json")
+        second.join(30)
+
+    assert refused and "fold_0" in refused[0]
+    assert sorted(request.prepared.iterdir()) == files
+
+
+@pytest.mark.parametrize("change", ["prepared for another plan", "set aside"])
+def test_a_run_does_not_begin_with_what_changed_while_its_cases_were_prepared(workspace, change):
+    request = train_nothing(workspace, 0)
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM, anew=change == "set aside")
+    if change != "set aside":
+        prepare(workspace)
+
+    with pytest.raises(RunError, match=f"{change}.* start it"), at_work(request):
+        pass
 
 
 def test_nnunets_own_arrays_lie_elsewhere(workspace):
