@@ -274,7 +274,7 @@ def _best(args, terminal):
 
     selection = pipeline.best(
         args.task, args.workspace, configurations=args.configurations or (), plans=args.plans, preset=args.preset,
-        folds=args.folds, ensembles=not args.no_ensemble, workers=args.workers, progress=terminal,
+        folds=args.folds, ensembles=not args.no_ensemble, workers=args.workers, progress=terminal, say=terminal.say,
     )  # fmt: skip
     return selection, selection.table()
 

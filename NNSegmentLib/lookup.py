@@ -10,7 +10,7 @@ from .folders import RAW, ModelFolders, TaskFolders, Workspace
 from .folds import Fold, load_folds, make_folds, save_folds
 from .given import fold_names, path_of
 from .labels import LabelSet
-from .machine.locks import holder
+from .machine.locks import holder, require_free
 from .machine.memory import Say, unsaid
 from .model import Model, load_model
 from .model.selected import read_selected
@@ -151,6 +151,8 @@ def model_of(
         raise RunError(f"{folders.name} has no trained model yet; train one with 'nnsegment train'.")
     if configuration is not None:
         return load_model(_only_trained(folders, configuration, name).folder, configuration, folds)
+    if not folders.selection.is_file():
+        require_free(folders.results)  # a comparison is about to tell what predicts, and with which post-processing
     return load_model(folders.results, None, folds) if name is None else _model_of_plan(folders, name, folds)
 
 

@@ -32,6 +32,7 @@ from .lookup import (
     workspace_of,
 )
 from .machine.awake import kept_awake
+from .machine.locks import one_after_another_in
 from .machine.memory import Say, affordable_workers, announce, once, unsaid
 from .model import Model
 from .model.earlier import require_nothing_at_work, set_models_aside
@@ -290,13 +291,14 @@ def best(
     ensembles: bool = True,
     workers: int = 2,
     progress: Progress = silent,
+    say: Say = unsaid,
 ) -> Selection:
     """Compare the trained configurations and their ensembles by cross-validation and settle the post-processing.
 
     What it finds is what `predict` uses from then on. `configurations` (all that are trained when none is named), `plans`
     or `preset` limit what is compared; `folds` None compares the folds that all of them have finished and predicts with
-    every fold that the best one has. Raises RunError when what is asked for is not trained or validated, TaskError,
-    SettingsError, ImageError, StorageError.
+    every fold that the best one has. Another comparison of the task is waited for, which `say` hears. Raises RunError when
+    what is asked for is not trained or validated, TaskError, SettingsError, ImageError, StorageError.
     """
     from .selection.best import find_best
 
@@ -304,10 +306,11 @@ def best(
     plans = plans_name_of(plans, preset)
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     candidates = trained_models(folders, names, plans)
-    return find_best(
-        folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
-        file_ending=task.file_ending, reader=task.reader, cases=task.cases, workers=workers, progress=progress,
-    )  # fmt: skip
+    with one_after_another_in(folders.results, say):
+        return find_best(
+            folders, task.labels, candidates, folds, ensembles=ensembles, references=references_of(folders, task),
+            file_ending=task.file_ending, reader=task.reader, cases=task.cases, workers=workers, progress=progress,
+        )  # fmt: skip
 
 
 def predict(

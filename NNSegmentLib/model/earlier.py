@@ -11,7 +11,8 @@ from ..records import cannot_write, move
 
 
 def require_nothing_at_work(folders: TaskFolders) -> None:
-    """Raises RunError when a fold of the task is being trained or validated."""
+    """Raises RunError when a fold of the task is being trained or validated, or its models are compared."""
+    require_free(folders.results)
     for model in folders.models():
         for fold in model.folds():
             require_free(fold.folder)

@@ -364,6 +364,33 @@ def test_beginning_again_waits_for_a_training(workspace):
     assert not fingerprint.exists()  # refused before anything was measured
 
 
+def test_a_comparison_is_waited_for(workspace):
+    train_nothing(workspace, 0)
+    results, said, ended = pipeline.folders_of(501, workspace).results, [], []
+
+    def compare():
+        try:
+            pipeline.best(501, workspace, say=said.append)
+        except RunError as error:
+            ended.append(str(error))
+
+    second = threading.Thread(target=compare)
+    with only_one_in(results):
+        second.start()
+        while not said:
+            assert second.is_alive()
+            time.sleep(0.01)
+        assert not ended
+        with pytest.raises(RunError, match="wait for it, or stop it first"):
+            pipeline.plan(501, workspace, anew=True)
+        with pytest.raises(RunError, match="wait for it, or stop it first"):
+            pipeline.predict(raw(workspace) / "imagesTr", workspace / "out", workspace, task=501)
+    second.join(30)
+
+    assert "Waiting for it." in said[0] and "validated yet" in ended[0]
+    assert not list(results.glob("running.json"))
+
+
 def test_beginning_again_twice_keeps_both(workspace):
     for _ in range(2):
         train_nothing(workspace, 0)
