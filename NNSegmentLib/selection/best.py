@@ -69,7 +69,7 @@ def find_best(
     results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
-    compared = choose_folds(folders, _models(folders, candidates), folds, file_ending, label_set)
+    compared = choose_folds(folders, _models(folders, candidates), folds, file_ending, label_set, cases)
     for told in (folders.selection, folders.results / INSTRUCTIONS):
         remove(told)  # what it names is made anew from here on, and would be missing if that ended early
     found = [_single(model, compared.folds, scoring) for model in compared.models]

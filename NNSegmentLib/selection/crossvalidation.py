@@ -46,17 +46,19 @@ def choose_folds(
     folds: Sequence[FoldName] | None,
     ending: str | None = None,
     label_set: LabelSet | None = None,
+    cases: Sequence[Case] = (),
 ) -> Comparison:
     """The folds to compare models on: those asked for, else all listed folds that every model has finished.
 
     Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
-    asked for is missing or incomplete, or nothing is left to compare, also for labels that mean something else than
-    in `label_set`, SettingsError for the fold 'all'.
+    asked for is missing or incomplete or has others than the task's `cases`, or nothing is left to compare, also for labels
+    that mean something else than in `label_set`, SettingsError for the fold 'all'.
     """
+    known = frozenset(case.id for case in cases)
     models, renumbered = _with_same_labels(folders, models, label_set)
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
     wanted, beyond = _existing_folds(models, len(splits)) if folds is None else (_numbered(folds), [])
-    problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending))} for m in models}
+    problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending, known))} for m in models}
     usable = [m for m in models if len(problems[m]) < len(wanted)]
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
     found = [*renumbered, *(problem for of_model in problems.values() for problem in of_model.values())]
@@ -203,8 +205,10 @@ def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[i
     return (within, [fold for fold in found if fold >= listed]) if within else (found, [])
 
 
-def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending) -> str:
-    """Why this fold of a model cannot be compared; empty when it can."""
+def _problem(
+    folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending, known: frozenset[str]
+) -> str:
+    """Why this fold of a model cannot be compared; empty when it can. The task's cases are `known`, where any are."""
     validation = model.fold(fold).validation
     if not validation.is_dir():
         return f"Fold {fold} of {model.folder.name} has no validation; run '{model.command('train', fold)}'."
@@ -216,6 +220,16 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
             f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it is to "
             "be validated with; restore the splits_final.json of that time, or train it again."
         )
+    if known and (gone := sorted({*(expected or present)} - known)):
+        return (
+            f"Fold {fold} of {model.folder.name} validates with {counted(len(gone), 'case')} ({some(gone)}) that the task does "
+            f"not have; take them out of splits_final.json and run '{model.command('validate', fold)}', or add them again."
+        )
+    if expected and (others := sorted(present - {*expected})):
+        return (
+            f"The validation of fold {fold} of {model.folder.name} has {counted(len(others), 'label map')} ({some(others)}) of "
+            f"other cases than splits_final.json names for it; {_advice_on_others(model, fold)}."
+        )
     found = _lack(model, fold, expected, present)
     if not found:
         return ""
@@ -226,6 +240,12 @@ def _problem(folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: 
             f"nnUNetv2_train {number} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name} --val"
         )
     return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."
+
+
+def _advice_on_others(model: ModelFolders, fold: FoldName) -> str:
+    """nnU-Net leaves them where they are."""
+    ours = f"remove them by '{model.command('validate', fold)}'"
+    return ours if model.trainer == TRAINER else f"delete them in {model.fold(fold).validation}"
 
 
 def _lack(model: ModelFolders, fold: FoldName, expected: Sequence[str], present: set[str]) -> str:

@@ -365,6 +365,26 @@ def test_a_model_whose_labels_mean_something_else_is_not_compared(world):
         world.best([MODELS[0]])
 
 
+def test_a_fold_with_a_case_that_was_removed_is_not_compared_and_the_selection_stays(world):
+    world.best(MODELS[:1])
+    cases = [Case(name, (world.folders.raw / f"{name}_0000.nii.gz",)) for name in "abc"]
+
+    selection = world.best(MODELS[:1], cases=cases)
+
+    assert selection.folds == (0,)
+    assert any("validates with 1 case (d) that the task does not have; take" in note for note in selection.notes)
+    with pytest.raises(RunError, match="the task does not have"):
+        world.best(MODELS[:1], folds=[1], cases=cases)
+    assert world.folders.selection.is_file()
+
+
+def test_label_maps_of_cases_that_validate_elsewhere_now_are_not_compared(world):
+    save_folds((SPLITS[0], Fold(("a", "b", "d"), ("c",))), world.folders.splits)
+
+    with pytest.raises(RunError, match=r"1 label map \(d\) of other cases .*'nnsegment validate"):
+        world.best(folds=[1])
+
+
 def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
     world = World(tmp_path)
     world.validated("2d", 0.3, seed=1, npz=False)
@@ -502,7 +522,8 @@ def test_a_random_fold_counts_when_there_is_no_other(tmp_path):
     assert world.best([MODELS[0]]).folds == (7,)
 
 
-def test_a_case_in_two_folds_is_refused(world):
+def test_a_case_in_two_folds_is_refused_where_no_file_tells_the_folds(world):
+    world.folders.splits.unlink()
     world.predict(world.folders.model(*MODELS[0]).fold(1).validation, "a", guess("a", 0.1, 3))
 
     with pytest.raises(RunError, match="Case a was predicted in two folds"):
