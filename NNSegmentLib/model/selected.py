@@ -10,6 +10,8 @@ from ..folders import SELECTION, ModelFolders
 from ..provenance.predicted_by import Weights
 from ..records import from_json, lack_of, read_json
 
+_DEPTH = 3
+"""Of a file of post-processing in a data set: MODEL/crossval_results_folds_…/FILE or ensembles/ENSEMBLE/FILE."""
 COMPARED_WEIGHTS = "compared_weights"
 """Ours in inference_information.json: what the compared folds were predicted by."""
 
@@ -35,15 +37,20 @@ class Selected:
     """The file's path where the selection was made, perhaps on another machine; empty without post-processing."""
 
     def postprocessing_file(self) -> Path | None:
-        """The file of the post-processing at the same place below this data set's folder.
+        """The file of the post-processing at the same place below this data set's folder, which may have been renamed.
 
-        None when no file is named, or for a data set of another name; raises ModelError when the file is missing.
+        None when no file is named, or that of a data set of another name that this one does not have; raises ModelError
+        when the file is missing.
         """
         dataset, parts = self.file.parent, PurePosixPath(self.postprocessing.replace("\\", "/")).parts
-        if dataset.name not in parts or ".." in parts:
+        if not parts or ".." in parts:
             return None
-        place = dataset.joinpath(*parts[len(parts) - parts[::-1].index(dataset.name) :])
+        is_own = dataset.name in parts
+        below = len(parts) - parts[::-1].index(dataset.name) if is_own else -_DEPTH
+        place = dataset.joinpath(*parts[below:])
         found = next((p for p in (place.with_suffix(".json"), place.with_suffix(".pkl")) if p.is_file()), None)
+        if not is_own:
+            return found if len(parts) > _DEPTH else None
         if found is None:
             raise ModelError(
                 f"{self.file} names the post-processing {place}, which is missing; run 'nnsegment best' again, or "

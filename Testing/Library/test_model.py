@@ -181,6 +181,18 @@ def test_what_was_selected_is_taken_with_its_post_processing(dataset):
     assert load_model(dataset, "3d_fullres").postprocessing is None
 
 
+def test_a_data_set_that_was_renamed_keeps_its_post_processing(dataset):
+    folder = write_model(dataset, "2d")
+    rules = folder / "crossval_results_folds_0" / "postprocessing.json"
+    rules.parent.mkdir()
+    rules.write_text("{}")
+    selection(
+        dataset, ["2d"], f"/work/nnUNet_results/Dataset009_Before/{rules.relative_to(dataset).with_suffix('.pkl')}"
+    )
+
+    assert load_model(dataset).postprocessing == rules
+
+
 def test_a_selection_without_its_post_processing_is_refused(dataset):
     write_model(dataset, "2d")
     write_model(dataset, "3d_fullres")
