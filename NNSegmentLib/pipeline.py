@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import require_choice
+from .errors import counted, require_choice, some
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
-from .folders import LABELS_CSV
+from .folders import LABELS_CSV, TaskFolders
 from .given import any_of, fold_names, path_of, paths_of, whole_number
 from .integrity import Finding, check_task, fix_task, save_findings
 from .lookup import (
@@ -42,6 +42,7 @@ from .planning.plan import Plan, save_plan
 from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
+from .provenance.file_states import younger_cases
 from .records import copy_whole
 from .results import diagram, ensemble, evaluate, postprocess, write_report
 from .run import Run, TrainingSettings
@@ -126,15 +127,25 @@ def extract_fingerprint(
     folders, task = folders_of(task, workspace), open_task(task, workspace)
     if folders.fingerprint.is_file() and not clean:
         stored = load_fingerprint(folders.fingerprint)
-        if stored.is_of(case.id for case in task.cases):
+        is_of_task = stored.is_of(case.id for case in task.cases) and len(stored.intensities) == len(task.channels)
+        if is_of_task:
+            _tell_younger_files(folders, task, say)
             return stored
-        say(f"The cases of {task.name} are others than those that were measured; they are measured anew.")
+        say(f"The cases or channels of {task.name} are others than those that were measured; they are measured anew.")
     each = fingerprint_gb(task.cases, len(task.channels))
     workers = affordable_workers(max(1, min(workers, len(task.cases))), each, "Reading a case", say)
     announce(fingerprint_need(each, workers), say)
     found = compute_fingerprint(task, workers=workers, progress=progress, say=say)
     save_fingerprint(found, folders.fingerprint)
     return found
+
+
+def _tell_younger_files(folders: TaskFolders, task: Task, say: Say) -> None:
+    if younger := younger_cases(task, folders.fingerprint.stat().st_mtime):
+        say(
+            f"Images or labels of {counted(len(younger), 'case')} ({some(younger)}) are younger than their measurement, which "
+            "is taken as it is; 'nnsegment plan --clean' measures them again."
+        )
 
 
 def plan(

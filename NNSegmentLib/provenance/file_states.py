@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..task import Case
+from ..task import Case, Task
 
 FILE_CLOCK_S = 2.0
 """Precision with which some file systems note times."""
@@ -17,6 +17,12 @@ def stamps_of(case: Case) -> Stamps:
     files = [path for path in (*case.images, case.labels) if path]
     found = [path.stat() if path.is_file() else None for path in files]
     return [[status.st_mtime_ns, status.st_size] if status else [] for status in found]
+
+
+def younger_cases(task: Task, than_s: float) -> list[str]:
+    """The ids of cases with a file that was changed after this time (s since 1970)."""
+    latest_ns = (than_s + FILE_CLOCK_S) * _SECOND_NS
+    return [case.id for case in task.cases if any(stamp and stamp[0] > latest_ns for stamp in stamps_of(case))]
 
 
 def are_of_one_state(noted: object, found: Stamps) -> bool:

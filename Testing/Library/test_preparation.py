@@ -343,6 +343,24 @@ def test_beginning_again_takes_all_cases_and_keeps_the_models(workspace):
     assert training_request(501, CONFIGURATION, 0, workspace).fold_name == 0
 
 
+def test_planning_again_measures_other_channels_and_tells_of_younger_files(workspace):
+    said, later = [], time.time() + 60
+    os.utime(raw(workspace) / "labelsTr" / "case0.nii.gz", (later, later))
+
+    pipeline.plan(501, workspace, say=said.append)
+
+    assert any("of 1 case (case0) are younger than their measurement" in text and "--clean" in text for text in said)
+
+    for path in sorted((raw(workspace) / "imagesTr").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    edit_json(raw(workspace) / "dataset.json", channel_names={"0": "MR", "1": "CT"})
+
+    assert pipeline.plan(501, workspace, say=said.append).configuration(CONFIGURATION).normalization[1:] == (
+        "CTNormalization",
+    )
+    assert any("channels of Dataset501_Blocks are others than those that were measured" in text for text in said)
+
+
 def test_beginning_again_measures_corrected_labels(workspace):
     before = pipeline.extract_fingerprint(501, workspace)
     write_labels(raw(workspace) / "labelsTr" / "case0.nii.gz", np.roll(blocks(), 3, axis=1), PLAIN)
