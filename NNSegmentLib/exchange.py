@@ -21,13 +21,27 @@ from .model.selected import trained_again
 from .model.version_1 import find_v1_folders
 from .planning.plan import load_plan
 from .progress import Progress, silent, stepped
-from .records import cannot_write, move, patiently, read_json, remove, require_writable, working_folder, written_whole
+from .provenance.made_of import elsewhere
+from .records import (
+    cannot_write,
+    move,
+    patiently,
+    read_json,
+    remove,
+    require_writable,
+    to_json,
+    working_folder,
+    written_whole,
+)
 from .task import parse_dataset_json
 from .terminal import table
 
 FORMATS = ("zip", "onnx", "torchscript")
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
-_FOLD_FILES = ("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", "validation/summary.json")
+_MADE_OF = "made_of.json"
+_FOLD_FILES = (
+    *("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", _MADE_OF, "validation/summary.json"),
+)
 _BESIDE_MODELS = ("ensembles", SELECTION)
 _CROSSVALIDATION_FILES = ("summary.json", "postprocessing.json", "postprocessing.pkl")
 
@@ -163,6 +177,8 @@ def _zip(
             name = path.relative_to(root).as_posix()
             if path.name == SELECTION and folds:
                 archive.writestr(name, json.dumps(read_json(path) | {"folds": list(folds)}, indent=2))  # those it has
+            elif path.name == _MADE_OF:
+                archive.writestr(name, json.dumps(to_json(elsewhere(path)), indent=4))
             else:
                 archive.write(path, name)
     return target

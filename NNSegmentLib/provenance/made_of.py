@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import RunError, counted, some
@@ -37,9 +37,10 @@ class MadeOf:
         return cls(fold.train, fold.validation, files_of(prepared, sorted({*fold.train, *fold.validation})))
 
     def changed(self, prepared: Path) -> list[str]:
-        """The training cases whose files were prepared in another state since."""
-        now = files_of(prepared, self.train)
-        return sorted(files.case_id for files in {*now} - {*self.files})
+        """The training cases whose files were prepared in another state since; not those of which none was noted."""
+        unknown = {files.case_id for files in self.files if not files.stamps}
+        now = {files for files in files_of(prepared, self.train) if files.case_id not in unknown}
+        return sorted(files.case_id for files in now - {*self.files})
 
 
 def preparation_note(prepared: Path, case_id: str) -> Path:
@@ -65,6 +66,12 @@ def load_made_of(folder: FoldFolder) -> MadeOf | None:
     if not folder.has_weights or not folder.made_of.is_file():
         return None
     return from_json(MadeOf, read_json(folder.made_of))
+
+
+def elsewhere(path: Path) -> MadeOf:
+    """A note as it holds where the same cases have files of their own: without the state of files; raises TaskError."""
+    made_of = from_json(MadeOf, read_json(path))
+    return replace(made_of, files=tuple(CaseFiles(files.case_id) for files in made_of.files))
 
 
 def seen_in_training(folder: FoldFolder, validation: Iterable[str]) -> list[str]:

@@ -12,7 +12,9 @@ import pytest
 from NNSegmentLib.answers import models_text
 from NNSegmentLib.errors import ModelError, StorageError
 from NNSegmentLib.exchange import describe_model, export_model, import_model, list_models
-from NNSegmentLib.folders import Workspace
+from NNSegmentLib.folders import ModelFolders, Workspace
+from NNSegmentLib.provenance.made_of import CaseFiles, MadeOf, load_made_of, save_made_of, seen_in_training
+from NNSegmentLib.records import write_json
 
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
@@ -54,6 +56,19 @@ def test_an_export_is_laid_out_as_nnunet_does_and_leaves_predictions_at_home(tra
     assert f"Dataset007_Knee/{MODEL}/fold_0/checkpoint_final.pth" in names
     assert "Dataset007_Knee/inference_information.json" in names
     assert not [name for name in names if name.endswith(".nii.gz")]
+
+
+def test_an_imported_model_knows_the_cases_that_it_was_trained_on_but_no_state_of_their_files(trained, tmp_path):
+    made_of = MadeOf(("a",), ("b",), (CaseFiles("a", ((1, 2),)), CaseFiles("b", ((3, 4),))))
+    save_made_of(made_of, ModelFolders(trained / MODEL).fold(0))
+
+    (entry,) = import_model(export_model(trained, tmp_path / "knee.zip"), tmp_path / "here")
+
+    fold = ModelFolders(entry.folder).fold(0)
+    assert seen_in_training(fold, ["a", "b", "c"]) == ["a"]
+    write_json(tmp_path / "a.made_of", [[5, 6]])
+    assert load_made_of(fold).changed(tmp_path) == []
+    assert made_of.changed(tmp_path) == ["a"]
 
 
 def test_an_export_of_some_folds_predicts_with_those(trained, tmp_path):
