@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import RunError, SettingsError, counted, some
 from ..evaluation import evaluate_folder, label_files
-from ..folders import DATASET_NAME, TRAINER, ModelFolders, TaskFolders, visible
+from ..folders import DATASET_NAME, TRAINER, FoldFolder, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
 from ..given import fold_name
 from ..image import FILE_ENDINGS, copy_image
@@ -21,7 +21,7 @@ from ..postprocessing import PostProcessing, determine_postprocessing
 from ..progress import Progress, silent
 from ..provenance.corrected import has_other_images
 from ..provenance.made_of import seen_in_training, trained_and_validated
-from ..provenance.predicted_by import load_predicted_by, made_with_other_stage
+from ..provenance.predicted_by import Weights, load_predicted_by, made_with_other_stage
 from ..records import copy_whole, read_json
 from ..scores import Scores, case_id
 from ..task import Case
@@ -105,7 +105,7 @@ def replaced_images(comparison: Comparison, cases: Sequence[Case]) -> tuple[str,
         if other := [files.case_id for files in noted if has_other_images(by_id[files.case_id], files)]:
             notes.append(
                 f"Fold {fold} of {model.folder.name} was validated on other images of {counted(len(other), 'case')} "
-                f"({some(other)}) than there are now; predict them anew with '{model.command('validate', fold)}'."
+                f"({some(other)}) than there are now; predict them anew with '{_validate_command(model, fold)}'."
             )
     return tuple(notes)
 
@@ -121,11 +121,21 @@ def seen_cases(comparison: Comparison) -> tuple[str, ...]:
 
 
 def weights_of(comparison: Comparison) -> tuple[ComparedFold, ...]:
-    """What predicted the compared validations, where they tell."""
-    pairs = (
-        (model, load_predicted_by(model.fold(fold))) for model, fold in product(comparison.models, comparison.folds)
+    """The weights of every compared fold that has any."""
+    pairs = ((model, fold) for model, fold in product(comparison.models, comparison.folds))
+    return tuple(
+        ComparedFold(model.folder.name, weights)
+        for model, fold in pairs
+        if (weights := _weights_of(model.fold(fold), fold))
     )
-    return tuple(ComparedFold(model.folder.name, made_by.weights) for model, made_by in pairs if made_by)
+
+
+def _weights_of(folder: FoldFolder, fold: FoldName) -> Weights | None:
+    """What predicted a validation; where it does not tell, as in those of nnU-Net, the weights that are there now."""
+    made_by = load_predicted_by(folder)
+    if made_by:
+        return made_by.weights
+    return Weights.of(folder.weights, fold, 0) if folder.weights else None
 
 
 def crossvalidate(model: ModelFolders, folds: Sequence[FoldName], scoring: Scoring) -> tuple[Path, Scores]:
@@ -223,7 +233,7 @@ def _problem(
     if known and (gone := sorted({*(expected or present)} - known)):
         return (
             f"Fold {fold} of {model.folder.name} validates with {counted(len(gone), 'case')} ({some(gone)}) that the task does "
-            f"not have; take them out of splits_final.json and run '{model.command('validate', fold)}', or add them again."
+            f"not have; take them out of splits_final.json and run '{_validate_command(model, fold)}', or add them again."
         )
     if expected and (others := sorted(present - {*expected})):
         return (
@@ -233,7 +243,7 @@ def _problem(
     found = _lack(model, fold, expected, present)
     if not found:
         return ""
-    command = model.command("validate", fold)
+    command = _validate_command(model, fold)
     if model.trainer != TRAINER:  # its folds are nnU-Net's to finish
         number = DATASET_NAME.match(folders.name).group(1)
         command = (
@@ -242,9 +252,15 @@ def _problem(
     return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."
 
 
+def _validate_command(model: ModelFolders, fold: FoldName) -> str:
+    """The command that validates a fold anew, with the probabilities that it had."""
+    has_probabilities = visible(model.fold(fold).validation, "*.npz")
+    return model.command("validate", fold) + (" --save-probabilities" if has_probabilities else "")
+
+
 def _advice_on_others(model: ModelFolders, fold: FoldName) -> str:
     """nnU-Net leaves them where they are."""
-    ours = f"remove them by '{model.command('validate', fold)}'"
+    ours = f"remove them by '{_validate_command(model, fold)}'"
     return ours if model.trainer == TRAINER else f"delete them in {model.fold(fold).validation}"
 
 

@@ -266,18 +266,19 @@ def test_a_validation_by_weights_that_were_replaced_is_not_compared(world):
 
     assert selection.folds == (0,)
     left_out = "The validation of fold 1 of nnUNetTrainer__nnUNetPlans__2d was made by weights that were replaced"
-    assert any(left_out in note for note in selection.notes)
+    assert any(left_out in note and "-p nnUNetPlans --save-probabilities'" in note for note in selection.notes)
 
 
-def test_a_comparison_tells_which_folds_were_trained_again_since(world):
+@pytest.mark.parametrize("is_noted", [True, False])  # as in validations of nnU-Net
+def test_a_comparison_tells_which_folds_were_trained_again_since(world, is_noted):
     model = world.folders.model(*MODELS[0])
     for number, cases in enumerate(("ab", "cd")):
         path = model.fold(number).checkpoint_final
         path.write_bytes(b"first")
         os.utime(path, (0, 0))  # older than what it predicted
-        keep_present(
-            model.fold(number), PredictedBy(Weights.of(path, number, 10), tuple(map(CaseFiles, cases))), ".nii.gz"
-        )
+        if is_noted:
+            made_by = PredictedBy(Weights.of(path, number, 10), tuple(map(CaseFiles, cases)))
+            keep_present(model.fold(number), made_by, ".nii.gz")
     selection = world.best(MODELS[:1])
     os.utime(path)  # a copy of the same weights
     assert trained_again(world.folders.results) == ""
@@ -331,7 +332,7 @@ def test_a_validation_of_images_that_were_replaced_is_noted(world):
     [added] = set(world.best(cases=cases).notes) - {*before}
     assert added == (
         "Fold 1 of nnUNetTrainer__nnUNetPlans__2d was validated on other images of 1 case (d) than there are now; predict "
-        "them anew with 'nnsegment validate Dataset501_Cubes 2d 1 -p nnUNetPlans'."
+        "them anew with 'nnsegment validate Dataset501_Cubes 2d 1 -p nnUNetPlans --save-probabilities'."
     )
 
 
