@@ -16,6 +16,7 @@ from ..fingerprint import Fingerprint, load_fingerprint
 from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders, visible
 from ..labels import LabelSet
 from ..planning.plan import Plan, load_plan
+from ..provenance.corrected import corrected_cases
 from ..records import read_json
 from ..run import EpochFinished, Event, Failed, Finished, Stopped, read_events
 from ..scores import CaseScores, Scores, load_scores
@@ -96,6 +97,8 @@ class Contents:
     plans: tuple[Plan, ...]
     models: tuple[TrainedModel, ...]
     selection: Selection | None
+    corrected: frozenset[str] = frozenset()
+    """Cases that at least one trained fold has not seen as they are now."""
 
     @property
     def best_model(self) -> TrainedModel | None:
@@ -111,15 +114,22 @@ def gather(folders: TaskFolders) -> Contents:
     """
     models = tuple(_model(folder) for folder in folders.models())
     channels, labels = _channels_and_labels(folders)
+    task = _readable(load_task, folders.raw, folders.raw / "dataset.json")
+    corrected = (
+        _readable(lambda results: corrected_cases(folders, task), folders.raw, folders.raw / "dataset.json")
+        if task
+        else ()
+    )
     return Contents(
         folders=folders,
-        task=_readable(load_task, folders.raw, folders.raw / "dataset.json"),
+        task=task,
         channels=channels,
         labels=labels,
         fingerprint=_readable(load_fingerprint, folders.fingerprint),
         plans=_plans(folders),
         models=tuple(model for model in models if model.folds),
         selection=_readable(load_selection, folders.selection),
+        corrected=frozenset(corrected or ()),
     )
 
 

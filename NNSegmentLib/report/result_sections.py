@@ -21,6 +21,7 @@ from ..terminal import duration
 from .charts import dice_figure, runs_figure
 from .contents import Contents, TrainedFold, TrainedModel
 from .curves import latest_epochs, progress_figure
+from .doubts import doubts_of
 from .markup import (
     Markup,
     absent,
@@ -185,6 +186,9 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
             element("h3", model.title),
             *(absent(_seen(fold)) for fold in model.folds if fold.scores and _seen(fold)),
             table(*_class_table(scores, names, _unit(contents))),
+            absent(_SEEN) if any(fold.name == "all" and fold.scores for fold in model.folds) else "",
+            *map(absent, doubts_of(model, contents)),
+            table(*_class_table(scores, names)),
             figure(
                 inline_svg(drawn, f"Dice per class of {model.title}"),
                 "One dot per case; box: middle half; bar: median.",

@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import shutil
+import time
 from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
@@ -342,6 +344,28 @@ def test_a_model_without_its_images_is_still_reported(folders, tmp_path):
     text = Reader(write_report(moved.task(900), tmp_path / "r.html").read_text(encoding="utf-8")).text
 
     assert "no longer in their folder" in text and "3d_fullres (nnUNetPlans)" in text and "core" in text
+
+
+def test_scores_of_other_labels_cases_or_files_than_there_are_now_are_said_to_be_so(folders, tmp_path, report):
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    copied = Workspace.at(tmp_path).task(900)
+    for part in ("imagesTr/head_001_0000", "labelsTr/head_001"):
+        (copied.raw / f"{part}.nii.gz").unlink()
+    later = time.time() + 60
+    os.utime(copied.raw / "labelsTr" / "head_002.nii.gz", (later, later))
+    for fold in (0, 1):
+        copied.model("nnUNetPlans", "2d").fold(fold).checkpoint_final.touch()
+    edit_json(copied.raw / "dataset.json", labels={"background": 0, "core": 2, "rim": 1})
+
+    text = Reader(write_report(copied, tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+    said = (
+        "trained and scored with other labels",
+        "does not have any more (head_001)",
+        "of 1 case (head_002) changed since",
+    )
+    assert [sentence for sentence in said if sentence in text] == [*said]
+    assert not [sentence for sentence in said if sentence in report.text]
 
 
 def test_a_missing_prediction_costs_one_picture_not_the_page(folders, tmp_path):
