@@ -62,6 +62,10 @@ def prepare_all(
     with one_after_another_in(folder, say):
         if not _is_for(folder, signature):  # whoever was waited for may train on them by now
             _require_unused(folders, configuration.data_identifier)
+            say(
+                f"The cases in {folder} are prepared anew for the plan {plan.name}: they were prepared for another plan or other "
+                "labels. A plan with a name of its own ('nnsegment plan -p NAME') has a folder of its own."
+            )
         _begin(folder, signature)
         missing = [case for case in task.cases if not _is_current(case, folder)]
         workers = _affordable(missing, configuration, plan, workers, say)

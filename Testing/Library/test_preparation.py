@@ -191,7 +191,9 @@ def test_cases_that_are_trained_on_are_not_prepared_for_another_plan(workspace):
         prepare(workspace)
 
     assert sorted(request.prepared.iterdir()) == files
-    assert prepare(workspace).computed == 6
+    said = []
+    assert prepare(workspace, say=said.append).computed == 6
+    assert any("prepared anew for the plan nnUNetPlans: they were" in text for text in said)
 
 
 def test_cases_that_are_trained_on_after_a_wait_for_them_are_not_prepared_for_another_plan(workspace):
