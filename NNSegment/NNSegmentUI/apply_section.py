@@ -12,7 +12,6 @@ from .apply_models import OTHER, model_choices, read_card
 from .dependencies import without_torch
 from .job_view import JobView
 from .pairs import companions
-from .python_choice import is_typed, resting
 from .scene_application import late_answers, write_volumes
 from .shown_answers import ShownAnswers
 from .widgets import (
@@ -23,8 +22,11 @@ from .widgets import (
     device_words,
     fill_box,
     fill_devices,
+    is_typed,
     load_section,
+    option,
     plain_label,
+    resting,
     set_enabled,
     show_text,
 )
@@ -192,7 +194,7 @@ class ApplySection:
 
     def _words(self, images, labels) -> tuple[str, ...]:
         choice, ui = self._choice(), self.ui
-        words = ["predict", "-i", str(images), "-o", str(labels), *choice.words]
+        words = ["predict", *option("-i", str(images)), *option("-o", str(labels)), *choice.words]
         if self._folds():
             words += ["-f", *self._folds()]
         words += [] if ui.applyMirroringBox.checked else ["--no-mirroring"]

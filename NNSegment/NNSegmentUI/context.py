@@ -313,11 +313,6 @@ class PanelContext:
             return None
 
 
-def option(name: str, value: str) -> tuple[str, ...]:
-    """The words that give a value to an option; one that begins like an option itself is in one word with the name."""
-    return (f"{name}={value}",) if value.startswith("-") else (name, value)
-
-
 def _unreadable(folder: Path) -> str:
     """Why a folder cannot be a workspace, as a sentence; empty when it can, also when it is not there yet."""
     try:

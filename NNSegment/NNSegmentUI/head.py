@@ -10,8 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .context import ERROR, INFO, SUCCESS, TASK_KEY, WARNING, WORKSPACE_KEY, PanelContext, saved_workspace
-from .python_choice import is_typed, resting
-from .widgets import set_enabled, tip
+from .widgets import is_typed, resting, set_enabled, tip
 
 OWN_SECTIONS = ("train", "validate", "predict", "best")
 """Commands that have a place of their own further down in the panel."""

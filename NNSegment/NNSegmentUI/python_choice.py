@@ -9,29 +9,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from .context import ERROR, PYTHON_KEY, SUCCESS, PanelContext
-from .widgets import connect_path
+from .widgets import connect_path, resting
 
-TYPING_MS, POLL_MS = 600, 200
-"""How long a path rests before it is looked at, and how often we ask whether that is done."""
-
-
-def resting(edit, take: Callable[[], None]):
-    """A timer to start with every letter that is typed into a path line: `take` is called once the path rests.
-
-    The Enter key calls it at once.
-    """
-    timer = qt.QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(TYPING_MS)
-    timer.connect("timeout()", take)
-    edit.comboBox().lineEdit().connect("returnPressed()", take)
-    return timer
-
-
-def is_typed(edit) -> bool:
-    """Whether the text of a path line comes letter by letter, not from a dialog or from outside."""
-    line = edit.comboBox().lineEdit()
-    return line.modified or line.completer().popup().visible  # the arrow keys try the completions one by one
+POLL_MS = 200
+"""How often we ask whether a Python has been looked at."""
 
 
 class PythonChoice:

@@ -10,9 +10,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from .case_table import CaseTable, case_rows
-from .context import ERROR, SUCCESS, WARNING, PanelContext, option
+from .context import ERROR, SUCCESS, WARNING, PanelContext
 from .scene_cases import SceneCases
-from .widgets import connect_path, load_section, set_enabled
+from .widgets import connect_path, load_section, option, set_enabled
 
 
 class TaskSection:

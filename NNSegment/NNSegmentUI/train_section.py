@@ -5,7 +5,6 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
-from .context import option
 from .curves import Curves
 from .dependencies import without_torch
 from .job_view import JobView
@@ -19,6 +18,7 @@ from .widgets import (
     fill_devices,
     fit_height,
     load_section,
+    option,
     set_enabled,
     show_text,
     tip,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 import qt
@@ -13,6 +14,8 @@ MOST_COLUMNS = 4
 """A table with more columns scrolls."""
 NAME_LETTERS, TITLE_LETTERS = 22, 12
 """What is shown of a name in the first column, and of a column's title."""
+TYPING_MS = 600
+"""How long a path that is typed rests before it is looked at."""
 
 
 def load_section(path: str, parent_button):
@@ -52,9 +55,33 @@ def device_words(box) -> tuple[str, ...]:
     return ("--device", value) if value else ()
 
 
+def option(name: str, value: str) -> tuple[str, ...]:
+    """The words that give a value to an option; one that begins like an option itself is in one word with the name."""
+    return (f"{name}={value}",) if value.startswith("-") else (name, value)
+
+
 def connect_path(edit, receiver) -> None:
     """Call whenever a path changes: of one that is emptied, or that no name filter fits, a ctkPathLineEdit tells nobody."""
     edit.comboBox().lineEdit().connect("textChanged(QString)", receiver)
+
+
+def resting(edit, take: Callable[[], None]):
+    """A timer to start with every letter that is typed into a path line: `take` is called once the path rests.
+
+    The Enter key calls it at once.
+    """
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(TYPING_MS)
+    timer.connect("timeout()", take)
+    edit.comboBox().lineEdit().connect("returnPressed()", take)
+    return timer
+
+
+def is_typed(edit) -> bool:
+    """Whether the text of a path line comes letter by letter, not from a dialog or from outside."""
+    line = edit.comboBox().lineEdit()
+    return line.modified or line.completer().popup().visible  # the arrow keys try the completions one by one
 
 
 def fill_box(box, entries, keep: bool = True) -> None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
-from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError
+from ..errors import InputError, NNSegmentError, RunError, SettingsError, StorageError, some
 from ..folders import FoldFolder, JobFolder, new_dated_folder
 from ..machine.identity import host_name, is_own
 from ..machine.launch import JOB_VARIABLE, command, default_python, environment_for
@@ -137,10 +137,10 @@ class Job:
         try:
             self.folder.stop.touch()
         except FileNotFoundError as error:
-            pids = " ".join(str(process.pid) for process in self._processes())
+            pids = [process.pid for process in self._processes()]
             raise RunError(
                 f"Expected the folder {self.folder.folder}, by which the job is asked to stop, but it was deleted; end "
-                f"the process {pids} yourself."
+                f"{f'process {some(pids)}' if pids else 'its process'} yourself."
             ) from error
         except OSError as error:
             raise StorageError(cannot_write(self.folder.stop, error)) from error

@@ -16,18 +16,8 @@ from ..postprocessing_rules import PICKLE_FILE
 from ..progress import Progress, silent
 from ..records import copy_whole, remove, write_text
 from ..task import Case
-from .crossvalidation import (
-    Comparison,
-    FoldName,
-    Scoring,
-    cards,
-    choose_folds,
-    crossvalidate,
-    folds_to_predict,
-    replaced_images,
-    seen_cases,
-    weights_of,
-)
+from .comparison import Comparison, FoldName, choose_folds, replaced_images, seen_cases, weights_of
+from .crossvalidation import Scoring, cards, crossvalidate, folds_to_predict
 from .ensembling import EnsembleCase, ensemble_cases, write_ensemble
 from .record import (
     POSTPROCESSED,

@@ -16,7 +16,7 @@ from ..model.selected import COMPARED_WEIGHTS, ComparedFold, compared_folds
 from ..postprocessing_rules import JSON_FILE, PICKLE_FILE, PostProcessing, load_postprocessing
 from ..records import lack_of, read_json, to_json, write_json
 from ..scores import aligned, nan_mean, shown
-from .crossvalidation import FoldName
+from .comparison import FoldName
 
 POSTPROCESSED = "postprocessed"
 

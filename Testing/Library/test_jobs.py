@@ -162,7 +162,7 @@ def test_a_job_whose_folder_is_gone_says_which_process_to_end(start):
     wait_for(job.events)
     away = job.folder.folder.rename(job.folder.folder.with_name("elsewhere"))
 
-    with pytest.raises(RunError, match=rf"was deleted; end the process {job.request.launcher.pid} yourself"):
+    with pytest.raises(RunError, match=rf"was deleted; end process {job.request.launcher.pid}"):
         job.request_stop()
 
     away.rename(job.folder.folder)

@@ -296,7 +296,7 @@ def test_a_comparison_tells_which_folds_were_trained_again_since(world, is_noted
 
 def test_a_cascade_validated_with_an_earlier_stage_that_was_replaced_is_not_compared(world, monkeypatch):
     stages = SimpleNamespace(configuration=lambda name: SimpleNamespace(previous_stage="2d"))
-    monkeypatch.setattr("NNSegmentLib.selection.crossvalidation.load_plan", lambda path: stages)
+    monkeypatch.setattr("NNSegmentLib.selection.comparison.load_plan", lambda path: stages)
     first, fold = world.folders.model(*MODELS[0]), world.folders.model(*MODELS[1]).fold(1)
     for folder in (first.fold(1), fold):
         folder.checkpoint_final.write_bytes(b"first")

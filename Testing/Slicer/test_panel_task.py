@@ -957,7 +957,7 @@ def test_work_that_could_not_be_asked_to_stop_can_be_asked_again(panel, root):
     away.rename(job.folder.folder)
     panel.click("workStopButton")
 
-    assert told.startswith(f"Cannot write {job.folder.stop}")
+    assert told.startswith(f"Expected the folder {job.folder.folder}, by which the job is asked to stop")
     assert job.folder.stop.exists()
 
 
