@@ -185,10 +185,8 @@ def _results(model: TrainedModel, contents: Contents) -> Markup:
         [
             element("h3", model.title),
             *(absent(_seen(fold)) for fold in model.folds if fold.scores and _seen(fold)),
-            table(*_class_table(scores, names, _unit(contents))),
-            absent(_SEEN) if any(fold.name == "all" and fold.scores for fold in model.folds) else "",
             *map(absent, doubts_of(model, contents)),
-            table(*_class_table(scores, names)),
+            table(*_class_table(scores, names, _unit(contents))),
             figure(
                 inline_svg(drawn, f"Dice per class of {model.title}"),
                 "One dot per case; box: middle half; bar: median.",
@@ -211,7 +209,7 @@ def _unit(contents: Contents) -> str:
     return "pixels" if contents.fingerprint and contents.fingerprint.are_pictures else "mm"
 
 
-def _class_table(scores: Scores, names: Sequence[str], unit: str = "mm") -> tuple[tuple, list]:
+def _class_table(scores: Scores, names: Sequence[str], unit: str) -> tuple[tuple, list]:
     surface = any(m.hd95_mm is not None for m in scores.mean)
     header = ("class", "mean Dice", "± std", "median", "lowest", "cases")
     rows = []

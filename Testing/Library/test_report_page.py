@@ -210,6 +210,10 @@ def test_the_overview_of_all_runs_is_named_after_what_it_shows(report):
     assert "Quick Dice of every epoch" in report.text and "Moving average of" not in report.text
 
 
+def test_the_scores_of_each_model_are_shown_once(report):
+    assert report.text.count("mean of classes") == 2
+
+
 def test_surface_metrics_are_shown_when_they_were_measured(report):
     assert "HD95, mm" in report.text and "surface Dice at 1 mm" in report.text
 
@@ -251,6 +255,17 @@ def test_scores_on_cases_that_the_network_has_seen_are_told(folders, tmp_path):
     text = Reader(write_report(copied.task(900), tmp_path / "r.html").read_text(encoding="utf-8")).text
 
     assert text.count("Fold 1 was trained on 1 case that it validates with (b)") == 1
+
+
+def test_scores_of_the_fold_that_trained_on_every_case_are_told_once(folders, tmp_path):
+    copied = Workspace.at(tmp_path)
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    model = copied.task(900).model("nnUNetPlans", "2d")
+    model.fold(1).folder.rename(model.fold("all").folder)
+
+    text = Reader(write_report(copied.task(900), tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+    assert text.count("The fold 'all' trains on every case") == 1
 
 
 def test_a_model_whose_validated_cases_are_empty_is_not_the_best(folders):
