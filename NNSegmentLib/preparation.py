@@ -22,7 +22,7 @@ from .preflight import preparation_gb, preparation_need
 from .progress import Progress, in_parallel
 from .provenance.file_states import FILE_CLOCK_S, are_of_one_state, stamps_of
 from .provenance.made_of import preparation_note
-from .records import read_json, remove, to_json, write_json
+from .records import read_json, remove, to_json, write_json, write_text
 from .task import Case, Task
 
 _SIGNATURE = "prepared_for.json"
@@ -56,17 +56,18 @@ def prepare_all(
     if not _is_for(folder, signature):
         _require_unused(folders, configuration.data_identifier)
     elif (folder / _SIGNATURE).is_file() and all(_is_current(case, folder) for case in task.cases):
-        return Preparation(
-            name, folder, len(task.cases), 0, signature
-        )  # without a lock, so that the folder may be read-only
+        # without a lock, so that the folder may be read-only
+        return Preparation(name, folder, len(task.cases), 0, signature)
     with one_after_another_in(folder, say):
-        if not _is_for(folder, signature):  # whoever was waited for may train on them by now
-            _require_unused(folders, configuration.data_identifier)
+        if not _is_for(folder, signature):
+            _empty(folder, folders, configuration.data_identifier)
             say(
-                f"The cases in {folder} are prepared anew for the plan {plan.name}: they were prepared for another plan or other "
-                "labels. A plan with a name of its own ('nnsegment plan -p NAME') has a folder of its own."
+                f"The cases in {folder} are prepared anew for the plan {plan.name}: they were prepared for another plan "
+                f"or other labels. A plan with a name of its own ('nnsegment plan {task.name} -p NAME') has a folder of "
+                "its own."
             )
-        _begin(folder, signature)
+        if not _is_noted(folder, signature):
+            write_json(folder / _SIGNATURE, {"signature": signature})
         missing = [case for case in task.cases if not _is_current(case, folder)]
         workers = _affordable(missing, configuration, plan, workers, say)
         prepare = partial(_prepare, task=task, plan=plan, name=name, folder=folder)
@@ -76,11 +77,12 @@ def prepare_all(
 
 
 def require_still_prepared(folder: Path, signature: str) -> None:
-    """Raises RunError when another process has prepared the cases for other settings since."""
-    if not _is_for(folder, signature):
+    """Raises RunError when another process has prepared the cases for other settings since, or is about to."""
+    if not _is_noted(folder, signature):
         raise RunError(
-            f"The cases in {folder} were prepared for another plan or other labels since this run prepared them; start it "
-            "again when nothing else works with them, or give one of the plans a name of its own with 'nnsegment plan -p NAME'."
+            f"The cases in {folder} were prepared for another plan or other labels since this run prepared them; start "
+            "it again when nothing else works with them, or give one of the plans a name of its own with "
+            f"'nnsegment plan {folder.parent.name} -p NAME'."
         )
 
 
@@ -111,21 +113,32 @@ def keep_references(task: Task, folders: TaskFolders, workers: int, progress: Pr
     in_parallel(keep, task.cases, workers, progress, "Keeping reference labels")
 
 
-def _begin(folder: Path, signature: str) -> None:
-    """Empty the folder when it was prepared for other settings; nothing else is ever deleted."""
-    if not _is_for(folder, signature):
-        for path in folder.iterdir():
-            if path.name != LOCK and not path.is_dir():  # no folder is ours: network storage lays one beside pictures
-                remove(path)
-    if not (folder / _SIGNATURE).is_file():
-        write_json(folder / _SIGNATURE, {"signature": signature})
+def _empty(folder: Path, folders: TaskFolders, data_identifier: str) -> None:
+    """Delete cases that were prepared for other settings; nothing else is ever deleted.
+
+    Meanwhile they are prepared for nothing: no run begins with them, and the next look goes on where this one is
+    killed. Raises RunError, and leaves them, when a run uses them.
+    """
+    noted = folder / _SIGNATURE
+    before = noted.read_text(encoding="utf-8")
+    write_json(noted, {"signature": ""})
+    try:
+        _require_unused(folders, data_identifier)  # whoever was waited for may train on them by now
+    except RunError:
+        write_text(noted, before)
+        raise
+    for path in folder.iterdir():
+        if path.name not in (LOCK, _SIGNATURE) and not path.is_dir():  # network storage lays folders beside pictures
+            remove(path)
 
 
 def _is_for(folder: Path, signature: str) -> bool:
+    return not (folder / _SIGNATURE).is_file() or _is_noted(folder, signature)
+
+
+def _is_noted(folder: Path, signature: str) -> bool:
     noted = folder / _SIGNATURE
-    if not noted.is_file():
-        return True
-    known = read_json(noted)
+    known = read_json(noted) if noted.is_file() else None
     return isinstance(known, dict) and known.get("signature") == signature
 
 

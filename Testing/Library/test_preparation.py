@@ -220,6 +220,8 @@ def test_cases_that_are_trained_on_after_a_wait_for_them_are_not_prepared_for_an
 
     assert refused and "fold_0" in refused[0]
     assert sorted(request.prepared.iterdir()) == files
+    with at_work(request):
+        pass
 
 
 @pytest.mark.parametrize("change", ["prepared for another plan", "set aside"])
@@ -231,6 +233,23 @@ def test_a_run_does_not_begin_with_what_changed_while_its_cases_were_prepared(wo
 
     with pytest.raises(RunError, match=f"{change}.* start it"), at_work(request):
         pass
+
+
+def test_a_run_does_not_begin_with_cases_that_are_being_deleted(workspace, monkeypatch):
+    request, refused = train_nothing(workspace, 0), []
+    pipeline.plan(501, workspace, spacing_mm=FINER_MM)
+
+    def begin_meanwhile(path):
+        path.unlink(missing_ok=True)
+        if not refused:
+            with pytest.raises(RunError, match="plan Dataset501_Blocks -p NAME") as raised, at_work(request):
+                pass
+            refused.append(raised)
+
+    monkeypatch.setattr("NNSegmentLib.preparation.remove", begin_meanwhile)
+
+    assert prepare(workspace).computed == 6
+    assert refused
 
 
 def test_nnunets_own_arrays_lie_elsewhere(workspace):
