@@ -45,14 +45,14 @@ def choose_folds(
     """The folds to compare models on: those asked for, else all listed folds that every model has finished.
 
     Without folds asked for, models that have not finished any are left out. Raises RunError when a fold that was
-    asked for is missing or incomplete or has others than the task's `cases`, or nothing is left to compare, also for labels
-    that mean something else than in `label_set`, SettingsError for the fold 'all'.
+    asked for is missing or incomplete or has others than the task's `cases`, or nothing is left to compare, also for
+    labels that mean something else than in `label_set`, SettingsError for the fold 'all'.
     """
     known = frozenset(case.id for case in cases)
     models, renumbered = _with_same_labels(folders, models, label_set)
     splits = load_folds(folders.splits) if folders.splits.is_file() else ()
     wanted, beyond = _existing_folds(models, len(splits)) if folds is None else (_numbered(folds), [])
-    problems = {m: {f: p for f in wanted if (p := _problem(folders, m, f, splits, ending, known))} for m in models}
+    problems = {m: {f: p for f in wanted if (p := _problem(m, f, splits, ending, known))} for m in models}
     usable = [m for m in models if len(problems[m]) < len(wanted)]
     chosen = [fold for fold in wanted if not any(fold in problems[m] for m in usable)]
     found = [*renumbered, *(problem for of_model in problems.values() for problem in of_model.values())]
@@ -126,8 +126,8 @@ def _with_same_labels(
         for model in described
     }
     problems = [
-        f"{model.folder.name} was trained with other labels than the task has now ({what}); restore its dataset.json and "
-        f"files of that time, or begin again with 'nnsegment plan {folders.name} --anew'."
+        f"{model.folder.name} was trained with other labels than the task has now ({what}); restore the task's "
+        f"dataset.json and files of that time, or begin again with 'nnsegment plan {folders.name} --anew'."
         for model, what in changed.items()
         if what
     ]
@@ -143,46 +143,60 @@ def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[i
 
 
 def _problem(
-    folders: TaskFolders, model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending, known: frozenset[str]
+    model: ModelFolders, fold: FoldName, splits: Sequence[Fold], ending: str | None, known: frozenset[str]
 ) -> str:
     """Why this fold of a model cannot be compared; empty when it can. The task's cases are `known`, where any are."""
     validation = model.fold(fold).validation
     if not validation.is_dir():
-        return f"Fold {fold} of {model.folder.name} has no validation; run '{model.command('train', fold)}'."
+        return f"Fold {fold} of {model.folder.name} has no validation; run '{_train_command(model, fold)}'."
     expected = splits[fold].validation if isinstance(fold, int) and fold < len(splits) else ()
     endings = (ending,) if ending else FILE_ENDINGS
     present = {case_id(path) for path in visible(validation) if path.name.endswith(endings)}
     if seen := seen_in_training(model.fold(fold), expected or present):
         return (
-            f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it is to "
-            "be validated with; restore the splits_final.json of that time, or train it again."
+            f"Fold {fold} of {model.folder.name} was trained on {counted(len(seen), 'case')} ({some(seen)}) that it is "
+            "to be validated with; restore the splits_final.json of that time, or train it again."
         )
     if known and (gone := sorted({*(expected or present)} - known)):
         return (
-            f"Fold {fold} of {model.folder.name} validates with {counted(len(gone), 'case')} ({some(gone)}) that the task does "
-            f"not have; take them out of splits_final.json and run '{_validate_command(model, fold)}', or add them again."
+            f"Fold {fold} of {model.folder.name} validates with {counted(len(gone), 'case')} ({some(gone)}) that the "
+            f"task does not have; take them out of splits_final.json and run '{_validate_command(model, fold)}', or add "
+            "them again."
         )
     if expected and (others := sorted(present - {*expected})):
         return (
-            f"The validation of fold {fold} of {model.folder.name} has {counted(len(others), 'label map')} ({some(others)}) of "
-            f"other cases than splits_final.json names for it; {_advice_on_others(model, fold)}."
+            f"The validation of fold {fold} of {model.folder.name} has {counted(len(others), 'label map')} "
+            f"({some(others)}) of other cases than splits_final.json names for it; restore the splits_final.json of that "
+            f"time, or {_advice_on_others(model, fold)}."
         )
-    found = _lack(model, fold, expected, present)
-    if not found:
-        return ""
-    command = _validate_command(model, fold)
-    if model.trainer != TRAINER:  # its folds are nnU-Net's to finish
-        number = DATASET_NAME.match(folders.name).group(1)
-        command = (
-            f"nnUNetv2_train {number} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name} --val"
-        )
-    return f"The validation of fold {fold} of {model.folder.name} {found}; finish it with '{command}'."
+    if lack := _lack(model, fold, expected, present):
+        command = _validate_command(model, fold)
+        return f"The validation of fold {fold} of {model.folder.name} {lack}; finish it with '{command}'."
+    return ""
+
+
+def _train_command(model: ModelFolders, fold: FoldName) -> str:
+    """The command that brings a fold to its first validation, by going on with what is there."""
+    folder = model.fold(fold)
+    if folder.checkpoint_final.is_file():
+        return _validate_command(model, fold)
+    if model.trainer != TRAINER:
+        return _nnunets_command(model, fold) + (" --c" if folder.has_weights else "")
+    return model.command("train", fold) + (" --resume" if folder.has_weights else "")
 
 
 def _validate_command(model: ModelFolders, fold: FoldName) -> str:
     """The command that validates a fold anew, with the probabilities that it had."""
     has_probabilities = visible(model.fold(fold).validation, "*.npz")
+    if model.trainer != TRAINER:
+        return _nnunets_command(model, fold) + " --val" + (" --npz" if has_probabilities else "")
     return model.command("validate", fold) + (" --save-probabilities" if has_probabilities else "")
+
+
+def _nnunets_command(model: ModelFolders, fold: FoldName) -> str:
+    """For folds of nnU-Net's other trainers, which are nnU-Net's to finish."""
+    number = DATASET_NAME.match(model.folder.parent.name).group(1)
+    return f"nnUNetv2_train {number} {model.configuration} {fold} -tr {model.trainer} -p {model.plans_name}"
 
 
 def _advice_on_others(model: ModelFolders, fold: FoldName) -> str:

@@ -382,7 +382,7 @@ def test_a_fold_with_a_case_that_was_removed_is_not_compared_and_the_selection_s
 def test_label_maps_of_cases_that_validate_elsewhere_now_are_not_compared(world):
     save_folds((SPLITS[0], Fold(("a", "b", "d"), ("c",))), world.folders.splits)
 
-    with pytest.raises(RunError, match=r"1 label map \(d\) of other cases .*'nnsegment validate"):
+    with pytest.raises(RunError, match=r"1 label map \(d\) of other cases .*restore the .* or .*'nnsegment validate"):
         world.best(folds=[1])
 
 
@@ -395,6 +395,32 @@ def test_folds_of_nnunets_other_trainers_are_nnunets_to_finish(tmp_path):
 
     with pytest.raises(RunError, match="'nnUNetv2_train 501 2d 1 -tr nnUNetTrainer_250epochs -p nnUNetPlans --val'"):
         world.best([ModelFolders(theirs)], folds=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "command"),
+    [
+        ("checkpoint_final.pth", "validate Dataset501_Cubes 2d 2 -p nnUNetPlans"),
+        ("checkpoint_latest.pth", "train Dataset501_Cubes 2d 2 -p nnUNetPlans --resume"),
+        ("progress.png", "train Dataset501_Cubes 2d 2 -p nnUNetPlans"),
+    ],
+)
+def test_a_fold_without_a_validation_is_not_trained_again(world, weights, command):
+    fold = world.folders.model(*MODELS[0]).fold(2)
+    fold.folder.mkdir()
+    (fold.folder / weights).touch()
+
+    with pytest.raises(RunError, match=f"has no validation; run 'nnsegment {command}'"):
+        world.best(MODELS[:1], folds=[2])
+
+
+def test_what_nnunets_other_trainers_validate_is_theirs_also_where_cases_are_gone(world):
+    ours = world.folders.model(*MODELS[0]).folder
+    theirs = ours.rename(ours.with_name(ours.name.replace("nnUNetTrainer_", "nnUNetTrainer_250epochs_")))
+    cases = [Case(name, (world.folders.raw / f"{name}_0000.nii.gz",)) for name in "abc"]
+
+    with pytest.raises(RunError, match="run 'nnUNetv2_train 501 2d 1 .* --val --npz', or add them again"):
+        world.best([ModelFolders(theirs)], folds=[1], cases=cases)
 
 
 def trained(world, **folds):
