@@ -83,7 +83,7 @@ def read_selected(dataset: Path) -> Selected:
 
 
 def compared_folds(values: object) -> tuple[ComparedFold, ...]:
-    """What an inference_information.json tells of the compared weights; none in those of others and earlier versions."""
+    """The compared weights that an inference_information.json tells; none in those of others and earlier versions."""
     found = values.get(COMPARED_WEIGHTS) if isinstance(values, dict) else None
     try:
         return tuple(from_json(ComparedFold, fold) for fold in found or ())
@@ -92,9 +92,10 @@ def compared_folds(values: object) -> tuple[ComparedFold, ...]:
 
 
 def trained_again(dataset: Path, by_content: bool = True) -> str:
-    """A sentence about the folds that were trained again since models were compared in a results folder; empty for none.
+    """A sentence about folds that were trained again since the models in a results folder were compared; empty for none.
 
-    Without `by_content` no large file is read: weights count as others when they are younger than the comparison.
+    Weights that are no younger than the comparison are the compared ones. Of younger ones with `by_content` the content
+    decides, which takes seconds; without it they count as others, also in a copy that kept no times.
     """
     file = dataset / SELECTION
     if not file.is_file():
@@ -104,11 +105,14 @@ def trained_again(dataset: Path, by_content: bool = True) -> str:
         for compared in compared_folds(read_json(file, ModelError))
         if _has_other_weights(dataset, compared, file.stat().st_mtime_ns, by_content)
     ]
-    return f"Trained again since the models were compared: {some(again)}; run 'nnsegment best' again." if again else ""
+    return (
+        f"Trained again since the models were compared: {some(again)}; run 'nnsegment best {dataset.name}' again."
+        if again
+        else ""
+    )
 
 
 def _has_other_weights(dataset: Path, compared: ComparedFold, compared_ns: int, by_content: bool) -> bool:
     fold = ModelFolders(dataset / compared.model).fold(compared.weights.fold)
-    if not by_content and fold.weights and fold.weights.stat().st_mtime_ns <= compared_ns:
-        return False
-    return compared.weights.are_replaced_in(fold, by_content)
+    is_younger = fold.weights is not None and fold.weights.stat().st_mtime_ns > compared_ns
+    return is_younger and compared.weights.are_replaced_in(fold, by_content)

@@ -288,10 +288,24 @@ def test_a_comparison_tells_which_folds_were_trained_again_since(world, is_noted
     path.write_bytes(b"again")
 
     assert trained_again(world.folders.results) == (
-        "Trained again since the models were compared: fold 1 of nnUNetTrainer__nnUNetPlans__2d; run 'nnsegment best' again."
+        "Trained again since the models were compared: fold 1 of nnUNetTrainer__nnUNetPlans__2d; run "
+        "'nnsegment best Dataset501_Cubes' again."
     )
     assert list_models(world.folders.workspace)[0].dice is None
     assert load_selection(world.folders.selection).compared == selection.compared
+
+
+def test_weights_that_are_no_younger_than_the_comparison_are_not_read_before_each_prediction(world, monkeypatch):
+    path = world.folders.model(*MODELS[0]).fold(0).checkpoint_final
+    path.write_bytes(b"weights")
+    world.best(MODELS[:1])
+    os.utime(path, (1, 1))  # unpacked, or copied before the comparison was
+
+    read = []
+    monkeypatch.setattr("NNSegmentLib.provenance.predicted_by._sha256", lambda path: read.append(path) or "other")
+
+    assert trained_again(world.folders.results) == ""
+    assert read == []
 
 
 def test_a_cascade_validated_with_an_earlier_stage_that_was_replaced_is_not_compared(world, monkeypatch):
