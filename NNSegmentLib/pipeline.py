@@ -143,8 +143,8 @@ def extract_fingerprint(
 def _tell_younger_files(folders: TaskFolders, task: Task, say: Say) -> None:
     if younger := younger_cases(task, folders.fingerprint.stat().st_mtime):
         say(
-            f"Images or labels of {counted(len(younger), 'case')} ({some(younger)}) are younger than their measurement, which "
-            "is taken as it is; 'nnsegment plan --clean' measures them again."
+            f"Images or labels of {counted(len(younger), 'case')} ({some(younger)}) are younger than their "
+            f"measurement, which is taken as it is; 'nnsegment plan {task.name} --clean' measures them again."
         )
 
 
@@ -167,9 +167,9 @@ def plan(
     `preset` is "default", "resenc-m", "resenc-l", "resenc-xl" or "small"; `gpu_memory_gb` (GB) plans for another graphics
     card than the preset's; `spacing_mm` is the voxel size (z, y, x of the files) that images are resampled to.
     `clean` measures the task again. `anew` begins again after cases came or were corrected: it measures, too, makes
-    nnU-Net's folds of all cases (somebody's own stay), and sets the trained models aside (`list_models` still finds them, and they predict).
-    Raises SettingsError, TaskError, ImageError, PlanError, OutOfMemoryError, StorageError, RunError for `anew` while a
-    fold is trained.
+    nnU-Net's folds of all cases (somebody's own stay), and sets the trained models aside (`list_models` still finds
+    them, and they predict). Raises SettingsError, TaskError, ImageError, PlanError, OutOfMemoryError, StorageError,
+    RunError for `anew` while a fold is trained or the models are compared.
     """
     from .planning.planner import make_plan, require_plan_settings
 
@@ -308,8 +308,8 @@ def best(
 
     What it finds is what `predict` uses from then on. `configurations` (all that are trained when none is named), `plans`
     or `preset` limit what is compared; `folds` None compares the folds that all of them have finished and predicts with
-    every fold that the best one has. Another comparison of the task is waited for, which `say` hears. Raises RunError when
-    what is asked for is not trained or validated, TaskError, SettingsError, ImageError, StorageError.
+    every fold that the best one has. Another comparison of the task is waited for, which `say` hears. Raises RunError
+    when what is asked for is not trained or validated, TaskError, SettingsError, ImageError, StorageError.
     """
     from .selection.best import find_best
 

@@ -62,9 +62,9 @@ def prepare_all(
         if not _is_for(folder, signature):
             _empty(folder, folders, configuration.data_identifier)
             say(
-                f"The cases in {folder} are prepared anew for the plan {plan.name}: they were prepared for another plan "
-                f"or other labels. A plan with a name of its own ('nnsegment plan {task.name} -p NAME') has a folder of "
-                "its own."
+                f"The cases in {folder} are prepared anew for the plan {plan.name}: they were prepared for another "
+                f"plan or other labels. A plan with a name of its own ('nnsegment plan {task.name} -p NAME') has a "
+                "folder of its own."
             )
         if not _is_noted(folder, signature):
             write_json(folder / _SIGNATURE, {"signature": signature})

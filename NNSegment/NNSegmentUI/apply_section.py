@@ -101,7 +101,7 @@ class ApplySection:
         self._on_model()
 
     def _on_path(self) -> None:
-        """A path that is typed rests first: below each of its beginnings, such as /, there is a whole disk to look through."""
+        """A path that is typed rests first: below its beginnings, such as /, there is a whole disk to look through."""
         if not is_typed(self.ui.applyModelPath):
             self._take_path()
             return

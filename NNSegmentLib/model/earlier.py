@@ -21,8 +21,8 @@ def require_nothing_at_work(folders: TaskFolders) -> None:
 def set_models_aside(folders: TaskFolders) -> Path | None:
     """Move all results of the task to nnUNet_results/earlier/DATE/DATASET, where they predict as before.
 
-    Returns that folder, or None when there is nothing to move. Raises RunError while a fold is being trained,
-    StorageError.
+    Returns that folder, or None when there is nothing to move. Raises RunError while a fold is being trained or models
+    are compared, StorageError.
     """
     require_nothing_at_work(folders)
     if not folders.models():

@@ -92,7 +92,7 @@ def compared_folds(values: object) -> tuple[ComparedFold, ...]:
 
 
 def trained_again(dataset: Path, by_content: bool = True) -> str:
-    """A sentence about folds that were trained again since the models in a results folder were compared; empty for none.
+    """A sentence about the folds of a results folder that were trained again since they were compared; empty for none.
 
     Weights that are no younger than the comparison are the compared ones. Of younger ones with `by_content` the content
     decides, which takes seconds; without it they count as others, also in a copy that kept no times.

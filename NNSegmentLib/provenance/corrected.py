@@ -19,7 +19,7 @@ def corrected_cases(folders: TaskFolders, task: Task) -> tuple[str, ...]:
 
 
 def has_other_images(case: Case, files: CaseFiles) -> bool:
-    """Whether images were replaced since they were predicted; labels do not count, nor files whose state was not noted."""
+    """Whether images were replaced since they were predicted; labels do not count, nor what was not noted."""
     noted = [list(stamp) for stamp in files.stamps][: len(case.images)]
     return bool(noted) and not are_of_one_state(noted, stamps_of(case)[: len(case.images)])
 

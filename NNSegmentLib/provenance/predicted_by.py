@@ -79,7 +79,7 @@ def load_predicted_by(folder: FoldFolder) -> PredictedBy | None:
 
 
 def files_to_predict(prepared: Path, previous_stage: Path | None, case_ids: Iterable[str]) -> tuple[CaseFiles, ...]:
-    """What a network sees of each case: its files as they were prepared and, in a cascade, the previous stage's output."""
+    """What a network sees of each case: its files as they were prepared and, in a cascade, what the previous stage gave."""
     found = files_of(prepared, case_ids)
     if previous_stage is None:
         return found
@@ -112,7 +112,7 @@ def made_with_other_stage(made_by: PredictedBy, stage: ModelFolders, configurati
 
 
 def keep_present(folder: FoldFolder, now: PredictedBy, ending: str) -> tuple[str, ...]:
-    """Remove the label maps of other weights, files, cases or windows from a validation, and note what makes those to come.
+    """Remove label maps of other weights, files, cases or windows from a validation, and note what makes those to come.
 
     Without a note those of runs that we began are kept where they are younger than the weights, and those of others
     whenever they were copied here. Returns the removed cases' ids; raises StorageError, OSError.

@@ -125,7 +125,7 @@ def _volumes_ml(case: CaseFacts) -> dict[int, float]:
 
 
 def _grids(fingerprint: Fingerprint) -> list[Markup]:
-    """Charts of sizes and spacings; of planes in their two axes, of pictures without spacings, which they do not have."""
+    """Charts of sizes and spacings: of planes in their two axes, of pictures without spacings, which they lack."""
     planes = fingerprint.are_planes
     shapes, spacings = np.array(fingerprint.shapes_after_crop)[:, planes:], _spacings_mm(fingerprint)
     sizes = axes_figure(shapes, "Size after cropping", "pixels" if planes else "voxels")

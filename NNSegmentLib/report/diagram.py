@@ -87,7 +87,7 @@ def network_figure(
 ) -> Figure:
     """The topology as a figure: features, convolutions, strides and feature-map sizes of every stage.
 
-    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network; None where voxels have no size.
+    `patch_size` in voxels and `spacing_mm` along (z, y, x), or (y, x) for a 2-D network; None for voxels without size.
     """
     layout = _Layout(spec.n_stages)
     width, height = layout.size

@@ -54,9 +54,9 @@ def find_best(
 
     `candidates` are (plans name, configuration) or model folders; `folds` None compares those that all have finished
     and predicts with every fold that the best one has. Ensembles whose probabilities are missing are left out with a
-    note; folds that have seen what they validate with, and images of `cases` that are not those which were validated, get
-    one. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt into the
-    results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
+    note; folds that have seen what they validate with, and images of `cases` that are not those which were validated,
+    get one. Writes crossval_results_folds_…, ensembles/, inference_information.json and inference_instructions.txt
+    into the results folder. Raises RunError for missing or incomplete folds, SettingsError for the fold 'all'.
     """
     scoring = Scoring(label_set, Path(references), file_ending, reader, workers, progress)
     compared = choose_folds(folders, _models(folders, candidates), folds, file_ending, label_set, cases)

@@ -160,14 +160,14 @@ def _problem(
     if known and (gone := sorted({*(expected or present)} - known)):
         return (
             f"Fold {fold} of {model.folder.name} validates with {counted(len(gone), 'case')} ({some(gone)}) that the "
-            f"task does not have; take them out of splits_final.json and run '{_validate_command(model, fold)}', or add "
-            "them again."
+            f"task does not have; take them out of splits_final.json and run '{_validate_command(model, fold)}', or "
+            "add them again."
         )
     if expected and (others := sorted(present - {*expected})):
         return (
             f"The validation of fold {fold} of {model.folder.name} has {counted(len(others), 'label map')} "
-            f"({some(others)}) of other cases than splits_final.json names for it; restore the splits_final.json of that "
-            f"time, or {_advice_on_others(model, fold)}."
+            f"({some(others)}) of other cases than splits_final.json names for it; restore the splits_final.json of "
+            f"that time, or {_advice_on_others(model, fold)}."
         )
     if lack := _lack(model, fold, expected, present):
         command = _validate_command(model, fold)

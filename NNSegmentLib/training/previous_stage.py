@@ -19,7 +19,8 @@ def previous_stage_of(folders: TaskFolders, task: Task, plan: Plan, configuratio
     """The folder with the predictions that a cascade takes as input, None for no cascade.
 
     Raises TaskError when some are missing, or made of images or by weights that were replaced, or by weights that were
-    trained on a case while a fold that never saw it is trained. What earlier versions wrote, which do not say by which weights, is taken as it is.
+    trained on a case while a fold that never saw it is trained. What earlier versions wrote, which do not say by which
+    weights, is taken as it is.
     """
     previous = plan.configuration(configuration).previous_stage
     if not previous:

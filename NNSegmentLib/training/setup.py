@@ -161,7 +161,7 @@ def _is_described(model: ModelFolders, replaced: FoldFolder | None) -> bool:
 
 
 def _require_same_meaning(model: ModelFolders, task: Task) -> None:
-    """Raises RunError when weights would go on, or be scored, with labels or channels that mean something else to them."""
+    """Raises RunError when weights would go on, or be scored, with labels or channels that they know otherwise."""
     channels, labels, _ = parse_dataset_json(read_json(model.dataset_json), model.folder)
     now = tuple(channel.name for channel in task.channels)
     changed = labels.changed_meaning(task.labels)
@@ -185,7 +185,7 @@ def _require_same_plan(model: ModelFolders, plan: Plan, configuration: str, task
         raise PlanError(
             f"All folds of a model need one plan, but {what} changed since the folds in {model.folder} were trained; "
             f"begin again with 'nnsegment plan {task.name} --anew', which keeps the trained models, or give the new plan "
-            "a name of its own with 'nnsegment plan -p NAME'."
+            f"a name of its own with 'nnsegment plan {task.name} -p NAME'."
         )
 
 
