@@ -22,8 +22,9 @@ def doubts_of(model: TrainedModel, contents: Contents) -> Iterator[str]:
     scored = [case.case_id for case in model.scores.cases if case.case_id in contents.corrected]
     if scored:
         yield (
-            f"Images or labels of {counted(len(scored), 'case')} ({some(scored)}) changed since a fold was trained: it has not "
-            "learned from them as they are now, and scores from before are of their former files."
+            f"Images or labels of {counted(len(scored), 'case')} ({some(scored)}) have another time or size than when a "
+            "fold was trained: unless they were only copied, it has not learned from them as they are now, and scores "
+            "from before are of their former files."
         )
 
 

@@ -72,8 +72,9 @@ def replaced_images(comparison: Comparison, cases: Sequence[Case]) -> tuple[str,
         noted = [files for files in made_by.cases if files.case_id in by_id] if made_by else []
         if other := [files.case_id for files in noted if has_other_images(by_id[files.case_id], files)]:
             notes.append(
-                f"Fold {fold} of {model.folder.name} was validated on other images of {counted(len(other), 'case')} "
-                f"({some(other)}) than there are now; predict them anew with '{_validate_command(model, fold)}'."
+                f"Fold {fold} of {model.folder.name} was validated on images of {counted(len(other), 'case')} "
+                f"({some(other)}) of another time or size than there are now; unless they were only copied, predict them "
+                f"anew with '{_validate_command(model, fold)}'."
             )
     return tuple(notes)
 

@@ -377,7 +377,7 @@ def test_scores_of_other_labels_cases_or_files_than_there_are_now_are_said_to_be
     said = (
         "trained and scored with other labels",
         "does not have any more (head_001)",
-        "of 1 case (head_002) changed since",
+        "of 1 case (head_002) have another time or size than when a fold was trained: unless they were only copied",
     )
     assert [sentence for sentence in said if sentence in text] == [*said]
     assert not [sentence for sentence in said if sentence in report.text]

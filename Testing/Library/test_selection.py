@@ -345,8 +345,9 @@ def test_a_validation_of_images_that_were_replaced_is_noted(world):
 
     [added] = set(world.best(cases=cases).notes) - {*before}
     assert added == (
-        "Fold 1 of nnUNetTrainer__nnUNetPlans__2d was validated on other images of 1 case (d) than there are now; predict "
-        "them anew with 'nnsegment validate Dataset501_Cubes 2d 1 -p nnUNetPlans --save-probabilities'."
+        "Fold 1 of nnUNetTrainer__nnUNetPlans__2d was validated on images of 1 case (d) of another time or size than "
+        "there are now; unless they were only copied, predict them anew with 'nnsegment validate Dataset501_Cubes 2d 1 "
+        "-p nnUNetPlans --save-probabilities'."
     )
 
 
