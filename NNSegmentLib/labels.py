@@ -168,13 +168,17 @@ class LabelSet:
         moved = [
             f"{name} is {names[name]} and was {was[name]}" for name in was if was[name] != names.get(name, was[name])
         ]
-        if moved or (self.targets, self.regions_class_order, self.has_regions) == (
-            now.targets, now.regions_class_order, now.has_regions
-        ):  # fmt: skip
+        if moved or self._outputs == now._outputs:
             return some(moved)
         if {*was.values()} == {*names.values()}:
             return "regions are painted in another order"
         return f"{some([*was.values()])} became {some([*names.values()])}"
+
+    @property
+    def _outputs(self) -> tuple[tuple[Region, ...], tuple[int, ...]]:
+        """What a network's outputs stand for, and with regions in which order they are painted."""
+        regions = tuple(tuple(sorted(target)) for target in self.targets)
+        return regions, self.regions_class_order if self.has_regions else ()
 
     def decide(self, scores: np.ndarray, probabilities: bool = False) -> np.ndarray:
         """Label map (Z, Y, X) from network outputs (n_outputs, Z, Y, X).
@@ -233,8 +237,8 @@ def number_type(highest: int) -> np.dtype:
 
 def _told_apart(labels: LabelSet) -> dict[str, str]:
     """The values of each foreground label, in words."""
-    return {label.name: _shown(label.values) for label in labels.foreground}
+    return {label.name: _shown(sorted(label.values)) for label in labels.foreground}
 
 
-def _shown(region: Region) -> str:
+def _shown(region: Sequence[int]) -> str:
     return "+".join(str(v) for v in region)

@@ -218,6 +218,35 @@ def test_a_label_needs_a_name_and_whole_numbers(name, values):
         Label(name, values)
 
 
+@pytest.mark.parametrize(
+    ("now", "changed"),
+    [
+        ({"labels": {"background": 0, "tumour": 2, "organ": 1}}, ""),
+        ({"labels": {"background": 0, "organ": 1, "tumour": 2}, "regions_class_order": [1, 2]}, ""),
+        ({"labels": {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}}, ""),
+        ({"labels": {"background": 0, "organ": 2, "tumour": 1}}, "organ is 2 and was 1, tumour is 1 and was 2"),
+        ({"labels": {"background": 0, "organ": 1}}, "1, 2 became 1"),
+    ],
+)
+def test_labels_mean_something_else_where_their_outputs_do(now, changed):
+    was = LabelSet.from_dataset_json({"labels": {"background": 0, "organ": 1, "tumour": 2}})
+
+    assert was.changed_meaning(LabelSet.from_dataset_json(now)) == changed
+
+
+@pytest.mark.parametrize(
+    ("labels", "changed"),
+    [
+        ({"whole": [3, 1, 2], "core": [3, 2], "enhancing": 3}, ""),
+        ({"core": [2, 3], "whole": [1, 2, 3], "enhancing": 3}, "regions are painted in another order"),
+    ],
+)
+def test_regions_mean_the_same_in_whatever_order_their_values_are_written(labels, changed):
+    now = LabelSet.from_dataset_json(REGIONS | {"labels": {"background": 0, **labels}})
+
+    assert LabelSet.from_dataset_json(REGIONS).changed_meaning(now) == changed
+
+
 def test_two_names_of_one_value_are_one_output_as_in_nnunet():
     labels = LabelSet((Label("background", 0), Label("left", 1), Label("right", (1,)), Label("other", 2)))
 
