@@ -17,6 +17,7 @@ from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders, visible
 from ..labels import LabelSet
 from ..planning.plan import Plan, load_plan
 from ..provenance.corrected import corrected_cases
+from ..provenance.made_of import trained_and_validated
 from ..records import read_json
 from ..run import EpochFinished, Event, Failed, Finished, Stopped, read_events
 from ..scores import CaseScores, Scores, load_scores
@@ -35,6 +36,8 @@ class TrainedFold:
     folder: FoldFolder
     events: tuple[Event, ...]
     scores: Scores | None
+    seen: tuple[str, ...] = ()
+    """Cases that it was trained on and validates with all the same."""
 
     @property
     def name(self) -> str:
@@ -115,11 +118,7 @@ def gather(folders: TaskFolders) -> Contents:
     models = tuple(_model(folder) for folder in folders.models())
     channels, labels = _channels_and_labels(folders)
     task = _readable(load_task, folders.raw, folders.raw / "dataset.json")
-    corrected = (
-        _readable(lambda results: corrected_cases(folders, task), folders.raw, folders.raw / "dataset.json")
-        if task
-        else ()
-    )
+    corrected = _readable(lambda _: corrected_cases(folders, task), folders.raw / "dataset.json") if task else ()
     return Contents(
         folders=folders,
         task=task,
@@ -176,4 +175,7 @@ def _model(folders: ModelFolders) -> TrainedModel:
 
 
 def _fold(folder: FoldFolder) -> TrainedFold:
-    return TrainedFold(folder, tuple(read_events(folder.events)), _readable(load_scores, folder.summary))
+    seen = _readable(lambda _: trained_and_validated(folder), folder.made_of)
+    return TrainedFold(
+        folder, tuple(read_events(folder.events)), _readable(load_scores, folder.summary), tuple(seen or ())
+    )

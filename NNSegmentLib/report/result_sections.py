@@ -14,7 +14,6 @@ from ..folders import FoldFolder
 from ..image import read_image, read_labels
 from ..labels import Label
 from ..model.selected import trained_again
-from ..provenance.made_of import trained_and_validated
 from ..scores import CaseScores, Scores, nan_mean, shown
 from ..selection.record import Selection
 from ..terminal import duration
@@ -200,8 +199,7 @@ def _seen(fold: TrainedFold) -> str:
     """What to say of scores on cases that the network has seen; empty where it has seen none of them."""
     if fold.name == "all":
         return _SEEN
-    cases = trained_and_validated(fold.folder)
-    return _SEEN_TOO.format(fold.name, counted(len(cases), "case"), some(cases)) if cases else ""
+    return _SEEN_TOO.format(fold.name, counted(len(fold.seen), "case"), some(fold.seen)) if fold.seen else ""
 
 
 def _unit(contents: Contents) -> str:

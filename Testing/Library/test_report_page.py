@@ -257,6 +257,18 @@ def test_scores_on_cases_that_the_network_has_seen_are_told(folders, tmp_path):
     assert text.count("Fold 1 was trained on 1 case that it validates with (b)") == 1
 
 
+def test_a_damaged_note_of_what_a_fold_is_made_of_costs_a_remark_not_the_page(folders, tmp_path, caplog):
+    copied = Workspace.at(tmp_path)
+    shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
+    fold = copied.task(900).model("nnUNetPlans", "2d").fold(1)
+    fold.checkpoint_final.touch()
+    fold.made_of.write_text("[")
+
+    text = Reader(write_report(copied.task(900), tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+    assert "2d (nnUNetPlans)" in text and "made_of.json is not valid JSON" in caplog.text
+
+
 def test_scores_of_the_fold_that_trained_on_every_case_are_told_once(folders, tmp_path):
     copied = Workspace.at(tmp_path)
     shutil.copytree(folders.workspace.raw.parent, tmp_path, dirs_exist_ok=True)
