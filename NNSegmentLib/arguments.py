@@ -266,7 +266,13 @@ def _prediction(commands) -> None:
         "--device", default="auto", metavar="D", help="cuda, cuda:1, mps or cpu (default: the best there is)"
     )
     _plan_choice(predict)
-    model = _command(commands, "model", "list, describe, export and import models", workers=False)
+    model = _command(
+        commands,
+        "model",
+        "list, describe, export and import models",
+        "A zip tells, as nnU-Net's does, the names of the cases that it was trained and scored with.",
+        workers=False,
+    )
     model.add_argument(
         "action", choices=("list", "info", "export", "import"), metavar="ACTION",
         help="list (of the workspace), info (what one takes, gives and is made of), export, import",

@@ -87,7 +87,7 @@ class LabelSet:
     @classmethod
     def from_dataset_json(cls, values: Mapping) -> LabelSet:
         """From parsed dataset.json (keys `labels`, `regions_class_order`)."""
-        labels = values.get("labels")
+        labels = values.get("labels") if isinstance(values, Mapping) else None
         if not isinstance(labels, Mapping) or not labels:
             raise TaskError('dataset.json should hold "labels": {"background": 0, "name": 1, …}, found none.')
         return cls(

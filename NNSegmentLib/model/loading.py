@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, StorageError
 from ..folders import EARLIER, SELECTION, visible
 from ..given import fold_names, path_of
 from ..machine.identity import is_own
 from ..machine.locks import LOCK, holder
 from ..machine.processes import ProcessIdentity
 from ..planning.plan import Plan, load_plan
-from ..records import read_json, to_json, write_json
+from ..records import cannot_write, read_json, to_json, write_json
 from ..task import parse_dataset_json
 from .archive import unpack
 from .members import LONGEST_TRAINER, Model, TrainedConfiguration, earlier_folds, members_of, require_sound
@@ -232,7 +232,7 @@ def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str,
     unsafe = [n for n in chosen.models if PurePosixPath(n).name != n or not _is_model_folder(dataset / n)]
     if unsafe:
         raise ModelError(
-            f"{chosen.file} selects {', '.join(unsafe)}, which is not in {dataset}; run 'nnsegment best' again."
+            f"{chosen.file} selects {', '.join(unsafe)}, which is not in {dataset}; run 'nnsegment best {dataset.name}' again."
         )
     parts = tuple(_trained(dataset / name, None, folds or chosen.folds, checkpoint) for name in chosen.models)
     return _model(dataset / chosen.models[0], parts, chosen.postprocessing_file() if postprocess else None)
@@ -240,7 +240,10 @@ def _selected(dataset: Path, folds: Sequence[int | str] | None, checkpoint: str,
 
 def _unpacked_for_this_process(archive: Path) -> Path:
     _remove_leftovers()
-    folder = Path(tempfile.mkdtemp(prefix=_UNPACKED))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_UNPACKED))
+    except OSError as error:
+        raise StorageError(cannot_write(Path(tempfile.gettempdir()), error)) from error
     atexit.register(_forget, folder)
     write_json(folder / LOCK, to_json(ProcessIdentity.own()))
     unpack(archive, folder / _MODEL)

@@ -53,8 +53,8 @@ class Selected:
             return found if len(parts) > _DEPTH else None
         if found is None:
             raise ModelError(
-                f"{self.file} names the post-processing {place}, which is missing; run 'nnsegment best' again, or "
-                "choose a configuration to predict without post-processing."
+                f"{self.file} names the post-processing {place}, which is missing; run 'nnsegment best {dataset.name}' "
+                "again, or choose a configuration to predict without post-processing."
             )
         return found
 
@@ -73,12 +73,12 @@ def read_selected(dataset: Path) -> Selected:
         postprocessing = str(best.get("postprocessing_file") or "")
     except (KeyError, TypeError, AttributeError) as wrong:
         raise ModelError(
-            f"{file} is not what model selection writes ({lack_of(wrong)}); run 'nnsegment best' again."
+            f"{file} is not what model selection writes ({lack_of(wrong)}); run 'nnsegment best {dataset.name}' again."
         ) from wrong
     if not names:
-        raise ModelError(f"{file} selects nothing; run 'nnsegment best' again.")
+        raise ModelError(f"{file} selects nothing; run 'nnsegment best {dataset.name}' again.")
     if len(set(names)) < len(names):
-        raise ModelError(f"{file} selects the same model more than once; run 'nnsegment best' again.")
+        raise ModelError(f"{file} selects the same model more than once; run 'nnsegment best {dataset.name}' again.")
     return Selected(file, names, folds, postprocessing)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import RunError, counted, some
+from ..errors import RunError, TaskError, counted, some
 from ..folders import FoldFolder
 from ..folds import Fold
-from ..records import from_json, read_json, to_json, write_json
+from ..records import from_json, lack_of, read_json, to_json, write_json
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,23 @@ def load_made_of(folder: FoldFolder) -> MadeOf | None:
     """What the weights in a folder are made of; None without weights, and for those of nnU-Net or earlier versions."""
     if not folder.has_weights or not folder.made_of.is_file():
         return None
-    return from_json(MadeOf, read_json(folder.made_of))
+    return _noted(folder.made_of)
 
 
 def elsewhere(path: Path) -> MadeOf:
     """A note as it holds where the same cases have files of their own: without the state of files; raises TaskError."""
-    made_of = from_json(MadeOf, read_json(path))
+    made_of = _noted(path)
     return replace(made_of, files=tuple(CaseFiles(files.case_id) for files in made_of.files))
+
+
+def _noted(path: Path) -> MadeOf:
+    values = read_json(path)
+    try:
+        return from_json(MadeOf, values)
+    except TaskError as damaged:
+        raise TaskError(
+            f"{path} does not tell what the run is made of ({lack_of(damaged)}); delete it, and nothing is known of that."
+        ) from damaged
 
 
 def seen_in_training(folder: FoldFolder, validation: Iterable[str]) -> list[str]:

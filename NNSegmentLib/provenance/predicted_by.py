@@ -49,14 +49,16 @@ class PredictedBy:
 
     weights: Weights
     cases: tuple[CaseFiles, ...]
-    step: float = 0.5
-    """How far the sliding window moved, as a share of the patch."""
-    mirroring: bool = True
+    step: float | None = None
+    """How far the sliding window moved, as a share of the patch; earlier versions did not note it, nor the next."""
+    mirroring: bool | None = None
 
     def is_like(self, other: PredictedBy) -> bool:
-        """Whether both make the same of the same files."""
-        ours, theirs = ((p.weights.sha256, p.step, p.mirroring) for p in (self, other))
-        return ours == theirs
+        """Whether both make the same of the same files, as far as they tell."""
+        settings = ((self.step, other.step), (self.mirroring, other.mirroring))
+        return self.weights.sha256 == other.weights.sha256 and all(
+            ours == theirs or None in (ours, theirs) for ours, theirs in settings
+        )
 
 
 @dataclass(frozen=True)

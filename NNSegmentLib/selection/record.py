@@ -167,7 +167,7 @@ def load_selection(path: Path) -> Selection:
         return _parsed(values, Path(path).parent)
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as wrong:
         raise ModelError(
-            f"{path} is no inference_information.json ({lack_of(wrong)}); run 'nnsegment best' again."
+            f"{path} is no inference_information.json ({lack_of(wrong)}); run 'nnsegment best {Path(path).parent.name}' again."
         ) from wrong
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.errors import RunError
+from NNSegmentLib.errors import RunError, TaskError
 from NNSegmentLib.folds import Fold, load_folds, save_folds
 from NNSegmentLib.geometry import Geometry
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.provenance.made_of import MadeOf, load_made_of, save_made_of
 from NNSegmentLib.provenance.predicted_by import PredictedBy, Weights, keep_present
-from NNSegmentLib.records import read_json, write_json
+from NNSegmentLib.records import read_json, to_json, write_json
 from NNSegmentLib.training.setup import training_request
 
 GRID = Geometry((12, 14, 16))
@@ -185,3 +185,23 @@ def test_a_run_goes_on_with_new_names_of_labels_and_channels(workspace, begun):
     change_card(workspace, labels={"background": 0, "cube": 1}, channel_names={"0": "T1"})
 
     assert resumed(workspace).label_set.name_of(1) == "cube"
+
+
+def test_a_damaged_note_is_named(begun):
+    begun.folder.made_of.write_text('{"train": 5}')
+
+    with pytest.raises(TaskError, match="made_of.json does not tell what the run is made of .* delete it"):
+        load_made_of(begun.folder)
+
+
+@pytest.mark.parametrize(("mirroring", "is_kept"), [(None, True), (True, True), (False, False)])
+def test_a_note_of_an_earlier_version_which_tells_no_settings_fits_all(begun, mirroring, is_kept):
+    begun.folder.validation.mkdir()
+    (begun.folder.validation / "a.nii.gz").touch()
+    files = MadeOf.of(begun.fold, begun.prepared).files
+    weights = Weights.of(begun.folder.checkpoint_latest, 0, 10)
+    write_json(begun.folder.predicted_by, to_json(PredictedBy(weights, files, mirroring=mirroring)))
+
+    keep_present(begun.folder, PredictedBy(weights, files, 0.5, mirroring=True), ".nii.gz")
+
+    assert (begun.folder.validation / "a.nii.gz").exists() is is_kept

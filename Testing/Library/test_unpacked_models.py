@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from NNSegmentLib.errors import ModelError
+from NNSegmentLib.errors import ModelError, StorageError
 from NNSegmentLib.machine.locks import LOCK
 from NNSegmentLib.machine.processes import ProcessIdentity
 from NNSegmentLib.model import loading
@@ -120,3 +120,14 @@ def test_a_folder_of_another_user_is_not_looked_into(temporary, archive, monkeyp
 def test_what_goes_wrong_with_the_content_of_a_zip_is_not_taken_for_damage_of_the_zip(archive):
     with pytest.raises(KeyError), opened(archive):
         raise KeyError("a mistake of ours")
+
+
+def test_temporary_files_that_cannot_be_written_are_told_as_such(tmp_path, monkeypatch):
+    def full(**_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loading.tempfile, "mkdtemp", full)
+    (tmp_path / "knee.zip").touch()
+
+    with pytest.raises(StorageError, match="No space left on device.*free space"):
+        load_model(tmp_path / "knee.zip")
