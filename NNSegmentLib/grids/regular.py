@@ -83,9 +83,11 @@ def regular_geometry(shape: tuple[int, int, int], ijk_to_ras: np.ndarray) -> Geo
 
 
 def resampled(array: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -> np.ndarray:
-    """An image (Z, Y, X) as float32 on another grid by linear interpolation; outside the image its lowest value."""
-    lowest = float(array.min())
-    return _carried(array.astype(np.float32), ijk_to_ras, grid.ijk_to_ras, grid.shape, 1, lowest)
+    """An image (Z, Y, X) as float32 on another grid by linear interpolation; outside its voxels their lowest value."""
+    values = _carried(array.astype(np.float32), ijk_to_ras, grid.ijk_to_ras, grid.shape, 1, "nearest")
+    is_inside = _carried(np.ones(array.shape, np.uint8), ijk_to_ras, grid.ijk_to_ras, grid.shape)
+    values[is_inside == 0] = array.min()
+    return values
 
 
 def labels_on_voxels(prediction: Prediction, candidates: Sequence[np.ndarray], shape: tuple, name: str) -> np.ndarray:
@@ -104,7 +106,7 @@ def labels_on_voxels(prediction: Prediction, candidates: Sequence[np.ndarray], s
     source = prediction.geometry
     if not _meets(Voxels(prediction.labels[None], source.ijk_to_ras), volumes[0]):
         raise ImageError(f"The prediction lies elsewhere than {name}; choose the volume it was made for.")
-    return _carried(prediction.labels, source.ijk_to_ras, candidates[0], shape, 0, 0)
+    return _carried(prediction.labels, source.ijk_to_ras, candidates[0], shape)
 
 
 def labels_on_grid(labels: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -> np.ndarray:
@@ -118,7 +120,7 @@ def labels_on_grid(labels: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -
     moved = matrix[:3, :3] @ corners + matrix[:3, 3:] - corners - shift[:, None]
     if np.abs(moved).max() < _SAME_VOXEL:
         return _pasted(labels, shift[::-1].astype(int), grid.shape)
-    return _carried(labels, ijk_to_ras, grid.ijk_to_ras, grid.shape, 0, 0)
+    return _carried(labels, ijk_to_ras, grid.ijk_to_ras, grid.shape)
 
 
 def share_inside(inside: np.ndarray, ijk_to_ras: np.ndarray, grid: Geometry) -> float:
@@ -156,13 +158,15 @@ def _turned(prediction: Prediction, grid: Geometry) -> np.ndarray | None:
     return labels if distance < 0.01 * min(grid.spacing_mm) else None
 
 
-def _carried(array, source: np.ndarray, target: np.ndarray, shape, order: int, outside: float) -> np.ndarray:
+def _carried(
+    array, source: np.ndarray, target: np.ndarray, shape, order: int = 0, beyond: str = "grid-constant"
+) -> np.ndarray:
+    """The array by its nearest voxels, which reach half a voxel around their centres: 0 beyond them."""
     from scipy.ndimage import affine_transform
 
-    # rounding keeps voxel centres inside the array that arithmetic moved a hair outside it
-    matrix = np.linalg.inv(source) @ target
+    matrix = np.linalg.inv(source) @ target  # rounded, so that arithmetic decides nothing halfway between voxels
     offset, steps = np.round(matrix[2::-1, 3], 9), np.round(matrix[2::-1, 2::-1], 12)
-    return affine_transform(array, steps, offset, tuple(shape), order=order, mode="constant", cval=outside)
+    return affine_transform(array, steps, offset, tuple(shape), order=order, mode=beyond)
 
 
 def _meets(voxels: Voxels, grid: Geometry | Voxels) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from NNSegmentLib.errors import ImageError
 from NNSegmentLib.geometry import Geometry
-from NNSegmentLib.grids.regular import Voxels, labels_on_voxels, onto_first_grid
+from NNSegmentLib.grids.regular import Voxels, labels_on_grid, labels_on_voxels, onto_first_grid
 from NNSegmentLib.labels import Label, LabelSet
 from NNSegmentLib.prediction import Prediction
 
@@ -68,6 +68,30 @@ def test_on_a_grid_that_fits_nowhere_every_voxel_takes_the_nearest_label_of_the_
 
     assert np.array_equal(found, by_search(prediction, places[0], fine.shape))
     assert set(np.unique(found)) == {0, 1, 2}
+
+
+def test_the_outermost_labels_reach_half_a_voxel_around_their_centres():
+    prediction = Prediction(np.ones(GRID.shape, np.uint8), GRID, LABELS)
+    fine = Geometry((14, 16, 18), (1.1, 0.6, 0.6), (-1.1, -1.2, -1.6))
+
+    found = labels_on_grid(prediction.labels, GRID.ijk_to_ras, fine)
+
+    assert np.array_equal(found, by_search(prediction, fine.ijk_to_ras, fine.shape))
+    assert np.array_equal(found, labels_on_voxels(prediction, [fine.ijk_to_ras], fine.shape, "CT"))
+
+
+@pytest.mark.parametrize("noise_mm", [-1e-6, 1e-6])
+def test_rounding_in_the_header_of_a_turned_volume_takes_no_plane_away(noise_mm):
+    turned = Geometry.from_ijk_to_ras(GRID.shape, moved(mirrored(GRID), noise_mm))
+    values = np.random.default_rng(1).permutation(GRID.shape[0] * 7 * 8).reshape(GRID.shape).astype(np.uint16)
+
+    labels = labels_on_grid(values, turned.ijk_to_ras, GRID)
+    (_, image), _, _ = onto_first_grid(
+        ["CT", "PET"], [Voxels(values[None], GRID.ijk_to_ras), Voxels(values[None], turned.ijk_to_ras)]
+    )
+
+    assert np.array_equal(labels, values[:, :, ::-1])
+    np.testing.assert_allclose(image, values[:, :, ::-1], atol=0.01)
 
 
 @pytest.mark.parametrize(("x_mm", "meets"), [(7.4, True), (7.6, False), (-7.9, True), (-8.1, False)])
