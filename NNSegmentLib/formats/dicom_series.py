@@ -47,6 +47,8 @@ class Plane:
     shape: tuple[int, int]
     """Rows, columns."""
     thickness_mm: float
+    rescaling: tuple[float, float] = (1.0, 0.0)
+    """Factor and summand from values rescaled like the file's first frame, as they are read, to this frame's own."""
 
     def __post_init__(self) -> None:
         lengths = len(self.position), len(self.orientation)
@@ -146,8 +148,27 @@ def _planes(path: Path, header) -> list[Plane]:
         return [_plane(path, 0, header, (header,))] if "ImagePositionPatient" in header else []
     shared = header.get("SharedFunctionalGroupsSequence") or [None]
     groups = [tuple(_macros(frame, shared[0])) for frame in frames]
-    placed = all(_first(own, "ImagePositionPatient") is not None for own in groups)
-    return [_plane(path, n, header, own) for n, own in enumerate(groups)] if placed else []
+    if any(_first(own, "ImagePositionPatient") is None for own in groups):
+        return []
+    rescaled = [_rescale(own) for own in groups]
+    return [
+        replace(_plane(path, n, header, own), rescaling=_between(rescaled[0], rescaled[n]))
+        for n, own in enumerate(groups)
+    ]
+
+
+def _rescale(groups: tuple) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept of a frame."""
+    slope, intercept = _first(groups, "RescaleSlope"), _first(groups, "RescaleIntercept")
+    return float(1 if slope is None else slope) or 1.0, float(intercept or 0)
+
+
+def _between(first: tuple[float, float], own: tuple[float, float]) -> tuple[float, float]:
+    """Factor and summand that turn values rescaled like the first frame's into a frame's own."""
+    if first == own:
+        return 1.0, 0.0
+    factor = own[0] / first[0]
+    return factor, own[1] - factor * first[1]
 
 
 def one_volume(series: Series, uids: frozenset[str]) -> Series:
@@ -195,7 +216,8 @@ def same_plane(one: Plane, other: Plane) -> bool:
 
 def _series(uid: str, files: list) -> Series:
     header = files[0][0]
-    planes = sorted((plane for _, own in files for plane in own), key=lambda plane: (plane.height_mm, str(plane.file)))
+    found = {(p.uid, p.frame, p.position): p for _, own in files for p in own}  # copies of a file are one
+    planes = sorted(found.values(), key=lambda plane: (plane.height_mm, str(plane.file)))
     return Series(
         uid,
         str(header.get("Modality", "")),
@@ -286,12 +308,19 @@ def _voxels(series: Series) -> np.ndarray:
     for plane in series.planes:
         if plane.file not in frames:
             frames = {plane.file: _frames(plane.file)}
-        planes.append(frames[plane.file][plane.frame])
+        planes.append(_rescaled(frames[plane.file][plane.frame], *plane.rescaling))
     array = np.stack(planes)
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     fits = np.iinfo(np.int16).min <= array.min() and array.max() <= np.iinfo(np.int16).max
     return array.astype(np.int16 if fits else np.int32)
+
+
+def _rescaled(frame: np.ndarray, factor: float, summand: float) -> np.ndarray:
+    if (factor, summand) == (1.0, 0.0):
+        return frame
+    stays_whole = frame.dtype.kind in "iu" and factor.is_integer() and summand.is_integer()
+    return (frame * factor + summand).astype(np.int32 if stays_whole else np.float32)
 
 
 def _frames(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from NNSegmentLib.geometry import Geometry
 
 CT, SEG, LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 INTERCEPT = -1024
 
 
@@ -70,6 +71,34 @@ def ct_series(folder: Path, array: np.ndarray, geometry: Geometry, shear=(0.0, 0
         dataset.PixelData = (array[z] - INTERCEPT).astype("<u2").tobytes()
         written_files.append(written(folder / f"{(7 * z) % 31:03d}", dataset, CT, compress))
     return written_files
+
+
+def enhanced_ct(path: Path, array: np.ndarray, geometry: Geometry, order, rescaling) -> list[Dataset]:
+    """The planes of `array` (Z, Y, X; stored values) in `order` as frames of one file, each with its (slope, intercept)."""
+    place = frame_place(geometry, 0)
+    dataset = item(
+        Modality="CT", SeriesInstanceUID=generate_uid(), StudyInstanceUID=generate_uid(), PatientID="P 7",
+        FrameOfReferenceUID=generate_uid(), Rows=array.shape[1], Columns=array.shape[2], NumberOfFrames=len(order),
+        SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", BitsAllocated=16, BitsStored=16, HighBit=15,
+        PixelRepresentation=0,
+    )  # fmt: skip
+    dataset.SharedFunctionalGroupsSequence = [
+        item(
+            PixelMeasuresSequence=[item(PixelSpacing=place["spacing"], SliceThickness=9.0)],
+            PlaneOrientationSequence=[item(ImageOrientationPatient=place["orientation"])],
+        )
+    ]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=frame_place(geometry, z)["position"])],
+            PixelValueTransformationSequence=[
+                item(RescaleSlope=rescaling[z][0], RescaleIntercept=rescaling[z][1], RescaleType="US")
+            ],
+        )
+        for z in order
+    ]
+    dataset.PixelData = array[list(order)].astype("<u2").tobytes()
+    return [written(path, dataset, ENHANCED_CT)]
 
 
 def segment(number: int, name: str, lab=(41661, 41167, 40792)) -> Dataset:

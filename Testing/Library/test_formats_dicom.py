@@ -12,7 +12,7 @@ from task_on_disk import OBLIQUE, noise, tree
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (the extra 'dicom')")
 import pydicom
-from dicom_on_disk import ct_series, seg
+from dicom_on_disk import ct_series, enhanced_ct, seg
 
 from NNSegmentLib.cases import load_origin
 from NNSegmentLib.errors import ImageError, TaskError
@@ -217,6 +217,29 @@ def test_of_two_planes_at_one_place_the_segmented_one_counts(tmp_path, workspace
 
     assert len(echo) == len(series)
     image = read_image(task.cases[0].images)
+    assert values_by_place(image.array[0], image.geometry) == values_by_place(array, OBLIQUE)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25], ids=["whole", "fractions"])
+def test_every_frame_of_one_file_is_rescaled_by_its_own_numbers(tmp_path, workspace, slope):
+    stored = noise(5, OBLIQUE.shape) % 500
+    rescaling = [(1 + slope * z, -10 * z) for z in range(len(stored))]
+    series = enhanced_ct(tmp_path / "source" / "ct", stored, OBLIQUE, np.roll(range(len(stored)), 3), rescaling)
+    seg(tmp_path / "source" / "seg", frames_of(masks_in(OBLIQUE.shape)), OBLIQUE, series, NAMES)
+
+    image = read_image(convert(tmp_path / "source", workspace).cases[0].images)
+
+    expected = np.stack([factor * plane + summand for (factor, summand), plane in zip(rescaling, stored, strict=True)])
+    assert values_by_place(4 * image.array[0], image.geometry) == values_by_place(4 * expected, OBLIQUE)
+
+
+def test_copies_of_a_file_count_once(tmp_path, workspace):
+    _, array = simple(tmp_path / "source")
+    for path in sorted((tmp_path / "source" / "patient" / "ct").iterdir())[:3]:
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+
+    image = read_image(convert(tmp_path / "source", workspace).cases[0].images)
+
     assert values_by_place(image.array[0], image.geometry) == values_by_place(array, OBLIQUE)
 
 
