@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..cases import repeated
 from ..errors import some
 from ..folders import visible
 from ..image import TIFF_ENDINGS
-from ..labels import LabelSet
+from ..labels import LARGEST_VALUE, LabelSet
 from ..progress import Progress, in_parallel, silent
 from ..task import Task, find_images
 from .examine import CaseReport, examine_case
@@ -64,8 +65,8 @@ def _found_values(reports: Sequence[CaseReport]) -> frozenset[int]:
 
 
 def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | None) -> Iterator[Finding]:
-    yield from report.findings
-    declared = _declared(task)
+    declared, is_writable = _declared(task), _are_writable(report.values, renumbering)
+    yield from (finding if is_writable or not finding.fixable else _not_yet(finding) for finding in report.findings)
     unexpected = sorted(value for value in set(report.values or ()).difference(declared) if value >= 0)
     if unexpected:
         yield Finding(
@@ -79,6 +80,15 @@ def _case_findings(task: Task, report: CaseReport, renumbering: Renumbering | No
             else "name these values in dataset.json or take them out of the label file",
             fixable=renumbering is not None,
         )
+
+
+def _are_writable(values: frozenset[int] | None, renumbering: Renumbering | None) -> bool:
+    """Whether a label file can hold them, as they are or renumbered."""
+    return renumbering is not None or not values or (min(values) >= 0 and max(values) <= LARGEST_VALUE)
+
+
+def _not_yet(finding: Finding) -> Finding:
+    return replace(finding, fixable=False, advice="correct the values of this label file first, then check again")
 
 
 def _half_mended(task: Task) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from NNSegmentLib.errors import StorageError
 from NNSegmentLib.folders import Workspace
 from NNSegmentLib.formats import convert
 from NNSegmentLib.geometry import Geometry
-from NNSegmentLib.image import read_geometry, read_labels, write_labels
+from NNSegmentLib.image import read_geometry, read_labels, write_image, write_labels
 from NNSegmentLib.integrity import check_task, fix_task
 from NNSegmentLib.task import load_task
 
@@ -180,6 +180,20 @@ def test_labels_that_would_lose_foreground_are_left_alone(tmp_path):
     assert fix_task(task) == []
     assert tree(task.folder / "labelsTr") == before
     assert [f.check for f in check_task(task)] == ["label grid"]
+
+
+@pytest.mark.parametrize("value", [-1, 70000])
+def test_a_label_that_no_file_can_hold_keeps_no_other_case_from_being_mended(tmp_path, value):
+    task = task_with(tmp_path / "Dataset003_B", blocks(FINE.shape), FINE)
+    wrong = blocks(FINE.shape)
+    wrong[8, 11, 15] = value
+    write_image(task.folder / "labelsTr" / "case0.nrrd", wrong, FINE)
+    assert [f.case for f in check_task(task) if f.fixable] == ["case1"]
+
+    assert [(f.case, f.check) for f in fix_task(task)] == [("case1", "label grid")]
+
+    assert [f.case for f in check_task(load_task(task.folder))] == ["case0", "case0"]
+    assert "correct the values of this label file first, then check again" in [f.advice for f in check_task(task)]
 
 
 def test_pictures_of_another_size_are_not_resampled_because_they_have_no_position(tmp_path):
