@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,7 +176,7 @@ def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: R
             for result in mended
         }
     elif mended:
-        _copy_others(task.folder / IN_PLACE, staging / LABELS)
+        _copy_others(task.folder / IN_PLACE, staging / LABELS, {result.case.labels for result in mended})
     labels = renumbering.of_labels(task.labels)
     new = values | labels.to_dataset_json() | {"numTraining": len(task.cases)}
     write_json(staging / NEW / "dataset.json", new)
@@ -187,7 +187,8 @@ def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: R
     return folder
 
 
-def _copy_others(labels: Path, gathered: Path) -> None:
+def _copy_others(labels: Path, gathered: Path, mended: Set[Path]) -> None:
+    """What was not mended; the endings of mended files may have been in capitals, and are no more."""
     for path in labels.iterdir():
-        if path.is_file() and not (gathered / path.name).exists():
+        if path.is_file() and path not in mended and not (gathered / path.name).exists():
             copy_file(path, gathered / path.name)

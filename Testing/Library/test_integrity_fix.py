@@ -196,6 +196,16 @@ def test_a_label_that_no_file_can_hold_keeps_no_other_case_from_being_mended(tmp
     assert "correct the values of this label file first, then check again" in [f.advice for f in check_task(task)]
 
 
+def test_a_mended_file_whose_ending_was_in_capitals_is_there_once(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset003_B", labels={"background": 0, "left": 1, "right": 3})
+    (folder / "labelsTr" / "case1.nii.gz").rename(folder / "labelsTr" / "case1.NII.GZ")
+
+    fix_task(load_task(folder))
+
+    assert sorted(path.name for path in (folder / "labelsTr").iterdir()) == [f"case{n}.nii.gz" for n in range(3)]
+    assert check_task(load_task(folder)) == []
+
+
 def test_pictures_of_another_size_are_not_resampled_because_they_have_no_position(tmp_path):
     for name, shape in (("a", (20, 30)), ("b", (10, 15))):
         write_plane(tmp_path / "cells" / "images" / f"{name}.png", noise(len(name), (20, 30)).astype(np.uint8))
