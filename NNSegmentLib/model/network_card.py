@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import __version__
 from ..folders import LABELS_CSV
 from ..labels import LabelSet
 from ..planning.plan import IntensityStats, Resampling
 from ..postprocessing_rules import KeepLargest, load_postprocessing
+from ..preprocessing.resample import spline_orders
 from .card import painted
 from .members import Member, Model, TrainedConfiguration
 
@@ -172,15 +173,22 @@ def _input(names: tuple[str, ...], part: TrainedConfiguration, labels: LabelSet)
 def _preprocessing(part: TrainedConfiguration) -> Preprocessing:
     c, plan = part.configuration, part.plan
     return Preprocessing(
-        plan.reader, plan.transpose_forward, plan.transpose_backward, c.spacing_mm, c.resampling_data, c.resampling_labels
+        plan.reader, plan.transpose_forward, plan.transpose_backward, c.spacing_mm, _as_done(c.resampling_data),
+        _as_done(c.resampling_labels),
     )  # fmt: skip
+
+
+def _as_done(resampling: Resampling) -> Resampling:
+    """With the orders that are used, which those of nnU-Net's functions that are always linear leave out."""
+    order, order_z = spline_orders(resampling)
+    return replace(resampling, order=order, order_z=order_z)
 
 
 def _output(part: TrainedConfiguration, labels: LabelSet) -> NetworkOutput:
     c = part.configuration
     shape = ("batch", labels.n_outputs, *c.patch_size)
     activation = SIGMOID if labels.has_regions else SOFTMAX
-    return NetworkOutput(OUTPUT, shape, activation, tuple(_outputs(labels)), c.resampling_probabilities)
+    return NetworkOutput(OUTPUT, shape, activation, tuple(_outputs(labels)), _as_done(c.resampling_probabilities))
 
 
 def _outputs(labels: LabelSet) -> list[OutputChannel]:
@@ -209,11 +217,12 @@ def _steps(part: TrainedConfiguration, labels: LabelSet, company: Company) -> li
         "Transpose the axes by transpose_forward.",
         "Crop to the box around the voxels that differ from 0 in any channel.",
         "Normalise each channel by its formula; this comes before resampling.",
-        f"Resample to spacing_mm{' in plane, the volume as a whole,' if is_2d else ''} by resampling_image: a spline of that order, of order_z "
-        "along an axis three times as coarse as the others, and the plan's force_separate_z decides if it is set.",
+        f"Resample to spacing_mm{' in plane, the volume as a whole,' if is_2d else ''} by resampling_image: to round(n * old / new) voxels "
+        "between the same outer edges, by a spline of that order within the range of the values, of order_z along an axis "
+        "more than three times as coarse as the finest, and the plan's force_separate_z decides if it is set.",
         cascade and "Append a channel for each of previous_stage_values: where the previous stage's label map, "
-        "prepared alike with resampling_labels, has that value.",
-        f"Pad with 0 to patch_size and cut {'each slice into ' if is_2d else ''}patches: along each axis evenly spread, "
+        "prepared alike with resampling_labels (of the labels' shares the largest wins), has that value.",
+        f"Pad with 0 to patch_size, the smaller half before, and cut {'each slice into ' if is_2d else ''}patches: along each axis evenly spread, "
         "at most step * patch_size apart, the last one flush with the end.",
         "Run the network on each patch and on its mirror images along every combination of mirror_axes, mirror the "
         "outputs back and average.",

@@ -16,7 +16,7 @@ import NNSegmentLib as nns
 from NNSegmentLib.engine import export
 from NNSegmentLib.engine.predictor import LoadedPart, Predictor
 from NNSegmentLib.image import Image
-from NNSegmentLib.planning.plan import NetworkSpec, load_plan, save_plan
+from NNSegmentLib.planning.plan import NetworkSpec, Resampling, load_plan, save_plan
 
 onnx = pytest.importorskip("onnx", reason="ONNX files are written with the package onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX files are tried with the package onnxruntime")
@@ -203,6 +203,17 @@ def test_files_and_cards_alone_suffice_to_predict_like_we_do(tmp_path, labels):
     expected = Predictor(nns.load_model(folder)).predict(seen).labels
     assert len(np.unique(expected)) > 1
     assert (found == expected).mean() > 0.9995
+
+
+def test_the_card_of_a_plan_with_torchs_resampling_tells_that_it_is_linear(tmp_path):
+    torchs = Resampling(order=3, force_separate_z=False, function="resample_torch_fornnunet")
+    made = replace(configuration("3d_fullres"), resampling_data=torchs, resampling_probabilities=torchs)
+
+    exported = nns.export_model(write_model(tmp_path, configurations=[made]), tmp_path / "one.pt", "torchscript")
+
+    card = json.loads(exported.with_suffix(".json").read_text())
+    for found in (card["preprocessing"]["resampling_image"], card["output"]["resampling_probabilities"]):
+        assert (found["order"], found["order_z"], found["force_separate_z"]) == (1, 0, False)
 
 
 def test_one_network_can_be_one_file(tmp_path):
