@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import TaskError
 from .labels import IGNORE, Label, LabelSet
-from .records import write_text
+from .records import cause_of, lack_of, write_text
 
 _CONCEPTS = ("Category", "Type", "TypeModifier", "Region", "RegionModifier")
 _PARTS = ("CodingScheme", "CodeValue", "CodeMeaning")
@@ -61,11 +61,17 @@ def load_label_colors(path: Path) -> tuple[Label, ...]:
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             return tuple(_label(row) for row in csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise TaskError(
-            f"{path} should be a colour table with the columns {', '.join(COLUMNS[:5])}, but it cannot be read as one "
-            f"({error}); correct or delete it."
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_table(path, cause_of(error)) from error
+    except (KeyError, ValueError, csv.Error) as error:
+        raise _no_table(path, lack_of(error)) from error
+
+
+def _no_table(path: Path, reason: str) -> TaskError:
+    return TaskError(
+        f"{path} should be a colour table with the columns {', '.join(COLUMNS[:5])}, but it cannot be read as one "
+        f"({reason}); correct or delete it."
+    )
 
 
 def with_colors(labels: LabelSet, known: Iterable[Label]) -> LabelSet:
@@ -100,9 +106,16 @@ def _codes(terminology: str) -> list[str]:
 
 
 def _label(row: dict) -> Label:
-    value = int(row["LabelValue"])
-    color = tuple(int(row[f"Color_{channel}"]) for channel in "RGB")
-    return Label(row.get("Name") or f"label {value}", (value,), color, _terminology(row))
+    value, *color = (_whole(row, column) for column in ("LabelValue", "Color_R", "Color_G", "Color_B"))
+    return Label(row.get("Name") or f"label {value}", (value,), tuple(color), _terminology(row))
+
+
+def _whole(row: dict, column: str) -> int:
+    text = row[column] or ""  # rows may end early
+    try:
+        return int(text)
+    except ValueError as wrong:
+        raise ValueError(f"{column} should be a whole number, found {text!r:.40}") from wrong
 
 
 def _terminology(row: dict) -> str:

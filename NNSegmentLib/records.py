@@ -154,8 +154,15 @@ def read_json(path: Path, error: type[InputError] = TaskError) -> Any:
         raise error(f"Expected the file {path}, found nothing there; {advice}.") from missing
     except (OSError, UnicodeDecodeError) as unreadable:
         raise error(
-            f"{path} cannot be read ({unreadable}); check its permissions or replace it by a copy."
+            f"{path} cannot be read ({cause_of(unreadable)}); check its permissions or replace it by a copy."
         ) from unreadable
+
+
+def cause_of(unreadable: OSError | UnicodeDecodeError) -> str:
+    """Why a text file cannot be read, for a sentence."""
+    if isinstance(unreadable, UnicodeDecodeError):
+        return "its text is not in UTF-8"
+    return unreadable.strerror or str(unreadable)
 
 
 def parse_json(text: str, where: Path | str, error: type[NNSegmentError] = TaskError) -> Any:

@@ -93,8 +93,10 @@ def _place(path: Path, number: int, own: Mapping[str, str]) -> _Place:
         layer = int(own.get("Layer", number if "LabelValue" not in own else 0))
         return _Place(own.get("ID", f"Segment{number}"), layer, int(own.get("LabelValue", 1)))
     except ValueError as error:
+        found = " and ".join(repr(own[key]) for key in ("Layer", "LabelValue") if key in own)
         raise TaskError(
-            f"Layer and LabelValue of segment {number} in {path} should be whole numbers ({error}); save it again in Slicer."
+            f"Layer and LabelValue of segment {number} in {path} should be whole numbers, found {found:.60}; save it again "
+            "in Slicer."
         ) from error
 
 

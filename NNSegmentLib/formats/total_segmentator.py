@@ -18,6 +18,7 @@ from ..cases import repeated
 from ..errors import TaskError, some
 from ..folders import visible
 from ..image import file_ending, read_labels
+from ..records import cause_of
 from ..segments.names import SegmentRow, labels_from_rows
 from .segments import union_of_rows
 from .source import SegmentLayer, Segments, Source, SourceCase, image_files, stem
@@ -107,7 +108,7 @@ def _splits(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(
-            f"{path} should be a table in UTF-8, but it cannot be read ({error}); mend or delete it."
+            f"{path} should be a table in UTF-8, but it cannot be read ({cause_of(error)}); mend or delete it."
         ) from error
     header = text.partition("\n")[0]
     rows = csv.DictReader(text.splitlines(), delimiter=max(";,\t", key=header.count))

@@ -179,6 +179,14 @@ def test_test_cases_of_meta_csv_and_unlabelled_cases_do_not_train(tmp_path, work
     assert [path.name for path in (task.folder / "labelsTs").iterdir()] == ["s3.nii.gz"]
 
 
+def test_a_meta_csv_in_another_encoding_is_told_in_plain_words(tmp_path, workspace):
+    source = total_segmentator(tmp_path / "source", s1={"liver": box(OBLIQUE.shape)})
+    (source / "meta.csv").write_text("image_id;split\ns1;train\n", encoding="utf-16")
+
+    with pytest.raises(TaskError, match=r"meta.csv .* cannot be read \(its text is not in UTF-8\); mend or delete it"):
+        convert(source, workspace)
+
+
 def test_all_cases_train_when_meta_csv_calls_all_of_them_tests(tmp_path, workspace):
     source = total_segmentator(tmp_path / "source", s1={"liver": box(OBLIQUE.shape)})
     (source / "meta.csv").write_text("image_id;split\ns1;test\n")
@@ -329,7 +337,7 @@ def test_named_and_numbered_labels_are_not_mixed(tmp_path, workspace):
     ("fields", "segments", "sentence"),
     [
         ({"Segmentation_SourceRepresentation": "Fractional labelmap"}, [segment("liver")], "fractional segments"),
-        ({}, [segment("liver", value="one")], "LabelValue of segment 0 .* whole numbers"),
+        ({}, [segment("liver", value="one")], "LabelValue of segment 0 .* whole numbers, found .*'one'; save"),
         ({}, [segment("liver"), segment("Liver", 2)], "Two segments of a are named Liver"),
     ],
     ids=["fractional", "no number", "two of one name"],

@@ -310,6 +310,36 @@ def test_a_task_takes_its_colours_from_labels_csv_and_says_when_it_cannot(tmp_pa
         load_task(folder)
 
 
+HEADER = "LabelValue,Name,Color_R,Color_G,Color_B\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (b"value;name\n1;left\n", "it has no LabelValue"),
+        (HEADER.encode() + b"x,right,1,2,3\n", "LabelValue should be a whole number, found 'x'"),
+        (HEADER.encode() + b"2,right,1\n", "Color_G should be a whole number, found ''"),
+        (HEADER.encode() + b'2,"' + b"x" * 200_000, "an entry is of another kind"),
+        (HEADER.encode("utf-16"), "its text is not in UTF-8"),
+    ],
+    ids=["columns", "word", "short", "endless", "utf-16"],
+)
+def test_a_colour_table_that_cannot_be_read_is_told_in_plain_words(tmp_path, table, reason):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(table)
+
+    with pytest.raises(TaskError, match=rf"labels.csv should be a colour table .* \({reason}\); correct or delete it"):
+        load_label_colors(path)
+
+
+def test_a_dataset_json_that_cannot_be_read_is_told_in_plain_words(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset042_B")
+    (folder / "dataset.json").write_text("{}", encoding="utf-16")
+
+    with pytest.raises(TaskError, match=r"dataset.json cannot be read \(its text is not in UTF-8\); check"):
+        load_task(folder)
+
+
 def test_the_origin_of_cases_survives_a_round_trip(tmp_path):
     origin = TaskOrigin(
         "/data/x", "nnU-Net v1", (ValueChange(255, 1),), (CaseOrigin("a", ("/data/x/a.nii.gz",), "/data/x/l.nii.gz"),)
