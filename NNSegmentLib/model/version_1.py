@@ -14,7 +14,7 @@ from ..labels import BACKGROUND, Label, LabelSet
 from ..pickled_values import read_pickle
 from ..planning.plan import CONFIGURATIONS
 from ..postprocessing_rules import JSON_FILE
-from ..records import read_json
+from ..records import kind_of, read_json
 from .members import (
     LONGEST_TRAINER,
     Model,
@@ -142,10 +142,12 @@ def _description(checkpoint: Path) -> _Description:
         )
     try:
         stage = values_of(values["init"])[_STAGE_DISTRIBUTED if _DISTRIBUTED in trainer else _STAGE]
-    except (KeyError, IndexError, TypeError) as wrong:
+    except (KeyError, IndexError, ValueError) as wrong:
         raise ModelError(f"{path} does not tell the stage of its plans; copy the model again.") from wrong
     if stage is not None and type(stage) is not int:
-        raise ModelError(f"{path} should tell the stage as a whole number, found a {type(stage).__name__}.")
+        raise ModelError(
+            f"{path} should tell the stage as a whole number, found {kind_of(stage)}; copy the model again."
+        )
     return _Description(trainer, stage)
 
 

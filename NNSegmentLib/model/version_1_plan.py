@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..pickled_values import REFUSED, PickledArray, read_pickle
 from ..planning.plan import PLAIN, Configuration, IntensityStats, NetworkSpec, Plan
 from ..preprocessing.normalize import CASE_CT, UNCHANGED
+from ..records import kind_of, lack_of
 
 LARGEST_FILE = 1 << 28
 """Bytes; plans list every training case, which is far less."""
@@ -54,8 +55,7 @@ def read_v1_plan(path: Path, task: str, name: str, is_cascade: bool) -> V1Plan:
     try:
         return _plan(values, task, name, is_cascade)
     except REFUSED as wrong:
-        reason = f"it has no {wrong}" if isinstance(wrong, KeyError) else str(wrong)[:100]
-        raise ModelError(f"{path} is no plans file of nnU-Net v1: {reason}.") from wrong
+        raise ModelError(f"{path} is no plans file of nnU-Net v1: {lack_of(wrong)}; copy the model again.") from wrong
 
 
 def _plan(values: Mapping, task: str, name: str, is_cascade: bool) -> V1Plan:
@@ -169,21 +169,21 @@ def _stats(values: Mapping) -> IntensityStats:
 
 
 def values_of(value: object) -> list:
-    """The items of a list, a tuple or an array in a pickle; raises TypeError for anything else."""
+    """The items of a list, a tuple or an array in a pickle; raises ValueError for anything else."""
     if not isinstance(value, (list, tuple, PickledArray)):
-        raise TypeError(f"a list was expected where it has a {type(value).__name__}")
+        raise ValueError(f"a list was expected where it has {kind_of(value)}")
     return list(value)
 
 
 def _mapping(value: object) -> Mapping:
     if not isinstance(value, dict):
-        raise TypeError(f"a dictionary was expected where it has a {type(value).__name__}")
+        raise ValueError(f"a dictionary was expected where it has {kind_of(value)}")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-        raise TypeError(f"a name was expected where it has a {type(value).__name__}")
+        raise ValueError(f"a name was expected where it has {kind_of(value)}")
     return value
 
 
@@ -203,5 +203,6 @@ def _whole(value: object) -> int:
 
 def _number(value: object) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"numbers were expected where it has a {type(value).__name__}")
+        found = value if isinstance(value, float) else kind_of(value)
+        raise ValueError(f"numbers were expected where it has {found}")
     return float(value)
