@@ -52,13 +52,20 @@ class PreparedStore:
         return tuple(sorted(path.stem for path in visible(self.folder, "*.json") if path.with_suffix(".npy").is_file()))
 
     def open(self, case_id: str) -> PreparedCase:
-        """A case whose image and labels are memory-mapped, read-only; raises TaskError when a file is missing."""
+        """A case whose image and labels are memory-mapped, read-only.
+
+        Raises TaskError when a file is missing or holds something else.
+        """
         image, labels, foreground, placement = prepared_files(self.folder, case_id)
         where = from_json(Placement, _read_json(placement))
         array = _open_array(image)
+        _require(image, "an image (C, Z, Y, X) of 32-bit numbers", array.ndim == 4 and array.dtype == np.float32)
         if not labels.is_file():
             return PreparedCase(case_id, array, None, where)
-        return PreparedCase(case_id, array, _open_array(labels), where, _open_foreground(foreground))
+        segmentation = _open_array(labels)
+        fits = segmentation.shape == array.shape[1:] and segmentation.dtype.kind in "iu"
+        _require(labels, f"labels of {' × '.join(map(str, array.shape[1:]))} voxels", fits)
+        return PreparedCase(case_id, array, segmentation, where, _open_foreground(foreground))
 
 
 def save_previous_stage(labels: np.ndarray, folder: Path, case_id: str) -> None:
@@ -105,14 +112,23 @@ def _open_array(path: Path, advice: str = _PREPARE_AGAIN) -> np.ndarray:
         raise TaskError(f"{path} should hold an array but is damaged or incomplete; {advice}.") from error
 
 
+def _require(path: Path, what: str, is_so: bool) -> None:
+    """Raises TaskError for an array that nothing here has prepared."""
+    if not is_so:
+        raise TaskError(f"{path} should hold {what}, found something else; {_PREPARE_AGAIN}.")
+
+
 def _open_foreground(path: Path) -> dict:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-            return {parse_region_key(key): found[key] for key in found.files}
+            voxels = {parse_region_key(key): found[key] for key in found.files}
     except FileNotFoundError as error:
         raise TaskError(f"Expected the foreground voxels {path}, found nothing there; {_PREPARE_AGAIN}.") from error
     except DAMAGED as error:
         raise TaskError(f"{path} should hold foreground voxels but is damaged; {_PREPARE_AGAIN}.") from error
+    are_places = all(places.ndim == 2 and places.shape[1] == 3 and places.dtype.kind in "iu" for places in voxels.values())
+    _require(path, "the places (z, y, x) of foreground voxels", are_places)
+    return voxels
 
 
 def _read_json(path: Path) -> dict:

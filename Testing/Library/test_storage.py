@@ -80,6 +80,26 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, any_geometry, part):
         PreparedStore(tmp_path).open("c1")
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "expected"),
+    [
+        ("c1.npy", np.zeros((2, 9, 8, 2), np.int16), "an image .* of 32-bit numbers"),
+        ("c1.npy", np.zeros((9, 8, 2), np.float32), "an image .* of 32-bit numbers"),
+        ("c1_seg.npy", np.zeros((9, 8, 1), np.int8), "labels of 9 × 8 × 2 voxels"),
+        ("c1_seg.npy", np.zeros((9, 8, 2), np.float32), "labels of 9 × 8 × 2 voxels"),
+        ("c1_foreground.npz", np.zeros((5, 2), np.int32), "the places .* of foreground voxels"),
+        ("c1_foreground.npz", np.zeros((5, 3), np.float32), "the places .* of foreground voxels"),
+    ],
+)
+def test_an_array_of_another_kind_or_shape_is_named_with_what_to_do(tmp_path, any_geometry, name, array, expected):
+    save_prepared(case(any_geometry), tmp_path)
+    save = np.save if name.endswith(".npy") else lambda path, voxels: np.savez(path, **{"1": voxels})
+    save(tmp_path / name, array)
+
+    with pytest.raises(TaskError, match=f"{name} should hold {expected}, found something else; run 'nnsegment preproc"):
+        PreparedStore(tmp_path).open("c1")
+
+
 def test_zeros_in_the_middle_of_a_file_are_damage_too(tmp_path, any_geometry):
     save_prepared(case(any_geometry), tmp_path)
     path = next(path for path in prepared_files(tmp_path, "c1") if path.suffix == ".npz")
