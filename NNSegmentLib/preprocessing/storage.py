@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..array_files import DAMAGED
-from ..errors import StorageError, TaskError
+from ..errors import InputError, StorageError, TaskError
 from ..folders import visible
 from ..labels import number_type, parse_region_key, region_key
 from ..records import from_json, read_json, remove, to_json, write_json, written_whole
@@ -57,7 +57,7 @@ class PreparedStore:
         Raises TaskError when a file is missing or holds something else.
         """
         image, labels, foreground, placement = prepared_files(self.folder, case_id)
-        where = from_json(Placement, _read_json(placement))
+        where = _open_placement(placement)
         array = _open_array(image)
         _require(image, "an image (C, Z, Y, X) of 32-bit numbers", array.ndim == 4 and array.dtype == np.float32)
         if not labels.is_file():
@@ -76,7 +76,8 @@ def save_previous_stage(labels: np.ndarray, folder: Path, case_id: str) -> None:
 
 def load_previous_stage(folder: Path, case_id: str) -> np.ndarray:
     """The segmentation (Z, Y, X) kept by `save_previous_stage`, memory-mapped; raises TaskError when it is missing."""
-    return _open_array(previous_stage_file(folder, case_id), "train and validate the previous stage on all folds first")
+    advice = "train and validate the previous stage on all folds first"
+    return _open_array(previous_stage_file(folder, case_id), advice, advice)
 
 
 def previous_stage_file(folder: Path, case_id: str) -> Path:
@@ -101,21 +102,23 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 
 
 _PREPARE_AGAIN = "run 'nnsegment preprocess' again"
+_PREPARE_ANEW = f"delete that file and {_PREPARE_AGAIN}"
+"""Preparing keeps what is there."""
 
 
-def _open_array(path: Path, advice: str = _PREPARE_AGAIN) -> np.ndarray:
+def _open_array(path: Path, missing: str = _PREPARE_AGAIN, damaged: str = _PREPARE_ANEW) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise TaskError(f"Expected the array {path}, found nothing there; {advice}.") from error
+        raise TaskError(f"Expected the array {path}, found nothing there; {missing}.") from error
     except DAMAGED as error:
-        raise TaskError(f"{path} should hold an array but is damaged or incomplete; {advice}.") from error
+        raise TaskError(f"{path} should hold an array but is damaged or incomplete; {damaged}.") from error
 
 
 def _require(path: Path, what: str, is_so: bool) -> None:
     """Raises TaskError for an array that nothing here has prepared."""
     if not is_so:
-        raise TaskError(f"{path} should hold {what}, found something else; {_PREPARE_AGAIN}.")
+        raise TaskError(f"{path} should hold {what}, found something else; {_PREPARE_ANEW}.")
 
 
 def _open_foreground(path: Path) -> dict:
@@ -125,14 +128,19 @@ def _open_foreground(path: Path) -> dict:
     except FileNotFoundError as error:
         raise TaskError(f"Expected the foreground voxels {path}, found nothing there; {_PREPARE_AGAIN}.") from error
     except DAMAGED as error:
-        raise TaskError(f"{path} should hold foreground voxels but is damaged; {_PREPARE_AGAIN}.") from error
-    are_places = all(places.ndim == 2 and places.shape[1] == 3 and places.dtype.kind in "iu" for places in voxels.values())
+        raise TaskError(f"{path} should hold foreground voxels but is damaged; {_PREPARE_ANEW}.") from error
+    are_places = all(
+        places.ndim == 2 and places.shape[1] == 3 and places.dtype.kind in "iu" for places in voxels.values()
+    )
     _require(path, "the places (z, y, x) of foreground voxels", are_places)
     return voxels
 
 
-def _read_json(path: Path) -> dict:
+def _open_placement(path: Path) -> Placement:
     try:
-        return read_json(path)
-    except TaskError as error:
-        raise TaskError(f"{str(error).rstrip('.')}; {_PREPARE_AGAIN}.") from error
+        return from_json(Placement, read_json(path))
+    except InputError as error:
+        if not path.exists():
+            raise TaskError(f"{str(error).rstrip('.')}; {_PREPARE_AGAIN}.") from error
+        reason = str(error).rstrip(".")
+        raise TaskError(f"{path} should tell where a prepared case lies ({reason}); {_PREPARE_ANEW}.") from error

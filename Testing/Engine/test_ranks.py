@@ -213,7 +213,9 @@ def test_a_damaged_case_ends_all_with_its_own_sentence(prepared, tmp_path):
     for path in damaged.glob("*.npy"):
         path.write_bytes(path.read_bytes()[:300])
     request = request_for(damaged, tmp_path)
-    with pytest.raises(NNSegmentError, match=r"damaged or incomplete; run 'nnsegment preprocess' again\.$"):
+    with pytest.raises(
+        NNSegmentError, match=r"damaged or incomplete; delete that file and run 'nnsegment preprocess' again\.$"
+    ):
         train_fold_on(request, 2)
 
     assert not children()

@@ -14,13 +14,13 @@ import pytest
 from task_on_disk import PLAIN, blocks, edit_json, nnunet_v2, noise
 
 from NNSegmentLib import pipeline
-from NNSegmentLib.errors import PlanError, RunError
+from NNSegmentLib.errors import PlanError, RunError, TaskError
 from NNSegmentLib.exchange import list_models
 from NNSegmentLib.image import read_labels, write_image, write_labels
 from NNSegmentLib.lookup import cases_in_no_fold
 from NNSegmentLib.machine.locks import only_one_in
 from NNSegmentLib.model import find_model_folders
-from NNSegmentLib.preprocessing.storage import PreparedStore
+from NNSegmentLib.preprocessing.storage import PreparedStore, prepared_files
 from NNSegmentLib.training.setup import at_work, training_request
 
 CONFIGURATION = "3d_fullres"
@@ -131,6 +131,20 @@ def test_a_damaged_note_of_a_cases_files_is_written_again(workspace, note):
     (prepare(workspace).folder / "case0.made_of").write_text(note)
 
     assert [prepare(workspace).computed for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_following_the_advice_about_a_damaged_prepared_file_prepares_its_case_again(workspace, part):
+    store = PreparedStore(prepare(workspace).folder)
+    path = prepared_files(store.folder, "case0")[part]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(TaskError, match=rf"{path.name}.*; delete that file and run 'nnsegment preprocess' again"):
+        store.open("case0")
+    path.unlink()
+
+    assert prepare(workspace).computed == 1
+
+    assert store.open("case0").foreground
 
 
 def test_folders_that_network_storage_lays_beside_prepared_cases_are_left_alone(workspace):

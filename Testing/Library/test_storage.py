@@ -96,7 +96,9 @@ def test_an_array_of_another_kind_or_shape_is_named_with_what_to_do(tmp_path, an
     save = np.save if name.endswith(".npy") else lambda path, voxels: np.savez(path, **{"1": voxels})
     save(tmp_path / name, array)
 
-    with pytest.raises(TaskError, match=f"{name} should hold {expected}, found something else; run 'nnsegment preproc"):
+    with pytest.raises(
+        TaskError, match=f"{name} should hold {expected}, found something else; delete that file and run"
+    ):
         PreparedStore(tmp_path).open("c1")
 
 
@@ -111,7 +113,9 @@ def test_zeros_in_the_middle_of_a_file_are_damage_too(tmp_path, any_geometry):
         except TaskError as error:  # and nothing else
             told.add(str(error))
 
-    assert told == {f"{path} should hold foreground voxels but is damaged; run 'nnsegment preprocess' again."}
+    assert told == {
+        f"{path} should hold foreground voxels but is damaged; delete that file and run 'nnsegment preprocess' again."
+    }
 
 
 @pytest.mark.parametrize("part", [0, 2, 3])
