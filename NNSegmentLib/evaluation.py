@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import ImageError, SettingsError, some
 from .folders import visible
+from .geometry import HARDLY_ASKEW
 from .given import is_whole
 from .image import FILE_ENDINGS, LabelMap, file_ending, read_labels
 from .labels import LabelSet, Region
@@ -146,9 +147,9 @@ def _scored(table: PairTable, prediction: LabelMap, reference: LabelMap, measure
     counts = [table.counts(target) for target in measure.targets]
     if measure.tolerance_mm is None:
         return tuple(map(overlap, counts))
-    surfaces = region_surface_distances(
-        prediction.array, reference.array, measure.targets, reference.geometry.spacing_mm, measure.ignore
-    )
+    grid = reference.geometry
+    steps = grid.ijk_to_ras[:3, 2::-1].T if grid.shear > HARDLY_ASKEW else grid.spacing_mm
+    surfaces = region_surface_distances(prediction.array, reference.array, measure.targets, steps, measure.ignore)
     return tuple(_with_surface(c, s, measure.tolerance_mm) for c, s in zip(counts, surfaces, strict=True))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .labels import Region
 
@@ -119,10 +120,11 @@ class SurfaceDistances:
 
 
 def surface_distances(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float], axes: Sequence[int] = (0, 1, 2)
+    prediction: np.ndarray, reference: np.ndarray, spacing_mm: ArrayLike, axes: Sequence[int] = (0, 1, 2)
 ) -> SurfaceDistances:
     """Surface distances of two boolean masks (Z, Y, X) with voxels of `spacing_mm` (z, y, x).
 
+    Where axes are not perpendicular, `spacing_mm` has three rows: the way in mm from voxel to voxel along z, y and x.
     A surface voxel has a face neighbour outside its mask along one of `axes`; beyond the array is outside.
     """
     predicted, expected = surface(prediction, axes), surface(reference, axes)
@@ -147,13 +149,13 @@ def region_surface_distances(
     prediction: np.ndarray,
     reference: np.ndarray,
     regions: Sequence[Region],
-    spacing_mm: Sequence[float],
+    spacing_mm: ArrayLike,
     ignore: int | None = None,
 ) -> list[SurfaceDistances]:
     """Surface distances of each target of two label maps (Z, Y, X); each looks only at its own bounding box.
 
     Voxels whose reference is `ignore` count as outside every target in both maps. An axis of a single voxel has no
-    surface.
+    surface. `spacing_mm` is that of `surface_distances`.
     """
     axes = [axis for axis, n in enumerate(reference.shape) if n > 1]
     boxes = _boxes(prediction), _boxes(reference)
@@ -168,7 +170,7 @@ def region_surface_distances(
     return found
 
 
-def _distances(start: np.ndarray, end: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def _distances(start: np.ndarray, end: np.ndarray, spacing_mm: ArrayLike) -> np.ndarray:
     """Distance in mm from each voxel of `start` to the nearest of `end`; common voxels need no search."""
     distances = np.zeros(int(np.count_nonzero(start)))
     if not end.any():
@@ -176,15 +178,17 @@ def _distances(start: np.ndarray, end: np.ndarray, spacing_mm: Sequence[float]) 
     away = start & ~end
     n_away = int(np.count_nonzero(away))
     if n_away:
-        measure = _by_map if n_away > away.size / _MAP_PAYS else _by_tree
-        distances[:n_away] = measure(away, end, np.asarray(spacing_mm, float))
+        steps = np.asarray(spacing_mm, float)
+        measure = _by_map if steps.ndim == 1 and n_away > away.size / _MAP_PAYS else _by_tree
+        distances[:n_away] = measure(away, end, steps)
     return distances
 
 
-def _by_tree(away: np.ndarray, end: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def _by_tree(away: np.ndarray, end: np.ndarray, steps_mm: np.ndarray) -> np.ndarray:
     from scipy.spatial import cKDTree
 
-    return cKDTree(np.argwhere(end) * spacing_mm).query(np.argwhere(away) * spacing_mm)[0]
+    rows = np.diag(steps_mm) if steps_mm.ndim == 1 else steps_mm
+    return cKDTree(np.argwhere(end) @ rows).query(np.argwhere(away) @ rows)[0]
 
 
 def _by_map(away: np.ndarray, end: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

@@ -218,6 +218,19 @@ def test_geometry_of_any_kind_gives_distances_in_mm(any_geometry, tmp_path):
     assert scores.of(1).hd95_mm == pytest.approx(any_geometry.spacing_mm[1], rel=1e-4)
 
 
+def test_distances_on_a_sheared_grid_are_those_in_the_world():
+    along_z = (0.0, 0.6, 0.8)
+    sheared = Geometry(
+        (9, 16, 12), (2.5, 1.0, 1.0), direction=((1.0, 0, along_z[0]), (0, 1.0, along_z[1]), (0, 0, along_z[2]))
+    )
+    one, other = np.zeros((2, *sheared.shape), np.uint8)
+    one[7, 3, 4], other[1, 12, 5] = 1, 1
+
+    found = evaluate_pair(LabelMap(one, sheared), LabelMap(other, sheared), TWO)
+
+    assert found[0].hd95_mm == pytest.approx(math.dist(*sheared.world([(7, 3, 4), (1, 12, 5)])))
+
+
 def test_references_in_another_file_format_are_found(tmp_path):
     write_labels(tmp_path / "p" / "a.nii.gz", random_labels(1), Geometry(SHAPE))
     write_labels(tmp_path / "r" / "a.nrrd", random_labels(1), Geometry(SHAPE))
