@@ -15,6 +15,7 @@ from ..copying import copy_file
 from ..errors import StorageError, TaskError, some
 from ..folders import LABELS_CSV, visible
 from ..image import LabelMap, read_geometry, read_labels, write_labels
+from ..image_files.text_headers import voxel_file
 from ..machine.locks import one_after_another_in
 from ..progress import Progress, in_parallel, silent
 from ..records import write_json
@@ -176,7 +177,8 @@ def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: R
             for result in mended
         }
     elif mended:
-        _copy_others(task.folder / IN_PLACE, staging / LABELS, {result.case.labels for result in mended})
+        old = [result.case.labels for result in mended]
+        _copy_others(task.folder / IN_PLACE, staging / LABELS, {*old, *map(voxel_file, old)})
     labels = renumbering.of_labels(task.labels)
     new = values | labels.to_dataset_json() | {"numTraining": len(task.cases)}
     write_json(staging / NEW / "dataset.json", new)
@@ -187,8 +189,8 @@ def _gather(task: Task, staging: Path, mended: Sequence[_Mended], renumbering: R
     return folder
 
 
-def _copy_others(labels: Path, gathered: Path, mended: Set[Path]) -> None:
-    """What was not mended; the endings of mended files may have been in capitals, and are no more."""
+def _copy_others(labels: Path, gathered: Path, mended: Set[Path | None]) -> None:
+    """What was not mended; mended files may have had their ending in capitals or their voxels in a file beside them."""
     for path in labels.iterdir():
         if path.is_file() and path not in mended and not (gathered / path.name).exists():
             copy_file(path, gathered / path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
 from task_on_disk import PLAIN, blocks, edit_json, nnunet_v2, noise, tree, write_plane
 
@@ -203,6 +204,19 @@ def test_a_mended_file_whose_ending_was_in_capitals_is_there_once(tmp_path):
     fix_task(load_task(folder))
 
     assert sorted(path.name for path in (folder / "labelsTr").iterdir()) == [f"case{n}.nii.gz" for n in range(3)]
+    assert check_task(load_task(folder)) == []
+
+
+def test_no_voxels_of_a_mended_header_are_left_beside_it(tmp_path):
+    folder = nnunet_v2(tmp_path / "Dataset003_B", labels={"background": 0, "left": 1, "right": 3}, ending=".mhd")
+    for path in (folder / "labelsTr").glob("*.mhd"):
+        sitk.WriteImage(sitk.ReadImage(path), path, useCompression=True)  # to .zraw
+        path.with_suffix(".raw").unlink()
+
+    fix_task(load_task(folder))
+
+    assert not [*(folder / "labelsTr").glob("*.zraw")]
+    assert len([*(folder / "originals" / "labelsTr").glob("*.zraw")]) == 3
     assert check_task(load_task(folder)) == []
 
 
