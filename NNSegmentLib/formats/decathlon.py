@@ -34,8 +34,8 @@ def read(folder: Path, values: Mapping) -> Source:
 
 def training_cases(folder: Path, values: Mapping) -> list[SourceCase]:
     """The cases listed under `training`, else the files of imagesTr; raises TaskError when there is none."""
-    if values.get("training"):
-        return [_listed(folder, entry) for entry in values["training"]]
+    if listed := values.get("training"):
+        return [_listed(folder, entry) for entry in (listed if isinstance(listed, list) else [listed])]
     found = [
         SourceCase(stem(path), (path,), folder / "labelsTr" / path.name) for path in image_files(folder / "imagesTr")
     ]
@@ -47,9 +47,11 @@ def training_cases(folder: Path, values: Mapping) -> list[SourceCase]:
 
 
 def _listed(folder: Path, entry: object) -> SourceCase:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("image"), str):
+    files = [entry.get("image"), entry.get("label", "")] if isinstance(entry, Mapping) else [None]
+    if not all(isinstance(file, str) for file in files):
         raise TaskError(
-            f'"training" in {folder / "dataset.json"} should list {{"image": "…", "label": "…"}}, found {entry!r}.'
+            f'"training" in {folder / "dataset.json"} should list {{"image": "…", "label": "…"}}, found {entry!r:.60}; '
+            "correct it."
         )
     image = folder / entry["image"]
     labels = folder / entry.get("label", f"labelsTr/{image.name}")

@@ -489,6 +489,8 @@ def test_an_unwritable_workspace_is_said_plainly(tmp_path):
         ('{"modality": {"0": "MR"}, "labels": {}, "training": [{"image": "imagesTr/ball_Tr0.nii.gz"}]}', '"labels"'),
         ('{"modality": ["MR"], "labels": {"0": "a"}, "training": [{"image": "a.nii.gz"}]}', '"modality"'),
         ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": ["a.nii.gz"]}', '"training"'),
+        ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": 3}', '"training" .* found 3; correct it'),
+        ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": [{"image": "a", "label": null}]}', '"training"'),
     ],
 )
 def test_a_wrong_description_is_answered_in_one_sentence(tmp_path, workspace, description, sentence):
