@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from .errors import ImageError, SettingsError, some
@@ -42,8 +43,9 @@ class Measure:
     def __post_init__(self) -> None:
         if not self.targets:
             raise SettingsError("There is nothing to score: name at least one label.")
-        if self.tolerance_mm is not None and not self.tolerance_mm >= 0:
-            raise SettingsError(f"The surface tolerance must be 0 mm or more, found {self.tolerance_mm}.")
+        tolerance = self.tolerance_mm
+        if tolerance is not None and not (isinstance(tolerance, Real) and tolerance >= 0):
+            raise SettingsError(f"The surface tolerance must be 0 mm or more, found {tolerance!r:.60}.")
 
     @classmethod
     def of(cls, label_set: LabelSet, surface: bool = True, tolerance_mm: float = 1.0) -> Measure:

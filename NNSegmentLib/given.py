@@ -19,7 +19,7 @@ _MOST_DIGITS = 18
 
 def path_of(value: Path | str) -> Path:
     """The path, with `~` as the user's home; raises SettingsError for something that names no file or folder."""
-    if not isinstance(value, (str, os.PathLike)) or value == "":
+    if not isinstance(value, (str, os.PathLike)) or value == "" or "\0" in str(value):
         raise SettingsError(f"Expected the path of a file or folder, found {value!r:.60}; give it as text or Path.")
     return expanded(value)
 

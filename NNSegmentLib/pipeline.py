@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import counted, require_choice, some
+from .errors import SettingsError, counted, require_choice, some
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
 from .folders import LABELS_CSV, TaskFolders
 from .given import any_of, fold_names, path_of, paths_of, whole_number
@@ -82,6 +82,8 @@ def convert(
     from .formats import convert as convert_source
 
     require_choice("overlaps", overlaps, OVERLAPS)
+    if not isinstance(name, str | None):
+        raise SettingsError(f"name should be a text, found {name!r:.60}; a data set's number is given as id.")
     names = any_of(channels) or None
     return convert_source(
         path_of(source), workspace_of(workspace), labels=None if labels is None else path_of(labels), channels=names,
@@ -133,7 +135,9 @@ def extract_fingerprint(
             return stored
         say(f"The cases or channels of {task.name} are others than those that were measured; they are measured anew.")
     each = fingerprint_gb(task.cases, len(task.channels))
-    workers = affordable_workers(max(1, min(workers, len(task.cases))), each, "Reading a case", say)
+    workers = affordable_workers(
+        max(1, min(whole_number("workers", workers, 0), len(task.cases))), each, "Reading a case", say
+    )
     announce(fingerprint_need(each, workers), say)
     found = compute_fingerprint(task, workers=workers, progress=progress, say=say)
     save_fingerprint(found, folders.fingerprint)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from .given import whole_number
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -57,7 +59,7 @@ def in_parallel(
     Threads, not processes: reading, decompressing and matrix products release the interpreter lock, nothing has to
     be copied between processes, and a failing item raises its own error here instead of a dead worker.
     """
-    items = list(items)
+    items, workers = list(items), whole_number("workers", workers, 0)
     progress(0, len(items), what)
     if workers <= 1 or len(items) <= 1:
         return [_reported(work(item), n, len(items), progress, what) for n, item in enumerate(items, 1)]

@@ -12,7 +12,7 @@ from .colors import load_label_colors, with_colors
 from .errors import TaskError
 from .file_names import is_plain
 from .folders import DATASET_NAME, LABELS_CSV, visible
-from .given import expanded
+from .given import expanded, path_of
 from .labels import LabelSet, require_name
 from .records import kind_of, lack_of, read_json, write_json
 
@@ -76,7 +76,7 @@ class Task:
 
 def load_task(folder: Path | str) -> Task:
     """Read a task from its raw folder (with dataset.json); raises TaskError when a part is missing or wrong."""
-    folder = expanded(folder)
+    folder = path_of(folder)
     if not (folder / "dataset.json").is_file():
         raise TaskError(f"{folder} is no task: expected a file dataset.json in it; make one with 'nnsegment convert'.")
     values = read_json(folder / "dataset.json")

@@ -143,7 +143,7 @@ class Plan:
         for configuration in self.configurations:
             if configuration.name == name:
                 return configuration
-        if name in self.unsupported:
+        if isinstance(name, str) and name in self.unsupported:
             raise PlanError(self.unsupported[name])
         known = ", ".join(c.name for c in self.configurations)
         raise PlanError(

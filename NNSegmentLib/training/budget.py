@@ -51,12 +51,14 @@ def quick_settings(
     """The recipe for minutes instead of days, on `device`; with `time_s` (seconds) `epochs` is ignored.
 
     `many_steps` is whether the device takes so many steps in its time that they need mirrored images; None looks
-    whether it is a CUDA GPU. Raises SettingsError when the device is not there.
+    whether it is a CUDA GPU. Raises SettingsError for what cannot be, or when the device is not there.
     """
+    asked = TrainingSettings(device=device, time_s=time_s, epochs=epochs)
     if many_steps is None:
         many_steps = _is_cuda(device)
     is_long = epochs >= LONG_FROM_EPOCHS if time_s is None else time_s >= _long_from_s(many_steps)
-    return TrainingSettings(
+    return replace(
+        asked,
         optimizer="adamw",
         learning_rate=3e-3,
         weight_decay=5e-2 if many_steps or is_long else 1e-2,
@@ -67,9 +69,6 @@ def quick_settings(
         mirror_axes=None if many_steps else (),
         validation_iterations=10,
         validation_mirroring=many_steps,
-        device=device,
-        time_s=time_s,
-        epochs=epochs,
     )
 
 

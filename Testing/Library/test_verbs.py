@@ -129,6 +129,14 @@ WRONG = {
     "fold in part": (lambda w: nns.train(501, "2d", 1.5, w), "A fold is a number from 0, or 'all', found 1.5"),
     "workspace that is none": (lambda w: nns.convert(w, 7), "Expected the path of a file or folder, found 7"),
     "number of a task": (lambda w: nns.convert(w, w, id="seven"), "id should be a whole number from 0, found 'seven'"),
+    "name that is a number": (lambda w: nns.convert(w, w, name=4), "name should be a text, found 4"),
+    "workers to check": (lambda w: nns.check(501, w, workers="two"), "workers should be a whole number .*'two'"),
+    "workers to plan": (lambda w: nns.plan(501, w, clean=True, workers="two"), "workers should be a whole number .*'two'"),
+    "tolerance": (lambda w: nns.evaluate(w, w, [1], tolerance_mm="1"), "tolerance must be 0 mm or more, found '1'"),
+    "time in a text": (lambda w: nns.quick_settings(time_s="15m"), "time_s should be a number, found '15m'"),
+    "no device": (lambda w: nns.quick_settings(device=None), "device should be a text, found None"),
+    "number of a folder": (lambda w: nns.load_task(501), "path of a file or folder, found 501"),
+    "zero in a path": (lambda w: nns.read_labels("a\0b.nii.gz"), r"path of a file or folder, found 'a\\x00b"),
     "format": (lambda w: nns.export_model(501, format="keras", workspace=w), "format should be one of zip, onnx, torch"),
 }  # fmt: skip
 
@@ -146,6 +154,11 @@ def test_arguments_that_cannot_be_are_told_in_a_sentence(planned, what):
         call(planned)
 
     assert sorted(planned.rglob("*")) == before
+
+
+def test_several_configurations_for_one_are_told_in_a_sentence(planned):
+    with pytest.raises(nns.PlanError, match=r"has no configuration \['2d'\]; it has"):
+        nns.train(501, ["2d"], 0, planned)
 
 
 def test_a_memory_that_holds_no_patch_is_told_from_images_that_are_too_small(tmp_path):
