@@ -46,6 +46,11 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     except FileNotFoundError as error:
         raise ModelError(f"Expected the model archive {archive}, found nothing there; correct the path.") from error
     except OSError as error:
+        if archive.is_dir():
+            raise ModelError(
+                f"Expected the zip of a model, found the folder {archive}; it needs no import: predict with -m, or move it "
+                "into nnUNet_results."
+            ) from error
         raise ModelError(f"{archive} cannot be read ({error.strerror}); check its permissions.") from error
     with file:
         with _damage(archive, _DAMAGED):

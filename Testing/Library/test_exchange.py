@@ -89,6 +89,13 @@ def test_importing_never_overwrites_a_model(trained, tmp_path):
         import_model(archive, tmp_path / "there")
 
 
+def test_a_folder_needs_no_import(tmp_path):
+    with pytest.raises(
+        ModelError, match="Expected the zip of a model, found the folder .*; it needs no import: predict"
+    ):
+        import_model(tmp_path, tmp_path / "elsewhere")
+
+
 def test_models_of_one_data_set_are_imported_one_after_the_other(trained, tmp_path):
     other = MODEL.replace("3d_fullres", "2d")
     shutil.copytree(trained / MODEL, trained / other)
