@@ -23,7 +23,7 @@ def load_probabilities(path: Path, n_outputs: int) -> np.ndarray:
             array = file[PROBABILITIES]
     except DAMAGED as error:
         raise ImageError(
-            f"{path} should hold an array named {PROBABILITIES}; it is damaged or something else."
+            f"{path} should hold an array named {PROBABILITIES}; it is damaged or something else, predict the case again."
         ) from error
     if array.ndim != 4 or len(array) != n_outputs or not array.size or array.dtype.kind != "f":
         raise ImageError(

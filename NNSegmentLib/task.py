@@ -107,17 +107,23 @@ def parse_dataset_json(values: Mapping, where: Path) -> tuple[tuple[str, ...], L
         raise TaskError(
             f"dataset.json in {where} lacks {', '.join(missing)}; add them, or run 'nnsegment convert' on the folder."
         )
-    channels = values["channel_names"]
-    if not isinstance(channels, Mapping) or not all(str(k).isdecimal() and len(k) < 10 for k in channels):
-        raise TaskError(f'channel_names in dataset.json should be like {{"0": "CT"}}, found {channels!r:.60}.')
-    names = tuple(str(channels[key]) for key in sorted(channels, key=int))
-    for name in names:
-        require_name(name, "channel")
     if not is_plain(f"case{values['file_ending']}"):
         raise TaskError(
             f"file_ending in dataset.json of {where} should be like '.nii.gz', found {values['file_ending']!r:.60}; correct it."
         )
-    return names, LabelSet.from_dataset_json(values), str(values["file_ending"])
+    try:
+        return _channel_names(values["channel_names"]), LabelSet.from_dataset_json(values), str(values["file_ending"])
+    except TaskError as wrong:
+        raise TaskError(f"{where / 'dataset.json'}: {wrong}") from wrong
+
+
+def _channel_names(channels: object) -> tuple[str, ...]:
+    if not isinstance(channels, Mapping) or not all(str(k).isdecimal() and len(k) < 10 for k in channels):
+        raise TaskError(f'channel_names should be like {{"0": "CT"}}, found {channels!r:.60}; correct them.')
+    names = tuple(str(channels[key]) for key in sorted(channels, key=int))
+    for name in names:
+        require_name(name, "channel")
+    return names
 
 
 def write_dataset_json(

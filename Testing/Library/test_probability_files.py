@@ -154,5 +154,5 @@ def test_locked_and_plain_files_are_refused_as_probabilities(tmp_path):
     locked.write_bytes(data)
 
     for name in ("plain.npz", "locked.npz"):
-        with pytest.raises(ImageError, match="should hold an array named probabilities"):
+        with pytest.raises(ImageError, match="should hold an array named probabilities; .* predict"):
             load_probabilities(tmp_path / name, 3)

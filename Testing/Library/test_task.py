@@ -84,6 +84,7 @@ def test_a_wrong_dataset_json_is_answered_in_one_sentence(tmp_path, changes, sen
     with pytest.raises(TaskError, match=sentence) as raised:
         load_task(folder)
     assert "\n" not in str(raised.value)
+    assert str(folder) in str(raised.value)  # a workspace has many files of this name
 
 
 @pytest.mark.parametrize(("content", "found"), [("null", "nothing"), ("[]", "a list"), ("true", "true or false")])
