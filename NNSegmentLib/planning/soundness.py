@@ -55,7 +55,7 @@ def unreadable(where: str, what: str, wrong: Exception) -> PlanError:
     """What to raise for an entry deeper inside."""
     if isinstance(wrong, KeyError):
         return PlanError(no_plan(where, f"the entry {str(wrong.args[0])[:60]} of {what} is missing"))
-    return PlanError(no_plan(where, f"an entry of {what} cannot be read ({str(wrong)[:120]})"))
+    return PlanError(no_plan(where, f"an entry of {what} is of another kind than it should be"))
 
 
 def no_plan(where: str, why: str) -> str:

@@ -127,7 +127,12 @@ FULL = ("configurations", "3d_fullres")
         ((), {"transpose_forward": [0, 1]}, "the entry transpose_forward of the file should be 0, 1 and 2"),
         (FULL[:1], {"3d_fullres": "x"}, "the configuration 3d_fullres should be a JSON object, found 'x'"),
         (FULL, {"patch_size": None}, "the entry patch_size of the configuration .* should be a list, found none"),
-        ((*FULL, "architecture"), {"arch_kwargs": 3}, "an entry of the configuration 3d_fullres cannot be read"),
+        ((*FULL, "architecture"), {"arch_kwargs": 3}, "an entry of the configuration 3d_fullres is of another kind"),
+        (
+            (*FULL, "architecture", "arch_kwargs"),
+            {"strides": "x"},
+            "an entry of the configuration 3d_fullres is of another kind than it should be;",
+        ),
         ((*FULL, "architecture"), {"arch_kwargs": None}, "the entry arch_kwargs of the configuration .* is missing"),
         ((), {"plans_name": "../mine"}, "the entry plans_name should have no '/', .* found '../mine'"),
         (FULL, {"data_identifier": "C:\\cases"}, "the entry data_identifier should have no '/', .* found 'C:"),
