@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
+from .given import is_digits
 
 PRESETS = ("default", "resenc-m", "resenc-l", "resenc-xl", "small")
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -331,7 +332,7 @@ def _plan_choice(parser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
+    value = int(text) if is_digits(text) else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
     return value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StorageError, TaskError
-from .given import expanded, path_of
+from .given import expanded, is_digits, path_of
 from .records import cannot_write
 
 DATASET_NAME = re.compile(r"^Dataset(\d{3,})_(.+)$")
@@ -111,7 +111,7 @@ def _called(text: str, names: Sequence[str]) -> list[str]:
     if text in names:
         return [text]
     parts = {name: DATASET_NAME.match(name).groups() for name in names}
-    numbered = [name for name, (number, _) in parts.items() if text.isdigit() and int(number) == int(text)]
+    numbered = [name for name, (number, _) in parts.items() if is_digits(text) and int(number) == int(text)]
     return numbered or [name for name, (_, short) in parts.items() if short == text]
 
 

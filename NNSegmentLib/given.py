@@ -60,7 +60,7 @@ def is_whole(value: object) -> bool:
 
 def whole_number(name: str, value: object, least: int) -> int:
     """A whole number from `least`, also as digits in a text; raises SettingsError naming the argument."""
-    if (is_whole(value) or _is_digits(value)) and int(value) >= least:
+    if (is_whole(value) or is_digits(value)) and int(value) >= least:
         return int(value)
     raise SettingsError(f"{name} should be a whole number from {least}, found {_shown(value)}; correct it.")
 
@@ -69,7 +69,7 @@ def fold_name(fold: object) -> int | str:
     """A fold as a number or 'all'; raises SettingsError for anything else."""
     if isinstance(fold, str) and fold == ALL:
         return ALL
-    if (is_whole(fold) or _is_digits(fold)) and int(fold) >= 0:
+    if (is_whole(fold) or is_digits(fold)) and int(fold) >= 0:
         return int(fold)
     raise SettingsError(f"A fold is a number from 0, or 'all', found {_shown(fold)}.")
 
@@ -79,7 +79,8 @@ def fold_names(folds: object) -> tuple[int | str, ...] | None:
     return None if folds is None else tuple(map(fold_name, several(folds, "a fold or several folds")))
 
 
-def _is_digits(value: object) -> bool:
+def is_digits(value: object) -> bool:
+    """Whether a value is a text that Python reads as a whole number; '²' and thousands of digits are none."""
     return isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import TaskError, some
+from ..given import is_digits
 from ..image import read_labels
 from ..progress import Progress, in_parallel
 from ..records import kind_of, read_json
@@ -87,7 +88,7 @@ def _inner(values: object, *keys: str) -> Mapping:
 
 
 def _is_complete(item: Mapping) -> bool:
-    return bool(item.get("name")) and str(item.get("idx", "")).isdigit() and int(item["idx"]) > 0
+    return bool(item.get("name")) and is_digits(str(item.get("idx", ""))) and int(item["idx"]) > 0
 
 
 def _row(value: int, name: str, item: Mapping) -> SegmentRow:

@@ -12,6 +12,7 @@ from ..cases import ValueChange, repeated
 from ..errors import ImageError, TaskError, some
 from ..folders import Workspace, visible
 from ..geometry import Geometry
+from ..given import is_digits
 from ..grids.planes import PLANE_SPACING
 from ..image import FILE_ENDINGS, PLANE_ENDINGS, TIFF_ENDINGS, file_ending, read_array, read_header
 from ..image_files.tiff import tiff_layout
@@ -253,7 +254,7 @@ def value_to_name(labels: object, where: Path) -> LabelSet:
     """Labels of the older dataset.json, {"1": "liver"}, as a label set; the newer {"liver": 1} is accepted too."""
     if not isinstance(labels, Mapping) or not labels:
         raise TaskError(f'dataset.json in {where} should hold "labels": {{"0": "background", …}}, found {labels!r}.')
-    if not all(str(key).isdigit() for key in labels):
+    if not all(is_digits(str(key)) for key in labels):
         return LabelSet.from_dataset_json({"labels": {BACKGROUND: 0} | dict(labels)})
     names = {int(value): str(name) for value, name in labels.items()}
     return LabelSet.from_dataset_json({"labels": _unique({0: BACKGROUND} | names)})
@@ -269,6 +270,6 @@ def _unique(names: Mapping[int, str]) -> dict[str, int]:
 
 def channel_names(modality: object, where: Path) -> tuple[str, ...]:
     """The names of {"0": "MRI"} in order; raises TaskError."""
-    if not isinstance(modality, Mapping) or not modality or not all(str(k).isdigit() for k in modality):
+    if not isinstance(modality, Mapping) or not modality or not all(is_digits(str(k)) for k in modality):
         raise TaskError(f'dataset.json in {where} should hold "modality": {{"0": "MRI"}}, found {modality!r}.')
     return tuple(str(modality[key]) for key in sorted(modality, key=int))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..folders import visible
+from ..given import is_digits
 from ..image import READERS
 from ..labels import LabelSet
 from ..planning.architecture import require_sound_network
@@ -113,7 +114,7 @@ def members_of(
                 f"{folder.name} has no {' or '.join(names)} for fold {fold}; "
                 f"it has the folds {', '.join(trained) or 'none'}; train the fold or choose others."
             )
-        members.append(Member(configuration, int(fold) if fold.isdigit() else fold, file))
+        members.append(Member(configuration, int(fold) if is_digits(fold) else fold, file))
     if not members:
         raise ModelError(f"{folder} has no trained fold: expected fold_X/{names[0]}, found none; train it first.")
     return tuple(members)
@@ -151,4 +152,4 @@ def fold_folders(folder: Path) -> dict[str, Path]:
 
 def _fold_order(folder: Path) -> tuple[int, str]:
     name = folder.name.removeprefix("fold_")
-    return (int(name), "") if name.isdigit() else (10**6, name)
+    return (int(name), "") if is_digits(name) else (10**6, name)

@@ -9,7 +9,7 @@ from itertools import product
 from ..errors import RunError, SettingsError, counted, some
 from ..folders import DATASET_NAME, TRAINER, FoldFolder, ModelFolders, TaskFolders, visible
 from ..folds import Fold, load_folds
-from ..given import fold_name
+from ..given import fold_name, is_digits
 from ..image import FILE_ENDINGS
 from ..labels import LabelSet
 from ..model.selected import ComparedFold
@@ -138,7 +138,7 @@ def _with_same_labels(
 def _existing_folds(models: Sequence[ModelFolders], listed: int) -> tuple[list[int], list[int]]:
     """The validated folds of those listed, and the random ones beyond, which count only where there are no others."""
     names = {p.parent.name[5:] for m in models for p in visible(m.folder, "fold_*/validation") if p.is_dir()}
-    found = sorted(int(name) for name in names if name.isdigit())
+    found = sorted(int(name) for name in names if is_digits(name))
     within = [fold for fold in found if fold < listed]
     return (within, [fold for fold in found if fold >= listed]) if within else (found, [])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import RunError
 from ..evaluation import evaluate_folder, label_files
 from ..folders import ModelFolders, visible
+from ..given import is_digits
 from ..image import copy_image
 from ..labels import LabelSet
 from ..postprocessing import PostProcessing, determine_postprocessing
@@ -79,7 +80,7 @@ def gather(model: ModelFolders, folds: Sequence[FoldName], ending: str | None = 
 def folds_to_predict(models: Sequence[ModelFolders], compared: Sequence[int]) -> tuple[int, ...]:
     """The compared folds, and those whose training every one of the models has finished all the same; sorted."""
     finished = [{p.parent.name[5:] for p in visible(model.folder, "fold_*/checkpoint_final.pth")} for model in models]
-    return tuple(sorted({*compared, *(int(name) for name in set.intersection(*finished) if name.isdigit())}))
+    return tuple(sorted({*compared, *(int(name) for name in set.intersection(*finished) if is_digits(name))}))
 
 
 def cards(model: ModelFolders) -> list[Path]:

@@ -127,6 +127,12 @@ def test_a_training_is_given_one_length():
     assert build_parser().parse_args([*train, "--epochs", "20", "--resume"]).epochs == 20
 
 
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1.5"])
+def test_workers_are_a_whole_number(number):
+    with pytest.raises(WrongUsage, match="argument -j/--workers: expected a whole number from 1, found"):
+        build_parser().parse_args(["check", "4", f"-j{number}"])
+
+
 @pytest.mark.parametrize(
     "words", [("train", "4", "2d", "0", "--time", "30"), ("demo", "--time", "75"), ("jobs", "stop", "--grace", "5")]
 )

@@ -490,6 +490,8 @@ def test_an_unwritable_workspace_is_said_plainly(tmp_path):
         ('{"modality": ["MR"], "labels": {"0": "a"}, "training": [{"image": "a.nii.gz"}]}', '"modality"'),
         ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": ["a.nii.gz"]}', '"training"'),
         ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": 3}', '"training" .* found 3; correct it'),
+        ('{"modality": {"²": "MR"}, "labels": {"0": "a"}, "training": [{"image": "a.nii.gz"}]}', '"modality"'),
+        ('{"modality": {"0": "MR"}, "labels": {"²": "a"}, "training": [{"image": "a.nii.gz"}]}', 'Label "²"'),
         ('{"modality": {"0": "MR"}, "labels": {"0": "a"}, "training": [{"image": "a", "label": null}]}', '"training"'),
     ],
 )

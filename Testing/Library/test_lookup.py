@@ -224,6 +224,11 @@ def test_a_task_is_found_by_number_and_by_name_with_or_without_it(tasks, referen
     assert tasks.task(reference).name == name
 
 
+def test_a_digit_that_is_no_number_names_no_task(tasks):
+    with pytest.raises(TaskError, match="There is no task ²"):
+        tasks.task("²")
+
+
 def test_a_name_that_several_tasks_have_is_refused_with_their_names(tasks):
     with pytest.raises(TaskError, match="one task Twin, found Dataset502_Twin, Dataset503_Twin; give the whole name"):
         tasks.task("Twin")

@@ -131,7 +131,7 @@ FULL = ("configurations", "3d_fullres")
         (
             (*FULL, "architecture", "arch_kwargs"),
             {"strides": "x"},
-            "an entry of the configuration 3d_fullres is of another kind than it should be;",
+            "an entry of the configuration 3d_fullres is of another kind than it should be",
         ),
         ((*FULL, "architecture"), {"arch_kwargs": None}, "the entry arch_kwargs of the configuration .* is missing"),
         ((), {"plans_name": "../mine"}, "the entry plans_name should have no '/', .* found '../mine'"),
