@@ -187,7 +187,7 @@ def test_a_data_set_that_was_renamed_keeps_its_post_processing(dataset):
     rules.parent.mkdir()
     rules.write_text("{}")
     selection(
-        dataset, ["2d"], f"/work/nnUNet_results/Dataset009_Before/{rules.relative_to(dataset).with_suffix('.pkl')}"
+        dataset, ["2d"], f"/data/nnUNet_results/Dataset009_Before/{rules.relative_to(dataset).with_suffix('.pkl')}"
     )
 
     assert load_model(dataset).postprocessing == rules
