@@ -67,9 +67,8 @@ def in_parallel(
         futures = [pool.submit(work, item) for item in items]
         try:
             return [_reported(f.result(), n, len(items), progress, what) for n, f in enumerate(futures, 1)]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error what has not begun need not
 
 
 def _reported(result: R, done: int, total: int, progress: Progress, what: str) -> R:
