@@ -63,29 +63,30 @@ def test_the_input_of_a_cascade_is_what_the_folds_wrote(stage):
     assert stage.input() == stage.model.next_stage(NEXT)
 
 
-def test_a_cascade_does_not_begin_with_what_replaced_weights_predicted(stage):
+def weights(stage) -> None:
     stage.trained(1, b"trained again")
 
-    with pytest.raises(
-        TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1 -p nnUNetPlans'"
-    ):
-        stage.input()
 
-    stage.wrote(1, "b")
-    assert stage.input()
-
-
-def test_a_cascade_does_not_begin_with_predictions_of_images_that_were_replaced(stage):
-    stage.cases[1].labels.write_bytes(b"corrected labels, which no prediction sees")
-    assert stage.input()
+def images(stage) -> None:
     stage.cases[1].images[0].write_bytes(b"another image")
 
+
+@pytest.mark.parametrize("replace", [weights, images])
+def test_a_cascade_does_not_begin_with_predictions_by_weights_or_of_images_that_were_replaced(stage, replace):
+    replace(stage)
+
     with pytest.raises(
         TaskError, match=r"1 case \(b\) .*'nnsegment validate Dataset501_Two 3d_lowres 1 -p nnUNetPlans'"
     ):
         stage.input()
 
     stage.wrote(1, "b")
+    assert stage.input()
+
+
+def test_corrected_labels_do_not_count_as_no_prediction_sees_them(stage):
+    stage.cases[1].labels.write_bytes(b"corrected labels")
+
     assert stage.input()
 
 
