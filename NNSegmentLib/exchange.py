@@ -40,7 +40,12 @@ FORMATS = ("zip", "onnx", "torchscript")
 _CARD = ("plans.json", "dataset.json", "dataset_fingerprint.json", LABELS_CSV, "plans.reasons")
 _MADE_OF = "made_of.json"
 _FOLD_FILES = (
-    *("checkpoint_final.pth", "progress.png", "debug.json", "settings.json", _MADE_OF, "validation/summary.json"),
+    "checkpoint_final.pth",
+    "progress.png",
+    "debug.json",
+    "settings.json",
+    "validation/summary.json",
+    _MADE_OF,
 )
 _BESIDE_MODELS = ("ensembles", SELECTION)
 _CROSSVALIDATION_FILES = ("summary.json", "postprocessing.json", "postprocessing.pkl")
