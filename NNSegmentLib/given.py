@@ -65,6 +65,11 @@ def whole_number(name: str, value: object, least: int) -> int:
     raise SettingsError(f"{name} should be a whole number from {least}, found {_shown(value)}; correct it.")
 
 
+def workers_for(items: int, workers: object) -> int:
+    """At most one worker for each item, and at least one; raises SettingsError for what is no number."""
+    return max(1, min(whole_number("workers", workers, 0), items))
+
+
 def fold_name(fold: object) -> int | str:
     """A fold as a number or 'all'; raises SettingsError for anything else."""
     if isinstance(fold, str) and fold == ALL:

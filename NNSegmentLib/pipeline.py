@@ -16,7 +16,7 @@ from pathlib import Path
 from .errors import SettingsError, counted, require_choice, some
 from .fingerprint import Fingerprint, compute_fingerprint, load_fingerprint, save_fingerprint
 from .folders import LABELS_CSV, TaskFolders
-from .given import any_of, fold_names, path_of, paths_of, whole_number
+from .given import any_of, fold_names, path_of, paths_of, whole_number, workers_for
 from .integrity import Finding, check_task, fix_task, save_findings
 from .lookup import (
     TaskReference,
@@ -43,7 +43,7 @@ from .preflight import fingerprint_gb, fingerprint_need, prediction_need
 from .preparation import Preparation, keep_references, prepare_all
 from .progress import Progress, silent
 from .provenance.file_states import younger_cases
-from .records import copy_whole
+from .records import copy_if_there, copy_whole
 from .results import diagram, ensemble, evaluate, postprocess, write_report
 from .run import Run, TrainingSettings
 from .scores import Scores
@@ -51,7 +51,7 @@ from .segments.label_files import OVERLAPS
 from .selection.record import Selection
 from .task import Task, load_task
 from .training.length import too_few_steps
-from .training.setup import at_work, copy_if_there, training_request
+from .training.setup import at_work, training_request
 
 __all__ = [
     "best", "check", "convert", "diagram", "ensemble", "evaluate", "extract_fingerprint", "folders_of", "folds_of",
@@ -135,9 +135,7 @@ def extract_fingerprint(
             return stored
         say(f"The cases or channels of {task.name} are others than those that were measured; they are measured anew.")
     each = fingerprint_gb(task.cases, len(task.channels))
-    workers = affordable_workers(
-        max(1, min(whole_number("workers", workers, 0), len(task.cases))), each, "Reading a case", say
-    )
+    workers = affordable_workers(workers_for(len(task.cases), workers), each, "Reading a case", say)
     announce(fingerprint_need(each, workers), say)
     found = compute_fingerprint(task, workers=workers, progress=progress, say=say)
     save_fingerprint(found, folders.fingerprint)

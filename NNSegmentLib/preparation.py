@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .errors import InputError, RunError
 from .folders import ModelFolders, TaskFolders
-from .given import whole_number
+from .given import workers_for
 from .grids.stray_channels import channels_apart_mm, tell_apart
 from .image import copy_image
 from .machine.locks import LOCK, one_after_another_in, require_free
@@ -179,8 +179,7 @@ def _affordable(missing: Sequence[Case], configuration: Configuration, plan: Pla
     if not missing:
         return 1
     each = preparation_gb(missing, configuration, plan.transpose_forward, len(configuration.normalization))
-    workers = affordable_workers(
-        min(whole_number("workers", workers, 0), len(missing)), each, f"Preparing a case for {configuration.name}", say
-    )
+    workers = workers_for(len(missing), workers)
+    workers = affordable_workers(workers, each, f"Preparing a case for {configuration.name}", say)
     announce(preparation_need(each, workers, configuration.name), say)
     return workers

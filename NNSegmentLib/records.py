@@ -139,6 +139,12 @@ def copy_whole(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def copy_if_there(source: Path, target: Path) -> None:
+    """Copy a file that may be absent, whole or not at all; raises StorageError."""
+    if source.is_file():
+        copy_whole(source, target)
+
+
 def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
     """Write JSON with four spaces of indentation, as nnU-Net does, whole or not at all; raises StorageError."""
     write_text(path, json.dumps(value, indent=4, sort_keys=sort_keys, default=_plain))

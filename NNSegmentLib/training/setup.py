@@ -6,23 +6,23 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import PlanError, RunError, SettingsError, some
-from ..folders import LABELS_CSV, FoldFolder, ModelFolders, TaskFolders
+from ..errors import RunError, SettingsError
+from ..folders import TaskFolders
 from ..folds import Fold, choose_fold
 from ..given import fold_name, path_of
 from ..lookup import TaskReference, WorkspaceReference, folders_of, folds_of, open_task, plan_of
 from ..machine.locks import only_one_in
 from ..machine.memory import Need, Say, announce, unsaid
-from ..planning.plan import Configuration, Plan, load_plan, save_plan
+from ..planning.plan import Configuration
 from ..preflight import training_need
 from ..preparation import keep_references, prepare_all, require_still_prepared
 from ..progress import Progress, silent
-from ..records import copy_whole, read_json
 from ..run import Run, TrainingSettings
-from ..task import Task, parse_dataset_json
+from ..task import Task
 from .budget import default_settings
 from .previous_stage import previous_stage_of
 from .resumed import require_same_cases, tell_changed_files
+from .same_model import is_described, plan_that_goes_on, write_model_card
 
 
 def training_request(
@@ -58,9 +58,9 @@ def training_request(
     chosen = plan_of(folders, plans, preset)
     model = folders.model(chosen.name, configuration)
     run_folder = model.fold(name)
-    is_described = _is_described(model, None if resume else run_folder)
-    if is_described:
-        chosen = _plan_that_goes_on(model, chosen, configuration, task, resume)
+    described = is_described(model, None if resume else run_folder)
+    if described:
+        chosen = plan_that_goes_on(model, chosen, configuration, task, resume)
     wanted, run = chosen.configuration(configuration), Run(run_folder, configuration, name)
     settings = settings or _own_settings(run, resume) or default_settings(chosen)
     if gpus > 1:
@@ -78,8 +78,8 @@ def training_request(
     prepared = preparation.folder
     if resume and say:
         tell_changed_files(run, prepared, previous_stage, say)
-    if not is_described:
-        _write_model_card(model, folders, task, chosen)
+    if not described:
+        write_model_card(model, folders, task, chosen)
     return TrainingRequest(
         folder=run_folder, model_folder=model, plan=chosen, configuration=configuration, label_set=task.labels,
         n_channels=len(task.channels), dataset_json=task.dataset_json, fold=cases, fold_name=name,
@@ -102,18 +102,6 @@ def at_work(request) -> Iterator[None]:
                 "start it again."
             )
         yield
-
-
-def _plan_that_goes_on(model: ModelFolders, plan: Plan, configuration: str, task: Task, resume: bool) -> Plan:
-    """The plan for another fold of a model that is trained: its own to resume, else one that fits.
-
-    Raises PlanError, RunError where labels or channels mean something else than in the folds that are trained.
-    """
-    if resume:
-        _require_same_meaning(model, task)
-        return load_plan(model.plan)
-    _require_same_plan(model, plan, configuration, task)
-    return plan
 
 
 def _own_settings(run: Run, resume: bool) -> TrainingSettings | None:
@@ -152,63 +140,6 @@ def _training_need(
         ranks=gpus,
     )  # fmt: skip
     return need, free
-
-
-def _is_described(model: ModelFolders, replaced: FoldFolder | None) -> bool:
-    """Whether the model folder's plan belongs to trained weights, but for those of a run that is `replaced`."""
-    trained = (fold for fold in model.folds() if fold != replaced and fold.has_weights)
-    return model.plan.is_file() and model.dataset_json.is_file() and any(trained)
-
-
-def _require_same_meaning(model: ModelFolders, task: Task) -> None:
-    """Raises RunError when weights would go on, or be scored, with labels or channels that they know otherwise."""
-    channels, labels, _ = parse_dataset_json(read_json(model.dataset_json), model.folder)
-    now = tuple(channel.name for channel in task.channels)
-    changed = labels.changed_meaning(task.labels)
-    if len(channels) != len(now) or (channels != now and sorted(channels) == sorted(now)):
-        changed = f"channels {some(channels)} became {some(now)}"
-    if changed:
-        raise RunError(
-            f"The folds in {model.folder} were trained with other labels or channels than the task has now ({changed}); "
-            f"restore its dataset.json and files of that time, or begin again with 'nnsegment plan {task.name} --anew', "
-            "which keeps the trained models."
-        )
-
-
-def _require_same_plan(model: ModelFolders, plan: Plan, configuration: str, task: Task) -> None:
-    """Raises PlanError when a fold's weights would need another plan, labels or channels than those trained before."""
-    before = load_plan(model.plan)
-    card = parse_dataset_json(read_json(model.dataset_json), model.folder)
-    same_task = card == parse_dataset_json(task.dataset_json, task.folder)
-    if not same_task or _used_with_weights(before, configuration) != _used_with_weights(plan, configuration):
-        what = "the plan" if same_task else "labels, channels or file type"
-        raise PlanError(
-            f"All folds of a model need one plan, but {what} changed since the folds in {model.folder} were trained; "
-            f"begin again with 'nnsegment plan {task.name} --anew', which keeps the trained models, or give the new plan "
-            f"a name of its own with 'nnsegment plan {task.name} -p NAME'."
-        )
-
-
-def _used_with_weights(plan: Plan, name: str) -> tuple[object, ...]:
-    """What of a plan its weights are worth nothing without."""
-    c = plan.configuration(name)
-    scaled = plan.intensities if any(scheme.startswith("CT") for scheme in c.normalization) else ()
-    return (plan.transpose_forward, scaled, c.patch_size, c.spacing_mm, c.normalization, c.use_mask_for_norm,
-            c.network, c.resampling_data, c.previous_stage)  # fmt: skip
-
-
-def _write_model_card(model: ModelFolders, folders: TaskFolders, task: Task, plan: Plan) -> None:
-    """plans.json, dataset.json, fingerprint and colours, so that the model folder explains itself elsewhere."""
-    save_plan(plan, model.plan)
-    copy_whole(task.folder / "dataset.json", model.dataset_json)
-    copy_if_there(folders.fingerprint, model.folder / folders.fingerprint.name)
-    copy_if_there(task.folder / LABELS_CSV, model.labels_csv)
-
-
-def copy_if_there(source: Path, target: Path) -> None:
-    """Copy a file that may be absent, whole or not at all; raises StorageError."""
-    if source.is_file():
-        copy_whole(source, target)
 
 
 def _require_settings(settings: object) -> None:
